@@ -1,0 +1,138 @@
+"""Manifests: round trip, relative paths, splits by sentence, errors with line numbers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+
+import pytest
+
+from wavedistill.data.manifest import (
+    Entry,
+    assign_splits,
+    normalize_text,
+    read_manifest,
+    split_of,
+    write_manifest,
+)
+from wavedistill.errors import WavedistillError
+
+
+def entry(folder, name="a", **changes):
+    values = {
+        "id": name,
+        "audio": str(folder / "wavs" / f"{name}.wav"),
+        "duration": 1.25,
+        "speaker": "s",
+        "text": "Привет, мир",
+        "split": "train",
+    }
+    return Entry(**{**values, **changes})
+
+
+def test_round_trip(tmp_path):
+    entries = [entry(tmp_path, "a"), entry(tmp_path, "b", text=None, split="test")]
+    write_manifest(tmp_path / "manifest.jsonl", entries)
+    assert read_manifest(tmp_path / "manifest.jsonl") == entries
+    assert read_manifest(tmp_path) == entries  # the folder will do
+    records = [
+        json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    assert records[0] == {
+        "id": "a",
+        "audio": "wavs/a.wav",
+        "duration": 1.25,
+        "speaker": "s",
+        "text": "Привет, мир",
+        "split": "train",
+    }
+    assert "text" not in records[1]
+
+
+def test_a_moved_folder_still_works(tmp_path):
+    write_manifest(tmp_path / "old" / "manifest.jsonl", [entry(tmp_path / "old")])
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    assert read_manifest(tmp_path / "new")[0].audio == str(tmp_path / "new" / "wavs" / "a.wav")
+
+
+def test_audio_outside_the_folder_is_reached_by_a_relative_path(tmp_path, monkeypatch):
+    write_manifest(tmp_path / "all" / "manifest.jsonl", [entry(tmp_path / "part")])
+    assert '"../part/wavs/a.wav"' in (tmp_path / "all" / "manifest.jsonl").read_text()
+    monkeypatch.chdir(tmp_path)
+    assert read_manifest("all/manifest.jsonl")[0].audio == str(tmp_path / "part" / "wavs" / "a.wav")
+
+
+def test_order_of_the_entries_does_not_change_the_file(tmp_path):
+    entries = [entry(tmp_path, name) for name in "abc"]
+    one = write_manifest(tmp_path / "1.jsonl", entries).read_bytes()
+    assert write_manifest(tmp_path / "2.jsonl", reversed(entries)).read_bytes() == one
+
+
+def test_the_same_sentence_has_the_same_split():
+    for text in ("Please enter your PIN, then press pound.", "Корреспондент американской газеты"):
+        variants = [text, text.upper(), text.replace(",", ""), f"  {text}!! ", text.replace(" ", "  ")]
+        assert len({split_of(v) for v in variants}) == 1
+
+
+def test_splits_are_90_5_5_and_stay_what_they_are():
+    counts = Counter(split_of(f"sentence number {i}") for i in range(20_000))
+    assert [round(counts[s] / 200, 0) for s in ("train", "valid", "test")] == [90, 5, 5]
+    assert [split_of(t) for t in ("Agent logged in.", "Activated.", "Goodbye", "")] == [
+        "test",
+        "train",
+        "train",
+        "train",
+    ]
+
+
+def test_normalising_keeps_letters_and_digits_of_any_script():
+    assert normalize_text("Où est l'Élan? №5 Ёж") == "oùestlélanno5ёж"
+    assert normalize_text("?!") == "?!"
+
+
+def test_small_corpora_have_held_out_recordings_too():
+    for count in range(3, 30):
+        texts = [f"clip_{i}" for i in range(count)]
+        splits = assign_splits(texts)
+        assert set(splits) == {"train", "valid", "test"}
+        assert assign_splits(texts[::-1]) == splits[::-1]
+    assert assign_splits(["one"]) == ["train"]
+    assert len(set(assign_splits(["Same.", "same", "SAME!"]))) == 1
+
+
+def test_large_corpora_follow_the_hash_alone():
+    texts = [f"sentence {i}" for i in range(500)]
+    assert assign_splits(texts) == [split_of(t) for t in texts]
+
+
+GOOD = {"id": "a", "audio": "a.wav", "duration": 1.0, "speaker": "s", "split": "train"}
+
+
+@pytest.mark.parametrize(
+    "line,words",
+    [
+        ("{oops", "not JSON"),
+        ("[1]", "object"),
+        (json.dumps({**GOOD, "lang": "en"}), "unknown field 'lang'"),
+        (json.dumps({k: v for k, v in GOOD.items() if k != "speaker"}), "'speaker' is missing"),
+        (json.dumps({**GOOD, "duration": "1"}), "'duration' cannot be '1'"),
+        (json.dumps({**GOOD, "duration": 0}), "'duration'"),
+        (json.dumps({**GOOD, "audio": None}), "'audio'"),
+        (json.dumps({**GOOD, "split": "dev"}), "split 'dev'"),
+        (json.dumps(GOOD), "id 'a' occurs twice"),
+    ],
+)
+def test_bad_lines_are_named_with_their_number(tmp_path, line, words):
+    (tmp_path / "m.jsonl").write_text(f"{json.dumps(GOOD)}\n\n{line}\n")
+    with pytest.raises(WavedistillError, match=words) as caught:
+        read_manifest(tmp_path / "m.jsonl")
+    assert "line 3" in str(caught.value)
+
+
+def test_missing_and_empty_manifests(tmp_path):
+    with pytest.raises(WavedistillError, match="wavedistill prepare"):
+        read_manifest(tmp_path / "none.jsonl")
+    (tmp_path / "m.jsonl").write_text("\n")
+    with pytest.raises(WavedistillError, match="no entries"):
+        read_manifest(tmp_path / "m.jsonl")

@@ -1,0 +1,150 @@
+"""The evaluation report: what it measures, and that an interrupted one goes on."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from models_for_tests import MEL, tiny_student, tiny_teacher
+from test_metrics import RATE, voice
+
+from wavedistill.audio.io import save_audio
+from wavedistill.data.baseline import bits_per_sample, linear_prediction_bits
+from wavedistill.data.manifest import Entry, write_manifest
+from wavedistill.errors import WavedistillError
+from wavedistill.evaluation import report as module
+from wavedistill.evaluation.likelihood import Statistic, student_divergence, weighted
+from wavedistill.evaluation.report import evaluate
+from wavedistill.evaluation.systems import load_clips
+from wavedistill.models.pretrained import save_pretrained
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A manifest of three test clips of two speakers (and a training clip), a teacher and a student."""
+    folder = tmp_path_factory.mktemp("corpus")
+    entries = []
+    for i, (speaker, split) in enumerate([("a", "test"), ("a", "test"), ("b", "test"), ("b", "train")]):
+        save_audio(folder / f"{i}.wav", voice(1.1 + 0.1 * i, pitch=110 + 20 * i, seed=i), RATE)
+        entries.append(Entry(id=f"clip/{i}", audio=f"{i}.wav", duration=1.1 + 0.1 * i, speaker=speaker, split=split))
+    write_manifest(folder / "manifest.jsonl", entries)
+    save_pretrained(tiny_teacher(), folder / "teacher")
+    save_pretrained(tiny_student(), folder / "student")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(corpus, tmp_path_factory):
+    """One whole evaluation and its folder."""
+    out = tmp_path_factory.mktemp("evaluation")
+    options = dict(out=out, teacher_clips=2, teacher_seconds=0.3)
+    return evaluate(corpus / "manifest.jsonl", [corpus / "teacher", corpus / "student"], **options), out, options
+
+
+def test_report_has_every_system_and_its_number_of_clips(finished):
+    report, _, _ = finished
+    assert {"original", "student", "Griffin-Lim", "8-bit mu-law"} <= report.quality.keys()
+    assert "teacher" not in report.quality and "teacher" in report.excerpts
+    assert report.quality["student"]["f0_cents"].n <= report.quality["student"]["level_db"].n == 3
+    assert report.excerpts["teacher"]["level_db"].n == 2
+    assert report.quality["original"]["level_db"].mean == 0 and report.quality["original"]["log_spectral_distance"].mean == 0
+    assert report.quality["8-bit mu-law"]["log_spectral_distance"].mean < report.quality["student"]["log_spectral_distance"].mean
+
+
+def test_quality_matches_known_order_where_the_packages_are(finished):
+    pytest.importorskip("pesq"), pytest.importorskip("pyworld")
+    rows = finished[0].quality
+    assert rows["original"]["pesq_wb"].mean > rows["8-bit mu-law"]["pesq_wb"].mean > rows["student"]["pesq_wb"].mean
+    assert rows["original"]["mcd"].mean == pytest.approx(0, abs=1e-9)
+    assert "WORLD" in rows
+
+
+def test_bits_stand_beside_linear_prediction_on_the_same_clips(corpus, finished):
+    table = finished[0].bits["teacher"]
+    assert table.keys() == {"a", "b", "all"}
+    clips = load_clips(
+        corpus / "manifest.jsonl", "test", limit=None, speakers=["b"], min_seconds=1, sample_rate=RATE, hop_length=64
+    )
+    assert table["b"]["linear_prediction_causal"].mean == pytest.approx(linear_prediction_bits([clips[0].audio]), abs=1e-6)
+    log_prob = tiny_teacher().log_prob(clips[0].audio[None, None], module.load_voices([str(corpus / "teacher")], "cpu")[0].mel(clips[0]))
+    assert table["b"]["teacher"].mean == pytest.approx(bits_per_sample(float(log_prob.detach().mean())), abs=1e-3)
+
+
+def test_divergence_is_reported_and_is_zero_between_equal_gaussians(finished):
+    values = finished[0].divergences["student || teacher"]
+    assert values["kl"].mean > 0 and values["kl"].n == 3 and math.isfinite(values["entropy"].mean)
+
+
+def test_divergence_agrees_with_monte_carlo():
+    """E[log q(x) - log p(x)] over the student's own samples, with the exact densities of both."""
+    teacher, student = tiny_teacher(), tiny_student()
+    mel = torch.randn(1, MEL.n_mels, 40, generator=torch.Generator().manual_seed(0)) - 4
+    closed = sum(student_divergence(student, teacher, mel, None, None, seed)["kl"] for seed in range(20)) / 20
+    from wavedistill.losses import first_counted
+
+    estimates = []
+    for seed in range(60):
+        noise = torch.randn(1, 1, 40 * MEL.hop_length, generator=torch.Generator().manual_seed(100 + seed))
+        with torch.inference_mode():
+            output = student.rsample(noise, mel)
+            gap = student.log_prob(output) - teacher.log_prob(output.audio, mel, dequantize=False)
+        estimates.append(float(gap[:, first_counted(student, teacher, gap.shape[1]) :].mean()))
+    error = torch.tensor(estimates).std() / 60**0.5
+    assert closed == pytest.approx(sum(estimates) / 60, abs=5 * float(error) + 0.01 * closed)
+
+
+def test_files_tell_the_same_as_the_report(finished):
+    report, out, _ = finished
+    assert (out / "report.md").read_text() == report.markdown
+    stored = json.loads((out / "report.json").read_text())
+    assert stored["quality"]["student"]["level_db"]["mean"] == pytest.approx(report.quality["student"]["level_db"].mean)
+    for word in ("| student |", "Griffin-Lim", "linear prediction", "student || teacher", "±"):
+        assert word in report.markdown
+    assert len(list((out / "audio" / "student").glob("*.wav"))) == 5  # three clips, two excerpts
+
+
+def test_a_second_run_computes_only_what_is_missing(corpus, finished, monkeypatch):
+    report, out, options = finished
+    lost = next((out / "clips").glob("student-????????/clip_1-*.json"))
+    lost.unlink()
+    spoken = []
+    real = module.timed
+    monkeypatch.setattr(module, "timed", lambda system, clips: spoken.append((system.name, len(clips))) or real(system, clips))
+    again = evaluate(corpus / "manifest.jsonl", [corpus / "teacher", corpus / "student"], **options)
+    assert set(spoken) == {("student", 1)} and len(spoken) <= 2
+    assert again.bits == report.bits
+    for name in ("level_db", "f0_cents"):
+        assert again.quality["student"][name] == pytest.approx(report.quality["student"][name], nan_ok=True)
+
+
+def test_other_weights_under_the_same_name_are_measured_anew(corpus, finished, monkeypatch):
+    _, _, options = finished
+    with torch.no_grad():
+        changed = tiny_student()
+        next(changed.parameters()).add_(0.1)
+    save_pretrained(changed, corpus / "changed" / "student")
+    spoken = []
+    real = module.timed
+    monkeypatch.setattr(module, "timed", lambda system, clips: spoken.append(system.name) or real(system, clips))
+    evaluate(corpus / "manifest.jsonl", corpus / "changed" / "student", limit=1, **options)
+    assert spoken == ["student"]
+
+
+def test_limit_speakers_and_wrong_input(corpus):
+    report = evaluate(corpus, corpus / "student", limit=2, speakers=["a"], anchors=False)
+    assert report.quality.keys() == {"original", "student"} and report.quality["student"]["level_db"].n == 2
+    with pytest.raises(WavedistillError, match="no speaker 'zoe'. Speakers: a, b"):
+        evaluate(corpus, corpus / "student", speakers=["zoe"])
+    with pytest.raises(WavedistillError, match="no clip of at least 60 s"):
+        evaluate(corpus, corpus / "student", min_seconds=60)
+    with pytest.raises(WavedistillError, match="no-such"):
+        evaluate(corpus, "no-such-checkpoint")
+
+
+def test_standard_errors():
+    assert weighted([1.0, 2.0, 3.0], [1, 1, 1]) == pytest.approx((2.0, 1 / math.sqrt(3), 3))
+    assert weighted([1.0, math.nan], [1, 1])[0::2] == (1.0, 1)
+    assert weighted([1.0, 4.0], [3.0, 1.0]).mean == 1.75
+    assert str(Statistic(2.5, 0.125, 4)) == "2.50 ± 0.12" and str(Statistic(math.nan, math.nan, 0)) == "-"

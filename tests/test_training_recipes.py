@@ -1,0 +1,154 @@
+"""Recipes, and whole runs of tiny real models from a recipe's YAML file to a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tiny_models import MEL, STACK, speech_like
+
+from wavedistill.audio.io import save_audio
+from wavedistill.config import dump_yaml
+from wavedistill.data.dataset import DataConfig
+from wavedistill.data.manifest import Entry, write_manifest
+from wavedistill.errors import WavedistillError
+from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
+from wavedistill.models.pretrained import load_pretrained
+from wavedistill.models.wavenet import WaveNet, WaveNetConfig
+from wavedistill.training import StudentRecipe, TeacherRecipe, distill_student, load_recipe, train_teacher
+from wavedistill.training.checkpoint import load_newest_state
+from wavedistill.training.config import OptimConfig, RunConfig
+
+QUICK = dict(steps=4, log_every=2, validate_every=2, validate_batches=1, sample_every=4, save_every=2, wandb="off")
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    entries = []
+    for number in range(6):
+        path = save_audio(folder / f"{number}.wav", speech_like(1.0, seed=number), 8000)
+        split = "valid" if number > 3 else "train"
+        entries.append(Entry(id=str(number), audio=str(path), duration=1.0, speaker="tone", split=split))
+    write_manifest(folder / "manifest.jsonl", entries)
+    return folder / "manifest.jsonl"
+
+
+@pytest.fixture
+def teacher_recipe(manifest: Path, tmp_path: Path) -> TeacherRecipe:
+    model = WaveNetConfig(mel=MEL, sample_rate=8000, stack=STACK, cond_channels=8, linear_order=4)
+    data = DataConfig(str(manifest), segment_seconds=0.3, batch_size=2)
+    run = RunConfig(dir=str(tmp_path / "teacher"), device="cpu", **QUICK)
+    return TeacherRecipe(model=model, data=data, optim=OptimConfig(warmup_steps=1), run=run)
+
+
+@pytest.fixture
+def student_recipe(teacher_recipe: TeacherRecipe, tmp_path: Path) -> StudentRecipe:
+    model = ParallelWaveNetConfig(
+        mel=MEL, sample_rate=8000, num_flows=2, stack=STACK, cond_channels=8, linear_order=4, source_order=4
+    )
+    run = dataclasses.replace(teacher_recipe.run, dir=str(tmp_path / "student"))
+    return StudentRecipe(
+        model=model, data=teacher_recipe.data, optim=teacher_recipe.optim, run=run, teacher=str(tmp_path / "teacher")
+    )
+
+
+# ---- files and overrides
+
+
+def test_a_recipe_survives_its_file(
+    teacher_recipe: TeacherRecipe, student_recipe: StudentRecipe, tmp_path: Path
+) -> None:
+    for name, recipe in (("t.yaml", teacher_recipe), ("s.yaml", student_recipe)):
+        dump_yaml(recipe, tmp_path / name)
+        assert load_recipe(tmp_path / name) == recipe
+
+
+def test_overrides_reach_every_depth(student_recipe: StudentRecipe, tmp_path: Path) -> None:
+    dump_yaml(student_recipe, tmp_path / "s.yaml")
+    overrides = ["--run.minutes", "5", "--optim.lr=3e-4", "--model.stack.num_layers", "8", "--loss.weights.kl", "0.25"]
+    overrides += ["--loss.allow-weak-teacher", "--teacher", "other", "--model.speakers", "a", "b"]
+    recipe = load_recipe(tmp_path / "s.yaml", overrides)
+    assert (recipe.run.minutes, recipe.optim.lr, recipe.model.stack.num_layers) == (5.0, 3e-4, 8)
+    assert recipe.loss.weights == student_recipe.loss.weights | {"kl": 0.25}
+    assert (recipe.loss.allow_weak_teacher, recipe.teacher, recipe.model.speakers) == (True, "other", ["a", "b"])
+    assert recipe.run.steps == student_recipe.run.steps and recipe.model.mel == student_recipe.model.mel
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["--run.minuts", "5"], r"unknown option --run.minuts. Did you mean --run.minutes\?"),
+        (["--optim.warmup_step=5"], r"Did you mean --optim.warmup_steps\?"),
+        (["--run.minutes", "five"], "run.minutes.*five"),
+        (["--optim.decay", "linear"], "cosine"),
+        (["stray"], "stray"),
+        (["--model.stack.num_layers", "5"], "multiple of num_cycles"),
+    ],
+)
+def test_wrong_overrides_say_what_to_type(
+    teacher_recipe: TeacherRecipe, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    dump_yaml(teacher_recipe, tmp_path / "t.yaml")
+    with pytest.raises(WavedistillError, match=message) as error:
+        load_recipe(tmp_path / "t.yaml", overrides)
+    assert len(str(error.value).splitlines()) <= 2
+
+
+def test_wrong_files_are_refused_by_name(teacher_recipe: TeacherRecipe, tmp_path: Path) -> None:
+    path = tmp_path / "t.yaml"
+    with pytest.raises(WavedistillError, match="t.yaml"):
+        load_recipe(path)
+    dump_yaml(teacher_recipe, path)
+    values = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(values | {"optm": {}}))
+    with pytest.raises(WavedistillError, match="unknown key 'optm'.*'optim'"):
+        load_recipe(path)
+    path.write_text("model: [")
+    with pytest.raises(WavedistillError, match="not valid YAML"):
+        load_recipe(path)
+    with pytest.raises(WavedistillError, match="StudentRecipe.*wavedistill train"):
+        distill_student(teacher_recipe)
+
+
+# ---- whole runs
+
+
+def test_from_recipe_to_teacher_to_student(
+    teacher_recipe: TeacherRecipe, student_recipe: StudentRecipe, tmp_path: Path
+) -> None:
+    dump_yaml(teacher_recipe, tmp_path / "t.yaml")
+    run = train_teacher(tmp_path / "t.yaml", ["--run.precision", "bf16"])
+    assert run == tmp_path / "teacher"
+    assert isinstance(load_pretrained(run), WaveNet)
+    assert {path.suffix for path in (run / "samples" / "step-0000004").iterdir()} == {".wav", ".png"}
+    assert load_recipe(run / "config.yaml").run.precision == "bf16"
+
+    with pytest.raises(WavedistillError, match="bits per sample.*--loss.allow_weak_teacher"):
+        distill_student(student_recipe)
+    student = distill_student(student_recipe, overrides=["--loss.allow_weak_teacher"])
+    assert isinstance(load_pretrained(student), ParallelWaveNet)
+    lines = [json.loads(line) for line in (student / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss", *student_recipe.loss.weights} <= lines[0].keys()
+    with pytest.raises(WavedistillError, match="is a student"):
+        distill_student(student_recipe, teacher=student)
+
+    dump_yaml(student_recipe, tmp_path / "s.yaml")  # resuming: the teacher has passed the gate before
+    more = distill_student(tmp_path / "s.yaml", teacher=run, overrides=["--run.steps", "6"])
+    assert load_newest_state(more)["step"] == 6
+
+
+def test_fine_tuning_starts_from_a_checkpoint(teacher_recipe: TeacherRecipe, tmp_path: Path) -> None:
+    first = train_teacher(teacher_recipe)
+    overrides = ["--run.dir", str(tmp_path / "tuned"), "--run.init_from", str(first), "--optim.lr", "1e-12"]
+    tuned = train_teacher(teacher_recipe, overrides)
+    before, after = load_pretrained(first).state_dict(), load_pretrained(tuned).state_dict()
+    for name, weight in before.items():
+        torch.testing.assert_close(after[name], weight, rtol=0, atol=1e-6)
+    with pytest.raises(WavedistillError, match="init_from.*has shape"):
+        other = ["--model.cond_channels", "4", "--run.dir", str(tmp_path / "other")]
+        train_teacher(teacher_recipe, overrides[2:] + other)

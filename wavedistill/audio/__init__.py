@@ -1,0 +1,1 @@
+"""Audio files, mel spectrograms, pitch and pictures."""

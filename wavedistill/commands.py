@@ -1,0 +1,173 @@
+"""What the commands of ``cli.py`` do: call the library and print the result. Each returns its exit code (None: 0)."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from argparse import Namespace
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from wavedistill.config import to_dict
+from wavedistill.errors import WavedistillError
+
+
+def quickstart(args: Namespace) -> None:
+    from wavedistill.quickstart import run_quickstart
+
+    run_quickstart(args.out, echo=partial(print, flush=True))
+
+
+def prepare(args: Namespace) -> None:
+    from tqdm import tqdm
+
+    from wavedistill.data.prepare import PrepareConfig, prepare_folder
+
+    report = prepare_folder(
+        args.folder, args.out, PrepareConfig(args.sample_rate), speaker=args.speaker, workers=args.workers,
+        progress=partial(tqdm, unit="file", dynamic_ncols=True),
+    )  # fmt: skip
+    for source, reason in report.refused.items():
+        print(f"refused {source}: {reason}", file=sys.stderr)
+    print(
+        f"{report.accepted} recordings, {report.seconds / 60:.1f} min in {report.manifest}; {len(report.refused)} refused"
+    )
+
+
+def train(args: Namespace) -> None:
+    from wavedistill.training import train_teacher
+
+    run = train_teacher(recipe_file(args.recipe), args.overrides)
+    print(f"the teacher is in {run}\nnext: wavedistill distill RECIPE.yaml --teacher {run}")
+
+
+def distill(args: Namespace) -> None:
+    from wavedistill.training import distill_student
+
+    run = distill_student(recipe_file(args.recipe), overrides=args.overrides)
+    print(f"the student is in {run}\nnext: wavedistill synthesize INPUT --checkpoint {run} --out DIR")
+
+
+def synthesize(args: Namespace) -> int:
+    from wavedistill.inference.batch import synthesize as run
+
+    report = run(
+        args.inputs, args.checkpoint, args.out, seed=args.seed, batch_seconds=args.batch_seconds, shard=args.shard,
+        temperature=args.temperature, speaker=args.speaker, device=_device(args.device), progress=True,
+    )  # fmt: skip
+    for failure in report.failures:
+        print(f"failed {failure.reason}", file=sys.stderr)
+    print(
+        f"{len(report.written)} written to {args.out} ({report.seconds:.1f} s of audio in {report.compute_seconds:.1f} s), "
+        f"{len(report.skipped)} there already, {len(report.failures)} failed"
+    )
+    done = report.written or report.skipped
+    return 1 if report.failures and (args.strict or not done) else 0
+
+
+def sample(args: Namespace) -> None:
+    from wavedistill.audio.io import save_audio
+    from wavedistill.inference.vocoder import Vocoder
+
+    vocoder = Vocoder.from_pretrained(args.checkpoint, _device(args.device))
+    audio = vocoder.sample(
+        args.seconds, seed=args.seed, temperature=args.temperature, speaker=args.speaker, progress=True
+    )
+    save_audio(args.out, audio, vocoder.sample_rate)
+    print(f"{len(audio) / vocoder.sample_rate:.2f} s at {vocoder.sample_rate} Hz written to {args.out}")
+
+
+def info(args: Namespace) -> None:
+    from wavedistill.models.pretrained import (
+        CARD_FILE,
+        WEIGHTS_FILE,
+        load_pretrained,
+        model_type,
+        resolve_checkpoint,
+    )
+
+    folder = resolve_checkpoint(args.checkpoint)
+    model = load_pretrained(folder)
+    role = {"wavenet": "WaveNet (teacher)", "parallel_wavenet": "Parallel WaveNet (student)"}[
+        model_type(model)
+    ]
+    size = sum(p.numel() for p in model.parameters())
+    print(f"{args.checkpoint}: {role}, {size / 1e6:.2f} M parameters, {model.sample_rate} Hz")
+    print(f"folder: {folder} ({(folder / WEIGHTS_FILE).stat().st_size / 1e6:.1f} MB)")
+    _print_fields(to_dict(model.config))
+    if (folder / CARD_FILE).is_file():
+        print(f"card: {folder / CARD_FILE}")
+
+
+def evaluate(args: Namespace) -> None:
+    from wavedistill.evaluation.report import evaluate as run
+
+    report = run(
+        args.manifest,
+        args.checkpoint,
+        split=args.split,
+        limit=args.limit,
+        out=args.out,
+        seed=args.seed,
+        device=_device(args.device),
+        progress=True,
+    )
+    print(report.markdown)
+
+
+def benchmark(args: Namespace) -> None:
+    from wavedistill.evaluation.benchmark import run_benchmark
+
+    print(run_benchmark(args.teacher, args.student, out=args.out, progress=True).markdown)
+
+
+def demo(args: Namespace) -> None:
+    _load_web_app().launch(port=args.port, checkpoints=args.checkpoint)
+
+
+def _load_web_app() -> ModuleType:
+    """``web/app.py``, which is no part of the package: it lies beside it, or among its assets."""
+    from wavedistill.assets import web_path
+
+    spec = importlib.util.spec_from_file_location("wavedistill_web_app", web_path() / "app.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _print_fields(values: dict[str, Any], indent: str = "") -> None:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            print(f"{indent}{name}:")
+            _print_fields(value, indent + "  ")
+        else:
+            print(f"{indent}{name}: {value}")
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise WavedistillError(f"unknown device {name!r}: give auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise WavedistillError(
+            f"there is no device {name} here ({torch.cuda.device_count()} CUDA devices): try --device cpu"
+        )
+    return name
+
+
+def recipe_file(name: str) -> Path:
+    """A file; or, where there is none, the packaged recipe of that name (``recipes/toy/teacher.yaml``)."""
+    from wavedistill.assets import recipe_path
+
+    path = Path(name)
+    if not path.exists() and path.parts[:1] == ("recipes",):
+        return recipe_path(str(Path(*path.parts[1:])))
+    return path

@@ -1,0 +1,1 @@
+"""Manifests, preparation of recordings, and the training dataset."""

@@ -1,0 +1,132 @@
+"""Manifests: one JSON object a line, one utterance an object.
+
+    {"id": "a_0001", "audio": "wavs/a_0001.wav", "duration": 3.21, "speaker": "a", "text": "...", "split": "train"}
+
+``audio`` is stored relative to the manifest's folder, ``duration`` is in seconds, ``text`` may be missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from wavedistill.config import write_text
+from wavedistill.errors import WavedistillError
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One utterance. In memory ``audio`` is an absolute path; in the file it is relative to the manifest."""
+
+    id: str
+    audio: str
+    duration: float
+    speaker: str
+    text: str | None = None
+    split: str
+
+
+def read_manifest(path: str | Path) -> list[Entry]:
+    """Read a manifest; the audio paths of the result are absolute.
+
+    Raises WavedistillError for a missing file, a line that is not an entry (with its number), an unknown
+    split, or an id that occurs twice. That the audio exists is not checked here.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "manifest.jsonl"
+    if not path.is_file():
+        raise WavedistillError(
+            f"{path}: no such manifest; make one with: wavedistill prepare DIR --out {path.parent}"
+        )
+    folder, entries, seen = path.parent.absolute(), [], set()
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        entry = _parse(line, f"{path}, line {number}")
+        if entry.id in seen:
+            raise WavedistillError(f"{path}, line {number}: id {entry.id!r} occurs twice")
+        seen.add(entry.id)
+        entries.append(replace(entry, audio=os.path.normpath(folder / entry.audio)))
+    if not entries:
+        raise WavedistillError(f"{path}: the manifest has no entries")
+    return entries
+
+
+def write_manifest(path: str | Path, entries: Iterable[Entry]) -> Path:
+    """Write entries atomically, sorted by id, with audio paths relative to the manifest's folder."""
+    path = Path(path)
+    folder = path.parent.absolute()
+    lines = []
+    for entry in sorted(entries, key=lambda e: e.id):
+        record = asdict(entry)
+        record["audio"] = Path(os.path.relpath(folder / entry.audio, folder)).as_posix()
+        record["duration"] = round(entry.duration, 4)
+        if entry.text is None:
+            del record["text"]
+        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+    write_text(path, "".join(lines))
+    return path
+
+
+def split_of(text_or_id: str) -> str:
+    """ "train" (90 %), "valid" (5 %) or "test" (5 %) by a hash of the normalised text.
+
+    The same sentence always lands in the same split, whoever speaks it and whatever the punctuation, so
+    that nothing held out has been trained on.
+    """
+    bucket = _hash(normalize_text(text_or_id)) % 100
+    return "train" if bucket < 90 else "valid" if bucket < 95 else "test"
+
+
+def assign_splits(texts_or_ids: Sequence[str]) -> list[str]:
+    """``split_of`` each; where a handful of sentences leaves valid or test empty, one training sentence each is
+    moved there (always the same), as long as one stays for training."""
+    keys = [normalize_text(text) for text in texts_or_ids]
+    splits = {key: split_of(key) for key in keys}
+    for split in ("valid", "test"):
+        training = sorted((key for key, given in splits.items() if given == "train"), key=_hash)
+        if split not in splits.values() and len(training) > 1:
+            splits[training[-1]] = split
+    return [splits[key] for key in keys]
+
+
+def normalize_text(text: str) -> str:
+    """Letters and digits only, case folded (Unicode NFKC); the text itself where it has neither."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(c for c in folded if c.isalnum()) or text
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(hashlib.sha256(key.encode("utf-8")).digest()[:8], "big")
+
+
+def _parse(line: str, where: str) -> Entry:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise WavedistillError(f"{where}: not JSON ({error.msg})") from error
+    if not isinstance(record, dict):
+        raise WavedistillError(f"{where}: an object {{...}} is needed, given {type(record).__name__}")
+    known = {field.name for field in fields(Entry)}
+    if unknown := sorted(set(record) - known):
+        raise WavedistillError(f"{where}: unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    if missing := sorted(known - {"text"} - set(record)):
+        raise WavedistillError(f"{where}: field {missing[0]!r} is missing")
+    for name, value in record.items():
+        if name == "duration":
+            valid = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+        else:
+            valid = isinstance(value, str) or (name == "text" and value is None)
+        if not valid:
+            raise WavedistillError(f"{where}: field {name!r} cannot be {value!r}")
+    if record["split"] not in SPLITS:
+        raise WavedistillError(f"{where}: split {record['split']!r} is none of {', '.join(SPLITS)}")
+    return Entry(**record)

@@ -1,0 +1,1 @@
+"""Measuring models: quality metrics, anchors to compare with, held-out likelihood, the report and the benchmark."""

@@ -1,0 +1,201 @@
+"""Objective quality of a candidate waveform against its reference.
+
+Every function takes (reference, candidate, sample_rate): waveforms (samples,) in [-1, 1), aligned in time; the longer one
+is cut. PESQ, STOI and MCD compare at 16 kHz and want the extra ``eval``; the others need nothing beyond the package.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import warnings
+from functools import lru_cache
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wavedistill.audio.io import resample
+from wavedistill.audio.pitch import estimate_f0
+from wavedistill.errors import WavedistillError
+
+Waveform = Tensor | np.ndarray
+RATE = 16000
+CEPSTRUM_ORDER, WARPING = 24, 0.42
+_LOUD_DB = 40.0
+
+
+class F0Error(NamedTuple):
+    """cents: RMS pitch difference over frames voiced in both (NaN if there are none); voicing_percent: frames voiced in one only."""
+
+    cents: float
+    voicing_percent: float
+
+
+def pesq_wb(reference: Waveform, candidate: Waveform, sample_rate: int) -> float:
+    """Wide-band PESQ (ITU-T P.862.2), 1.0 bad to 4.64 identical; NaN where it finds no speech in the reference."""
+    pesq = _need("pesq")
+    first, second = _at_16khz(reference, candidate, sample_rate)
+    try:
+        return float(pesq.pesq(RATE, first, second, "wb"))
+    except (pesq.NoUtterancesError, pesq.BufferTooShortError):
+        return math.nan
+
+
+def stoi(reference: Waveform, candidate: Waveform, sample_rate: int) -> float:
+    """Short-time objective intelligibility (Taal et al., 2011), 0 to 1; NaN for less than 0.4 s of speech."""
+    pystoi = _need("pystoi")
+    first, second = _at_16khz(reference, candidate, sample_rate)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # how pystoi says "not enough frames"
+        try:
+            return float(pystoi.stoi(first, second, RATE))
+        except RuntimeWarning:
+            return math.nan
+
+
+def mcd(reference: Waveform, candidate: Waveform, sample_rate: int) -> float:
+    """Mel-cepstral distortion in dB, 0 for equal spectra (Kubichek, 1993).
+
+    10 / ln 10 * sqrt(2 * sum_d (c_d - c'_d)^2), d = 1..24 (no c0, so that level does not count), averaged over the frames
+    (5 ms) at most 40 dB below the reference's loudest. The mel-cepstra (order 24, warping 0.42) describe WORLD's
+    spectral envelope (Harvest for the pitch, CheapTrick for the envelope), not the harmonics.
+    """
+    first, second = _at_16khz(reference, candidate, sample_rate)
+    expected, expected_level = _mel_cepstrum(first.tobytes())
+    given, _ = _mel_cepstrum(second.tobytes())
+    difference = expected[:, 1:] - given[:, 1:]
+    distortion = 10 / math.log(10) * np.sqrt(2 * (difference**2).sum(axis=1))
+    return float(distortion[expected_level > expected_level.max() - _LOUD_DB].mean())
+
+
+def f0_error(reference: Waveform, candidate: Waveform, sample_rate: int) -> F0Error:
+    """Pitch and voicing errors by `wavedistill.audio.pitch.estimate_f0`, every 10 ms."""
+    first, second = _pair(reference, candidate, sample_rate)
+    expected, given = (estimate_f0(x, sample_rate, sample_rate // 100).numpy() for x in (first, second))
+    both = (expected > 0) & (given > 0)
+    cents = 1200 * np.log2(given[both] / expected[both])
+    rms = float(np.sqrt((cents**2).mean())) if both.any() else math.nan
+    return F0Error(rms, 100 * float(((expected > 0) != (given > 0)).mean()))
+
+
+def log_spectral_distance(reference: Waveform, candidate: Waveform, sample_rate: int) -> float:
+    """RMS difference of the log power spectra in dB (64 ms Hann windows), frames averaged; 80 dB below the peak is the floor."""
+    first, second = _pair(reference, candidate, sample_rate)
+    size = 2 * round(0.032 * sample_rate)
+    window = torch.hann_window(size)
+    spectra = [
+        torch.stft(torch.from_numpy(x).float(), size, size // 4, window=window, pad_mode="constant", return_complex=True).abs()
+        for x in (first, second)
+    ]
+    floor = max(float(spectra[0].max()) * 1e-4, 1e-9)
+    levels = [20 * torch.log10(x.clamp_min(floor)) for x in spectra]
+    return float((levels[0] - levels[1]).square().mean(0).sqrt().mean())
+
+
+def level_difference(reference: Waveform, candidate: Waveform, sample_rate: int) -> float:
+    """RMS level of the candidate over the reference's, in dB: negative is too quiet."""
+    first, second = _pair(reference, candidate, sample_rate)
+    power = [float((x**2).mean()) + 1e-12 for x in (first, second)]
+    return 10 * math.log10(power[1] / power[0])
+
+
+def clipped_percent(candidate: Waveform) -> float:
+    """Share of samples at or beyond full scale, in percent."""
+    return 100 * float((np.abs(np.asarray(candidate)) >= 32767 / 32768).mean())
+
+
+def missing_packages() -> dict[str, str]:
+    """Metrics that cannot be computed here, by name, with the package that is not installed."""
+    wanted = {"pesq_wb": "pesq", "stoi": "pystoi", "mcd": "pyworld"}
+    missing = {}
+    for metric, package in wanted.items():
+        try:
+            _need(package)
+        except WavedistillError:
+            missing[metric] = package
+    return missing
+
+
+def measure(reference: Waveform, candidate: Waveform, sample_rate: int) -> dict[str, float]:
+    """All metrics that the installed packages allow, by name."""
+    missing = missing_packages()
+    values = {
+        name: function(reference, candidate, sample_rate)
+        for name, function in {"pesq_wb": pesq_wb, "stoi": stoi, "mcd": mcd}.items()
+        if name not in missing
+    }
+    f0 = f0_error(reference, candidate, sample_rate)
+    return values | {
+        "f0_cents": f0.cents,
+        "voicing_percent": f0.voicing_percent,
+        "level_db": level_difference(reference, candidate, sample_rate),
+        "log_spectral_distance": log_spectral_distance(reference, candidate, sample_rate),
+        "clipped_percent": clipped_percent(candidate),
+    }
+
+
+def import_pyworld() -> ModuleType:
+    """pyworld, or an error that names the extra."""
+    return _need("pyworld")
+
+
+def _need(package: str) -> ModuleType:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pyworld announces the end of pkg_resources at each import
+            return importlib.import_module(package)
+    except ImportError as error:
+        raise WavedistillError(
+            f'this metric needs the package {package} ({error}): pip install "wavedistill[eval]"'
+        ) from error
+
+
+def _pair(reference: Waveform, candidate: Waveform, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both waveforms as float64, cut to the shorter one."""
+    pair = [np.asarray(x, dtype=np.float64) for x in (reference, candidate)]
+    for name, x in zip(("reference", "candidate"), pair, strict=True):
+        if x.ndim != 1 or not len(x) or not np.isfinite(x).all():
+            raise WavedistillError(f"the {name} must be a waveform (samples,) of finite numbers, given shape {x.shape}.")
+    length = min(map(len, pair))
+    if max(map(len, pair)) - length > 0.1 * sample_rate:
+        raise WavedistillError(
+            f"reference and candidate differ by {abs(len(pair[0]) - len(pair[1])) / sample_rate:.2f} s: compare the same utterance."
+        )
+    return pair[0][:length], pair[1][:length]
+
+
+def _at_16khz(reference: Waveform, candidate: Waveform, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+    first, second = _pair(reference, candidate, sample_rate)
+    if sample_rate == RATE:
+        return first, second
+    moved = [resample(torch.from_numpy(x).float(), sample_rate, RATE).double().numpy() for x in (first, second)]
+    return moved[0], moved[1]
+
+
+@lru_cache(maxsize=4)  # one reference meets many candidates
+def _mel_cepstrum(audio: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """(samples,) float64 at 16 kHz, as bytes -> mel-cepstrum (frames, order + 1) and level of each frame in dB."""
+    world = import_pyworld()
+    signal = np.frombuffer(audio)
+    f0, times = world.harvest(signal, RATE)
+    envelope = world.cheaptrick(signal, f0, times, RATE)
+    cepstrum = np.fft.irfft(np.log(envelope + 1e-16))[:, : envelope.shape[1]]
+    cepstrum[:, 0] /= 2
+    return cepstrum @ _warping_matrix(envelope.shape[1], CEPSTRUM_ORDER, WARPING), 10 * np.log10(envelope.sum(axis=1) + 1e-16)
+
+
+@lru_cache(maxsize=2)
+def _warping_matrix(size: int, order: int, alpha: float) -> np.ndarray:
+    """(size, order + 1): cepstrum times this is the cepstrum on an all-pass warped axis (Oppenheim & Johnson, 1972)."""
+    warped = np.zeros((order + 1, size))
+    for coefficients in np.eye(size)[::-1]:  # Horner's rule on the cepstral polynomial, all unit cepstra at once
+        before = warped
+        warped = np.zeros_like(before)
+        warped[0] = coefficients + alpha * before[0]
+        warped[1] = (1 - alpha**2) * before[0] + alpha * before[1]
+        for m in range(2, order + 1):
+            warped[m] = before[m - 1] + alpha * (before[m] - warped[m - 1])
+    return warped.T

@@ -1,0 +1,195 @@
+"""What a report compares: held-out clips, and systems that say them again from their mel or their waveform."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wavedistill.audio.io import load_audio
+from wavedistill.audio.mel import LogMelSpectrogram, MelConfig
+from wavedistill.config import to_dict
+from wavedistill.data.manifest import read_manifest
+from wavedistill.errors import WavedistillError
+from wavedistill.evaluation import anchors
+from wavedistill.evaluation.metrics import missing_packages
+from wavedistill.models.parallel_wavenet import ParallelWaveNet
+from wavedistill.models.pretrained import CONFIG_FILE, WEIGHTS_FILE, load_pretrained, resolve_checkpoint
+from wavedistill.models.wavenet import WaveNet
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A held-out recording: audio (samples,) in [-1, 1), a whole number of mel frames long."""
+
+    id: str
+    speaker: str
+    audio: Tensor
+
+    @property
+    def key(self) -> str:
+        """Changes with the content."""
+        return digest(self.id, self.audio.numpy().tobytes())
+
+    def excerpt(self, samples: int) -> Clip:
+        """Its first ``samples`` samples (all, if it is shorter)."""
+        return Clip(self.id, self.speaker, self.audio[:samples])
+
+
+@dataclass(frozen=True)
+class System:
+    """A way to say clips again: ``speak(clips)`` gives one waveform (samples,) each. ``key`` changes with what it would say."""
+
+    name: str
+    key: str
+    speak: Callable[[list[Clip]], list[Tensor]]
+
+
+@dataclass
+class Voice:
+    """A checkpoint to evaluate."""
+
+    name: str
+    key: str
+    model: WaveNet | ParallelWaveNet
+    front_end: LogMelSpectrogram = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.model.config.mel is None:
+            raise WavedistillError(
+                f"{self.name} takes no mel, so it cannot say a recording again: give a mel-conditioned checkpoint."
+            )
+        self.front_end = LogMelSpectrogram(self.model.config.mel)
+
+    @staticmethod
+    def load(checkpoint: str | Path, name: str, device: str) -> Voice:
+        folder = resolve_checkpoint(checkpoint)
+        key = digest((folder / CONFIG_FILE).read_bytes(), (folder / WEIGHTS_FILE).read_bytes())
+        return Voice(name, key, load_pretrained(folder, device))
+
+    @property
+    def is_teacher(self) -> bool:
+        return isinstance(self.model, WaveNet)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def mel(self, clip: Clip) -> Tensor:
+        """(1, n_mels, frames) on the model's device."""
+        return self.front_end(clip.audio).unsqueeze(0).to(self.device)
+
+    def speaker(self, clip: Clip) -> Tensor | None:
+        """Index (1,) of the clip's speaker; None for a model without speakers."""
+        known = self.model.config.speakers
+        if not known:
+            return None
+        if clip.speaker not in known:
+            raise WavedistillError(
+                f"{self.name} does not know speaker '{clip.speaker}' of clip {clip.id} (known: {', '.join(known)}): "
+                "choose with speakers=[...]."
+            )
+        return torch.tensor([known.index(clip.speaker)], device=self.device)
+
+    def system(self, seed: int) -> System:
+        """The voice as a system; clip i of a call speaks with the same seed, so that results don't depend on the others."""
+        speak = self._speak_together if self.is_teacher else self._speak_alone
+        return System(self.name, digest(self.key, str(seed)), lambda clips: speak(clips, seed))
+
+    def _speak_alone(self, clips: list[Clip], seed: int) -> list[Tensor]:
+        return [self.model.sample(self.mel(c), seed=seed, speaker=self.speaker(c))[0, 0].cpu() for c in clips]
+
+    def _speak_together(self, clips: list[Clip], seed: int) -> list[Tensor]:
+        """All clips as one batch, padded: a teacher's step costs little more for many than for one."""
+        mels = [self.mel(clip)[0] for clip in clips]
+        frames = max(mel.shape[1] for mel in mels)
+        batch = torch.stack([torch.cat([m, m[:, -1:].expand(-1, frames - m.shape[1])], dim=1) for m in mels])
+        speakers = [self.speaker(clip) for clip in clips]
+        audio = self.model.sample(
+            batch, seed=[seed] * len(clips), speaker=None if speakers[0] is None else torch.cat(speakers)
+        )
+        return [made[0, : len(clip.audio)].cpu() for made, clip in zip(audio, clips, strict=True)]
+
+
+def load_voices(checkpoints: list[str], device: str) -> list[Voice]:
+    """Load checkpoints, named by the last part of their path where that tells them apart."""
+    short = [Path(c).name for c in checkpoints]
+    names = [s if short.count(s) == 1 else c for s, c in zip(short, checkpoints, strict=True)]
+    voices = [Voice.load(c, name, device) for c, name in zip(checkpoints, names, strict=True)]
+    rates = {voice.model.sample_rate for voice in voices}
+    if len(rates) > 1:
+        raise WavedistillError(f"the checkpoints work at different rates ({sorted(rates)} Hz): evaluate them one by one.")
+    return voices
+
+
+def load_clips(
+    manifest: str | Path, split: str, *, limit: int | None, speakers: list[str] | None, min_seconds: float,
+    sample_rate: int, hop_length: int,
+) -> list[Clip]:
+    """The clips of a split in an order that is random but always the same, so that a limit takes a fair sample."""
+    entries = read_manifest(manifest)
+    chosen = [e for e in entries if e.split == split and e.duration >= min_seconds]
+    if speakers is not None:
+        if unknown := sorted(set(speakers) - {e.speaker for e in entries}):
+            known = ", ".join(sorted({e.speaker for e in entries}))
+            raise WavedistillError(f"{manifest} has no speaker '{unknown[0]}'. Speakers: {known}.")
+        chosen = [e for e in chosen if e.speaker in speakers]
+    if not chosen:
+        raise WavedistillError(f"{manifest} has no clip of at least {min_seconds:g} s in split '{split}': nothing to evaluate.")
+    chosen = sorted(chosen, key=lambda e: digest(e.id))[:limit]
+    clips = []
+    for entry in sorted(chosen, key=lambda e: e.id):
+        audio, _ = load_audio(entry.audio, sample_rate)
+        clips.append(Clip(entry.id, entry.speaker, audio[: len(audio) // hop_length * hop_length]))
+    return clips
+
+
+def original() -> System:
+    """The recording itself: what each metric says of no difference at all."""
+    return System("original", "original", lambda clips: [clip.audio for clip in clips])
+
+
+def anchor_systems(config: MelConfig, seed: int) -> list[System]:
+    """WORLD (where pyworld is installed), Griffin-Lim from the mel of ``config``, and 8-bit mu-law.
+
+    Griffin-Lim is exact at the centres of its frames only, and PESQ looks at multiples of 16 ms: from a mel centred there
+    (the second Griffin-Lim, where ``config`` is not centred and has that hop) it gets some 0.6 more.
+    """
+    systems = [_griffin_lim("Griffin-Lim", config, seed)]
+    if not config.centered:
+        systems.append(_griffin_lim("Griffin-Lim, centred mel", replace(config, centered=True), seed))
+    systems.append(System("8-bit mu-law", "mulaw8", lambda clips: [anchors.mulaw8(c.audio) for c in clips]))
+    if "mcd" not in missing_packages():
+        rate = config.sample_rate
+        systems.insert(0, System("WORLD", "world", lambda clips: [anchors.world(c.audio, rate) for c in clips]))
+    return systems
+
+
+def _griffin_lim(name: str, config: MelConfig, seed: int) -> System:
+    front_end = LogMelSpectrogram(config)
+
+    def speak(clips: list[Clip]) -> list[Tensor]:
+        return [anchors.griffin_lim(front_end(c.audio), config, seed=seed)[: len(c.audio)] for c in clips]
+
+    return System(name, digest("griffin-lim", str(seed), str(to_dict(config))), speak)
+
+
+def timed(system: System, clips: list[Clip]) -> tuple[list[Tensor], float]:
+    """What the system says, and the seconds it took."""
+    start = time.perf_counter()
+    made = system.speak(clips)
+    return made, time.perf_counter() - start
+
+
+def digest(*parts: str | bytes) -> str:
+    """Short hash of the parts, for names of stored results."""
+    sha = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        sha.update(len(data).to_bytes(8, "big") + data)
+    return sha.hexdigest()[:16]

@@ -1,0 +1,141 @@
+"""Linear prediction as an invertible map between a waveform and its unit-variance excitation.
+
+    forward (analysis):   u_t = (x_t - sum_k a_k x_{t-k}) / g        all samples at once
+    inverse (synthesis):  x_t = g u_t + sum_k a_k x_{t-k}            a time-varying all-pole filter
+
+The coefficients a and the gain g change from block to block and come from the log-mel spectrogram alone, so the map is a
+conditional bijection with log|det| = -sum_t log g_t: the filter's Jacobian is triangular with ones on its diagonal.
+A neural density on u is an exact density on x, and starts where linear prediction ends.
+
+References:
+    Linear Prediction: A Tutorial Review (Makhoul, 1975).
+    LPCNet: Improving Neural Speech Synthesis through Linear Prediction (Valin & Skoglund, 2019),
+    https://arxiv.org/abs/1810.11846: coefficients from a coarse spectrum by Levinson-Durbin.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from wavedistill.audio.mel import MelConfig, mel_filter_bank
+from wavedistill.flows.transform import Mapped, Transform
+from wavedistill.nn.filters import all_pole, levinson_durbin, predict
+
+
+class LinearPredictor(NamedTuple):
+    """coefficients (batch, blocks, order) and log_gain (batch, blocks)."""
+
+    coefficients: Tensor
+    log_gain: Tensor
+
+
+class MelLinearPredictor(nn.Module):
+    """Linear-prediction coefficients and gain from a log-mel spectrogram.
+
+    Each mel value gives the mean spectral magnitude around its centre frequency; linear interpolation between centres gives a
+    power spectrum, its inverse Fourier transform an autocorrelation (one matrix product in all), interpolation over
+    time the autocorrelation of each block, and the Levinson-Durbin recursion the predictor.
+
+    Args:
+        mel: settings of the spectrogram.
+        order: number of coefficients.
+        upsample: blocks per frame.
+        white_noise: white noise added to the spectrum, relative to its mean: keeps the recursion well-conditioned.
+
+    Shapes:
+        log_mel (batch, n_mels, frames) -> `LinearPredictor` with frames * upsample blocks.
+    """
+
+    def __init__(self, mel: MelConfig, order: int, upsample: int, white_noise: float) -> None:
+        super().__init__()
+        self.mel, self.order, self.upsample, self.white_noise = mel, order, upsample, white_noise
+        self.register_buffer("to_autocorrelation", _mel_to_autocorrelation(mel, order), persistent=False)
+        self.register_buffer("lag_window", _lag_window(mel.sample_rate, order), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, log_mel: Tensor) -> LinearPredictor:
+        power = (log_mel.double() * (2.0 / self.mel.power)).exp().transpose(1, 2)
+        autocorrelation = (power @ self.to_autocorrelation.double()).transpose(1, 2)
+        blocks = self._interpolate(autocorrelation).transpose(1, 2) * self.lag_window.double()
+        quantisation = (1.0 / 32768.0) ** 2 / 12.0
+        blocks[..., 0] = blocks[..., 0] * (1.0 + self.white_noise) + quantisation
+        coefficients, error = levinson_durbin(blocks)
+        return LinearPredictor(coefficients.to(log_mel.dtype), (0.5 * error.log()).to(log_mel.dtype))
+
+    def _interpolate(self, frames: Tensor) -> Tensor:
+        """(batch, lags, frames) -> (batch, lags, frames * upsample), linear between the frames' centres."""
+        count = frames.shape[-1]
+        positions = (torch.arange(count * self.upsample, device=frames.device, dtype=frames.dtype) + 0.5) / self.upsample
+        if not self.mel.centered:
+            positions = positions - 0.5
+        positions = positions.clamp(0, count - 1)
+        left = positions.floor().long()
+        right = (left + 1).clamp(max=count - 1)
+        weight = positions - left
+        return frames[..., left] * (1.0 - weight) + frames[..., right] * weight
+
+
+class LinearPredictionFlow(Transform):
+    """Waveform x -> excitation u, given a `LinearPredictor`.
+
+    Shapes:
+        x, u (batch, 1, samples), samples a multiple of the number of blocks.
+    """
+
+    def forward(self, x: Tensor, cond: LinearPredictor) -> Mapped:
+        residual = x[:, 0] - predict(x[:, 0], cond.coefficients)
+        excitation = _by_block(residual, cond.log_gain) * torch.exp(-cond.log_gain).unsqueeze(-1)
+        return Mapped(excitation.flatten(1).unsqueeze(1), -self._log_det(x, cond))
+
+    def inverse(self, y: Tensor, cond: LinearPredictor) -> Mapped:
+        scaled = _by_block(y[:, 0], cond.log_gain) * torch.exp(cond.log_gain).unsqueeze(-1)
+        return Mapped(all_pole(scaled, cond.coefficients)[0].unsqueeze(1), self._log_det(y, cond))
+
+    @staticmethod
+    def _log_det(x: Tensor, cond: LinearPredictor) -> Tensor:
+        return cond.log_gain.sum(-1) * (x.shape[-1] // cond.log_gain.shape[1])
+
+
+def _mel_to_autocorrelation(mel: MelConfig, order: int) -> Tensor:
+    """(n_mels, order + 1): squared mel magnitudes times this matrix are the autocorrelation at lags 0..order."""
+    filters = mel_filter_bank(mel).double()
+    bins = torch.arange(filters.shape[0], dtype=torch.float64)
+    weight = filters.sum(0)
+    centres = (filters * bins[:, None]).sum(0) / weight.clamp_min(1e-12)
+    used = weight > 0
+    hats = torch.zeros_like(filters)
+    hats[:, used] = _hats(bins, centres[used])
+    per_mel = weight.clamp_min(1e-12).pow(-2.0 / mel.power)  # mean magnitude near the centre, squared
+    window_power = torch.hann_window(mel.win_length, dtype=torch.float64).square().sum()
+    rayleigh = 4.0 / math.pi if mel.power == 1.0 else 1.0  # mean square over squared mean magnitude of noise
+    fold = torch.full_like(bins, 2.0)
+    fold[0] = fold[-1] = 1.0
+    lags = torch.arange(order + 1, dtype=torch.float64)
+    cosines = torch.cos(2.0 * math.pi * bins[:, None] * lags / mel.n_fft) * (fold / mel.n_fft)[:, None]
+    return (hats.T * per_mel[:, None]) @ cosines * (rayleigh / window_power)
+
+
+def _hats(bins: Tensor, centres: Tensor) -> Tensor:
+    """Linear interpolation weights (bins, centres), constant beyond the first and the last centre."""
+    right = torch.searchsorted(centres, bins).clamp(1, len(centres) - 1)
+    span = centres[right] - centres[right - 1]
+    weight = ((bins - centres[right - 1]) / span).clamp(0.0, 1.0)
+    hats = torch.zeros(len(bins), len(centres), dtype=bins.dtype)
+    index = torch.arange(len(bins))
+    hats[index, right - 1] = 1.0 - weight
+    hats[index, right] = weight
+    return hats
+
+
+def _lag_window(sample_rate: int, order: int) -> Tensor:
+    """Gaussian lag window that widens spectral peaks by 30 Hz, so that pitch harmonics do not become poles."""
+    lags = torch.arange(order + 1, dtype=torch.float64)
+    return torch.exp(-0.5 * (2.0 * math.pi * 30.0 * lags / sample_rate).square())
+
+
+def _by_block(x: Tensor, like: Tensor) -> Tensor:
+    return x.reshape(x.shape[0], like.shape[1], -1)

@@ -1,0 +1,1 @@
+"""Synthesis with a trained model: one utterance, a stream of chunks, a folder of files."""

@@ -1,0 +1,1 @@
+"""Teacher (WaveNet), student (ParallelWaveNet) and their checkpoint folders."""

@@ -1,0 +1,84 @@
+"""The invertible front of teacher and student: waveform <-> the near-white signal their networks work on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wavedistill.audio.mel import MelConfig
+from wavedistill.errors import WavedistillError
+from wavedistill.flows.elementwise import PreEmphasis, Scale
+from wavedistill.flows.linear_prediction import LinearPredictionFlow, LinearPredictor, MelLinearPredictor
+from wavedistill.flows.transform import Compose, Mapped, Transform
+from wavedistill.nn.filters import all_pole
+
+
+@dataclass
+class FrontConfig:
+    """What stands between the waveform in [-1, 1) and the network. All of it is invertible: likelihoods stay exact.
+
+    Attributes:
+        pre_emphasis: coefficient of y_t = x_t - c x_{t-1} (0: off); unit Jacobian.
+        scale: factor that brings the signal to about unit variance (1: off).
+        mel_prediction_order: coefficients of linear prediction derived from the mel, with its gain (0: off). It takes
+            the place of the two above.
+        white_noise: white noise in the predictor's spectrum, relative to the mean.
+    """
+
+    pre_emphasis: float = 0.0
+    scale: float = 1.0
+    mel_prediction_order: int = 0
+    white_noise: float = 1e-7
+
+    def __post_init__(self) -> None:
+        if self.mel_prediction_order and (self.pre_emphasis or self.scale != 1.0):
+            raise WavedistillError(
+                "front: mel_prediction_order already whitens and scales the signal; set pre_emphasis: 0 and scale: 1, "
+                "or mel_prediction_order: 0."
+            )
+
+
+class Front(Transform):
+    """Waveform x (batch, 1, samples) -> network signal u (batch, 1, samples), given the log-mel spectrogram.
+
+    `condition(mel)` makes what forward and inverse need, once per mel.
+    """
+
+    def __init__(self, config: FrontConfig, mel: MelConfig | None, upsample: int) -> None:
+        super().__init__()
+        if config.mel_prediction_order and mel is None:
+            raise WavedistillError("front: mel_prediction_order needs a mel-conditioned model; set it to 0 or give a mel.")
+        self.config = config
+        if config.mel_prediction_order:
+            self.predictor = MelLinearPredictor(mel, config.mel_prediction_order, upsample, config.white_noise)
+            self.transform = LinearPredictionFlow()
+        else:
+            self.predictor = None
+            self.transform = Compose(PreEmphasis(config.pre_emphasis), Scale(config.scale))
+
+    def condition(self, mel: Tensor | None) -> LinearPredictor | None:
+        return self.predictor(mel) if self.predictor is not None else None
+
+    def forward(self, x: Tensor, cond: LinearPredictor | None = None) -> Mapped:
+        return self.transform.forward(x, cond)
+
+    def inverse(self, y: Tensor, cond: LinearPredictor | None = None) -> Mapped:
+        return self.transform.inverse(y, cond)
+
+    def synthesize(self, u: Tensor, cond: LinearPredictor | None, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`inverse` of u (batch, samples), without log-determinant but with memory: takes and returns the waveform's last samples."""
+        if cond is None:
+            block = math.gcd(u.shape[1], 64)
+            excitation = (u / self.config.scale).reshape(u.shape[0], -1, block)
+            return all_pole(excitation, u.new_full((*excitation.shape[:2], 1), self.config.pre_emphasis), past)
+        scaled = u.reshape(*cond.log_gain.shape[:2], -1) * torch.exp(cond.log_gain).unsqueeze(-1)
+        return all_pole(scaled, cond.coefficients, past)
+
+    def log_slope(self, u: Tensor, cond: LinearPredictor | None) -> Tensor:
+        """log du_t / dx_t at every sample of u (batch, samples), in its dtype: (batch or 1, samples)."""
+        if cond is None:
+            return u.new_full((1, u.shape[1]), math.log(self.config.scale))
+        return -cond.log_gain.repeat_interleave(u.shape[1] // cond.log_gain.shape[1], dim=1)

@@ -1,0 +1,207 @@
+"""Checkpoint folders: save a model for use, load one by folder, run folder, bundled name or hub id.
+
+A checkpoint is a folder to *use* (a training state, to resume, is another thing: ``training/checkpoint.py``):
+
+    config.json          {"format": 1, "model_type": "wavenet" | "parallel_wavenet", "config": {...}}
+    model.safetensors    every tensor of the model, by its ``state_dict`` name
+    README.md            the model card
+
+Loading runs no code from the folder and refuses any missing, extra or wrongly shaped tensor by name.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from wavedistill.assets import bundled_checkpoints, find_checkpoint_root
+from wavedistill.config import from_dict, read_json, to_dict, write_json, write_text
+from wavedistill.errors import WavedistillError
+from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
+from wavedistill.models.wavenet import WaveNet, WaveNetConfig
+
+FORMAT = 1
+CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
+_MODELS = {"wavenet": (WaveNet, WaveNetConfig), "parallel_wavenet": (ParallelWaveNet, ParallelWaveNetConfig)}
+
+
+def model_type(model: nn.Module) -> str:
+    """``"wavenet"`` (teacher) or ``"parallel_wavenet"`` (student)."""
+    for name, (cls, _) in _MODELS.items():
+        if isinstance(model, cls):
+            return name
+    raise WavedistillError(
+        f"a {type(model).__name__} is no model to save: give a WaveNet or a ParallelWaveNet"
+    )
+
+
+def save_pretrained(
+    model: WaveNet | ParallelWaveNet,
+    folder: str | Path,
+    *,
+    card: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write ``model`` as a checkpoint folder and return it.
+
+    Every file is written beside its final name and then renamed over it, so a reader sees whole files only, and
+    other files in the folder (``samples/``) stay.
+
+    Args:
+        model: the model, on any device; its weights are stored as they are (give the EMA copy, not the raw one).
+        folder: made if it is missing.
+        card: text of the model card (Markdown); a short generated one by default.
+        dtype: stored type of the parameters, for example ``torch.float16`` to halve the file; buffers keep theirs.
+            Loading gives float32 again.
+    """
+    folder = Path(folder)
+    kind = model_type(model)
+    parameters = {name for name, _ in model.named_parameters()}
+    tensors = {
+        # clone: safetensors refuses tensors that share memory
+        name: value.detach()
+        .to("cpu", dtype if dtype and name in parameters else value.dtype)
+        .clone()
+        .contiguous()
+        for name, value in model.state_dict().items()
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{WEIGHTS_FILE}.tmp"
+        safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt"})
+        write_json(
+            folder / CONFIG_FILE, {"format": FORMAT, "model_type": kind, "config": to_dict(model.config)}
+        )
+        os.replace(temporary, folder / WEIGHTS_FILE)
+        write_text(folder / CARD_FILE, card if card is not None else default_card(model, folder.name))
+    except (OSError, SafetensorError) as error:
+        raise WavedistillError(f"cannot write the checkpoint {folder}: {error}") from error
+    return folder
+
+
+def default_card(model: WaveNet | ParallelWaveNet, name: str) -> str:
+    """A minimal model card: what the model is, its size, and how to use it."""
+    kind = {"wavenet": "WaveNet (teacher)", "parallel_wavenet": "Parallel WaveNet (student)"}[
+        model_type(model)
+    ]
+    size = sum(p.numel() for p in model.parameters())
+    return (
+        f"# {name}\n\n{kind}, {size / 1e6:.2f} M parameters, {model.sample_rate} Hz. Made with wavedistill.\n\n"
+        "```python\nfrom wavedistill import Vocoder\n\n"
+        f'vocoder = Vocoder.from_pretrained("path/to/{name}")\n```\n'
+    )
+
+
+def resolve_checkpoint(name: str | Path) -> Path:
+    """The checkpoint folder that ``name`` means.
+
+    Tried in this order: a checkpoint folder; a run folder (its ``checkpoint/``); a bundled name; a Hugging Face hub id
+    ``owner/name``. Only the last touches the network, and only for a name that no local file explains.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        for folder in (path, path / "checkpoint"):
+            if (folder / CONFIG_FILE).is_file():
+                return folder
+    if str(name) in bundled_checkpoints():
+        return find_checkpoint_root() / str(name)
+    known = f"bundled: {', '.join(bundled_checkpoints()) or 'none'}"
+    if path.is_dir():
+        if (path / "config.yaml").is_file():
+            raise WavedistillError(
+                f"the run {path} has written no checkpoint yet: wait for its first save, or resume it"
+            )
+        raise WavedistillError(
+            f"the folder {path} holds no {CONFIG_FILE}: give a checkpoint or run folder ({known})"
+        )
+    if path.is_file():
+        raise WavedistillError(f"{path} is a file: give the checkpoint's folder ({known})")
+    owner_and_name = str(name).split("/")
+    # "runs/mistyped" beside an existing runs/ is a mistyped path, not a question for the network
+    if (
+        len(owner_and_name) == 2
+        and all(owner_and_name)
+        and owner_and_name[0] not in (".", "..", "~")
+        and not path.parent.is_dir()
+    ):
+        return _download(str(name), known)
+    raise WavedistillError(
+        f"there is no checkpoint {str(name)!r}: give a folder, a run folder or a name ({known})"
+    )
+
+
+def _download(hub_id: str, known: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(hub_id, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE], etag_timeout=10)
+        )
+    except Exception as error:  # the hub's client raises many types; each means: not to be had
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WavedistillError(
+            f"there is no folder {hub_id}, and the hub gave no model of that name ({reason})\n"
+            f"give a folder, a run folder or a name ({known})"
+        ) from error
+
+
+def load_pretrained(name: str | Path, device: str | torch.device = "cpu") -> WaveNet | ParallelWaveNet:
+    """Load the model of a checkpoint: ``name`` as in `resolve_checkpoint`. In eval mode, float32, on ``device``."""
+    folder = resolve_checkpoint(name)
+    model = _build(folder / CONFIG_FILE)
+    weights = folder / WEIGHTS_FILE
+    if not weights.is_file():
+        raise WavedistillError(
+            f"the checkpoint {folder} has no {WEIGHTS_FILE}: copy it there, or save the model again"
+        )
+    try:
+        tensors = safetensors.torch.load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise WavedistillError(
+            f"{weights} cannot be read ({error}): it is broken or incomplete, copy it again"
+        ) from error
+    _check_tensors(model, tensors, weights)
+    model.load_state_dict(tensors)
+    return model.to(device).eval()
+
+
+def _build(path: Path) -> WaveNet | ParallelWaveNet:
+    content = read_json(path)
+    if not isinstance(content, dict) or not {"format", "model_type", "config"} <= content.keys():
+        raise WavedistillError(
+            f"{path} is no wavedistill checkpoint: it needs 'format', 'model_type' and 'config'"
+        )
+    if content["format"] != FORMAT:
+        raise WavedistillError(
+            f"{path} has format {content['format']!r}, this version reads {FORMAT}: pip install --upgrade wavedistill"
+        )
+    if content["model_type"] not in _MODELS:
+        raise WavedistillError(
+            f"{path}: unknown model_type {content['model_type']!r}, known: {', '.join(_MODELS)}"
+        )
+    cls, config_cls = _MODELS[content["model_type"]]
+    return cls(from_dict(config_cls, content["config"], where=str(path)))
+
+
+def _check_tensors(model: nn.Module, tensors: dict[str, torch.Tensor], where: Path) -> None:
+    expected = model.state_dict()
+    problems = [f"missing tensor {name}" for name in expected if name not in tensors]
+    problems += [f"unknown tensor {name}" for name in tensors if name not in expected]
+    problems += [
+        f"tensor {name} has shape {tuple(tensors[name].shape)}, needed {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in tensors and tensors[name].shape != value.shape
+    ]
+    problems += [
+        f"tensor {name} holds values that are not finite"
+        for name, value in tensors.items()
+        if value.is_floating_point() and not torch.isfinite(value).all()
+    ]
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise WavedistillError(f"{where} does not fit its {CONFIG_FILE}: {problems[0]}{more}")

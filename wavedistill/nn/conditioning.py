@@ -1,0 +1,58 @@
+"""From a log-mel spectrogram and a speaker to the features that condition every layer."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class ConditioningNetwork(nn.Module):
+    """Convolutions over frames, then nearest upsampling to blocks and one more convolution.
+
+    Nearest upsampling followed by a convolution leaves no checkerboard, which transposed convolutions do. The mel is continued by
+    repeating its first and last frame, so that padding a batch the same way changes nothing.
+
+    Args:
+        n_mels: bands of the log-mel spectrogram (0: no mel).
+        num_speakers: size of the speaker table (0: no speaker).
+        channels: width.
+        upsample: blocks per frame.
+
+    Shapes:
+        mel (batch, n_mels, frames), speaker (batch,) -> (batch, frames * upsample, channels); without a mel
+        (batch, 1, channels).
+    """
+
+    context_frames = 3
+    """Look-ahead and look-back in frames."""
+
+    def __init__(self, n_mels: int, num_speakers: int, channels: int, upsample: int) -> None:
+        super().__init__()
+        self.upsample = upsample
+        self.speaker = nn.Embedding(num_speakers, channels) if num_speakers else None
+        if n_mels:
+            self.frames = nn.ModuleList([nn.Conv1d(n_mels, channels, 3), nn.Conv1d(channels, channels, 3)])
+            self.blocks = nn.Conv1d(channels, channels, 3)
+        else:
+            self.frames = None
+
+    def forward(self, mel: Tensor | None, speaker: Tensor | None = None) -> Tensor:
+        table = self.speaker(speaker).unsqueeze(-1) if self.speaker is not None else 0.0
+        if self.frames is None:
+            return table.transpose(1, 2)
+        hidden = normalized(extended(mel, self.context_frames))
+        for conv in self.frames:
+            hidden = nn.functional.leaky_relu(conv(hidden) + table, 0.2)
+        hidden = hidden.repeat_interleave(self.upsample, dim=-1)
+        hidden = nn.functional.leaky_relu(self.blocks(hidden), 0.2).transpose(1, 2)
+        edge = self.upsample - 1  # one frame is left on either side, the last convolution took one block of it
+        return hidden[:, edge : hidden.shape[1] - edge]
+
+
+def extended(mel: Tensor, frames: int) -> Tensor:
+    """The mel continued on both sides by ``frames`` copies of its edge frames."""
+    return nn.functional.pad(mel, (frames, frames), mode="replicate")
+
+
+def normalized(mel: Tensor) -> Tensor:
+    """Natural-log mels of speech at usual levels, brought to about zero mean and unit deviation."""
+    return (mel + 5.0) / 2.5

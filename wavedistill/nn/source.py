@@ -1,0 +1,127 @@
+"""A deterministic harmonic source from the mel: pulses at its pitch, given the mel's own spectrum.
+
+Noise alone must invent the phase coherence of voiced speech. A pulse train at the right pitch has it, and a few projections onto
+the magnitudes that the mel asks for give each harmonic its level. The result is a function of the condition only, so that a flow that
+adds it to its location stays an exact density.
+
+References:
+    Neural Source-Filter Waveform Models (Wang et al., 2019), https://arxiv.org/abs/1904.12088
+    Signal Estimation from Modified Short-Time Fourier Transform (Griffin & Lim, 1984): the projections
+    Algorithms for Non-negative Matrix Factorization (Lee & Seung, 2001): the multiplicative update
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from wavedistill.audio.mel import MelConfig, mel_filter_bank
+from wavedistill.nn.pitch import Pitch
+
+INVERSION_STEPS = 10
+
+
+class HarmonicSource(nn.Module):
+    """Pulse train -> waveform whose magnitudes fit the mel, times the probability of voicing.
+
+    Args:
+        mel: settings of the spectrogram.
+        iterations: further projections after the first; each lets the result look ceil(n_fft / hop_length) frames further to
+            both sides.
+
+    Shapes:
+        pitch (batch, frames + 2) with one more frame on either side, log_mel (batch, n_mels, frames), phase (batch,) in cycles at
+        the start -> waveform (batch, frames * hop_length) and the phase after each sample in the same shape. The outer
+        `context_frames` frames of either side are not final.
+    """
+
+    def __init__(self, mel: MelConfig, iterations: int) -> None:
+        super().__init__()
+        self.mel, self.iterations = mel, iterations
+        self.context_frames = (1 + iterations) * -(-mel.n_fft // mel.hop_length)
+        self.register_buffer("filters", mel_filter_bank(mel), persistent=False)
+        self.register_buffer("window", _centred_window(mel), persistent=False)
+        self.left = mel.n_fft // 2 if mel.centered else (mel.n_fft - mel.hop_length) // 2
+
+    @torch.no_grad()
+    def forward(self, pitch: Pitch, log_mel: Tensor, phase: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        hop = self.mel.hop_length
+        pulses, phases = pulse_train(pitch, hop, self.mel.sample_rate, phase)
+        spectrum = self._analyse(pulses.to(log_mel.dtype))
+        magnitude = self._invert(log_mel, spectrum.abs())
+        wave = self._synthesise(_with_magnitude(spectrum, magnitude))
+        for _ in range(self.iterations):
+            wave = self._synthesise(_with_magnitude(self._analyse(wave), magnitude))
+        return wave * interpolate_frames(pitch.voicing.to(wave.dtype), hop), phases
+
+    def _invert(self, log_mel: Tensor, shape: Tensor) -> Tensor:
+        """Non-negative magnitudes (batch, bins, frames) whose mel is ``log_mel``, with the fine structure of ``shape``."""
+        filters = self.filters.to(log_mel.dtype)
+        target = log_mel.exp()
+        start = filters @ (target / filters.sum(0)[:, None].clamp_min(1e-9))
+        estimate = start * (shape / shape.mean(1, keepdim=True).clamp_min(1e-9)).clamp(0.1, 10.0)
+        wanted = filters @ target
+        for _ in range(INVERSION_STEPS):
+            estimate = estimate * wanted / (filters @ (filters.T @ estimate)).clamp_min(1e-9)
+        return estimate.pow(1.0 / self.mel.power)
+
+    def _analyse(self, wave: Tensor) -> Tensor:
+        mel = self.mel
+        padded = nn.functional.pad(wave, (self.left, mel.n_fft - mel.hop_length - self.left))
+        frames = padded.unfold(1, mel.n_fft, mel.hop_length) * self.window.to(wave.dtype)
+        return torch.fft.rfft(frames).transpose(1, 2)
+
+    def _synthesise(self, spectrum: Tensor) -> Tensor:
+        """Least-squares overlap-add (Griffin & Lim, 1984, equation 6)."""
+        mel, window = self.mel, self.window.to(spectrum.real.dtype)
+        frames = torch.fft.irfft(spectrum.transpose(1, 2), n=mel.n_fft) * window
+        count = frames.shape[1]
+        length = mel.n_fft + mel.hop_length * (count - 1)
+        weight = window.square().expand(1, count, -1)
+        total, norm = (
+            nn.functional.fold(part.transpose(1, 2), (1, length), (1, mel.n_fft), stride=(1, mel.hop_length)).flatten(1)
+            for part in (frames, weight)
+        )
+        return (total / norm.clamp_min(1e-3))[:, self.left : self.left + count * mel.hop_length]
+
+
+def pulse_train(pitch: Pitch, hop_length: int, sample_rate: int, phase: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """A band-limited pulse train of unit power.
+
+    The sum of all K = floor(sample_rate / 2 / f0) harmonics in closed form: sum_k cos(k p) = sin((K + 1/2) p) / (2 sin(p / 2)) - 1/2.
+    Between the centres of frames log-F0 is interpolated, weighted by voicing.
+
+    Shapes:
+        pitch (batch, frames + 2), one more frame on either side than is wanted; phase (batch,) at the start in cycles (default
+        0) -> pulses (batch, frames * hop_length) and the phase in cycles after each sample, in the same shape.
+    """
+    weights = pitch.voicing.double() + 1e-4
+    log_f0 = interpolate_frames(pitch.f0.double().log() * weights, hop_length) / interpolate_frames(weights, hop_length)
+    f0 = log_f0.exp()
+    cycles = f0.div(sample_rate).cumsum(1)
+    if phase is not None:
+        cycles = cycles + phase.unsqueeze(1)
+    angle = 2.0 * math.pi * cycles.frac()
+    harmonics = torch.floor(0.5 * sample_rate / f0)
+    half = torch.sin(0.5 * angle)
+    small = half.abs() < 1e-6
+    total = torch.where(small, harmonics, torch.sin((harmonics + 0.5) * angle) / (2.0 * half.masked_fill(small, 1.0)) - 0.5)
+    return (total * torch.sqrt(2.0 / harmonics)).to(pitch.f0.dtype), cycles.frac()
+
+
+def interpolate_frames(frames: Tensor, hop_length: int) -> Tensor:
+    """(batch, frames + 2) at frame centres -> (batch, frames * hop_length), linear; the outer frames only lend their values."""
+    offset = (torch.arange(hop_length, dtype=frames.dtype, device=frames.device) + 0.5) / hop_length - 0.5
+    left, centre, right = (frames[:, start : frames.shape[1] - 2 + start, None] for start in range(3))
+    return (centre + offset.clamp_min(0) * (right - centre) + offset.clamp_max(0) * (centre - left)).flatten(1)
+
+
+def _with_magnitude(spectrum: Tensor, magnitude: Tensor) -> Tensor:
+    return spectrum * (magnitude / spectrum.abs().clamp_min(1e-9))
+
+
+def _centred_window(mel: MelConfig) -> Tensor:
+    side = mel.n_fft - mel.win_length
+    return nn.functional.pad(torch.hann_window(mel.win_length), (side // 2, side - side // 2))

@@ -1,0 +1,129 @@
+"""The gated dilated causal stack that teacher and student share.
+
+References:
+    WaveNet: A Generative Model for Raw Audio (van den Oord et al., 2016), https://arxiv.org/abs/1609.03499
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wavedistill.nn.conv import CausalConv, keep_last
+
+
+@dataclass
+class StackConfig:
+    """Size of a `WaveNetStack`.
+
+    Attributes:
+        num_layers: residual layers.
+        num_cycles: how often the dilations 1, 2, 4, ... start again; must divide ``num_layers``.
+        kernel_size: taps of each dilated convolution.
+        channels: residual and gate width.
+        skip_channels: width of the summed skip connections.
+    """
+
+    num_layers: int = 16
+    num_cycles: int = 2
+    kernel_size: int = 3
+    channels: int = 64
+    skip_channels: int = 64
+
+    @property
+    def dilations(self) -> list[int]:
+        per_cycle = self.num_layers // self.num_cycles
+        return [2 ** (layer % per_cycle) for layer in range(self.num_layers)]
+
+    @property
+    def receptive_field(self) -> int:
+        """How many input samples, the current one included, an output sample depends on."""
+        return 1 + (self.kernel_size - 1) * sum(self.dilations)
+
+
+class WaveNetStack(nn.Module):
+    """z_l = tanh(W_f * h_l + V_f c) . sigmoid(W_g * h_l + V_g c);  h_{l+1} = h_l + R z_l;  output from sum_l S z_l.
+
+    Output at time t depends on inputs at times <= t: the caller shifts its input by one sample where the present
+    must not be seen. The condition is projected at its own (block) rate and repeated over the samples of a block,
+    which costs a small part of projecting it at the sample rate and gives the same result.
+
+    Args:
+        in_channels, out_channels: of the samples.
+        config: size.
+        cond_channels: width of the condition (0: none).
+
+    Shapes:
+        x (batch, time, in_channels), cond (batch, blocks, cond_channels) with time a multiple of blocks
+        -> (batch, time, out_channels), float32 at least.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, config: StackConfig, cond_channels: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        channels, skip = config.channels, config.skip_channels
+        self.input = nn.Linear(in_channels, channels)
+        self.convs = nn.ModuleList(CausalConv(channels, 2 * channels, config.kernel_size, d) for d in config.dilations)
+        self.cond = nn.Linear(cond_channels, 2 * channels * config.num_layers, bias=False) if cond_channels else None
+        self.residual = nn.ParameterList(_matrix(channels, channels, 1.0) for _ in config.dilations[:-1])
+        self.skip = nn.ParameterList(
+            _matrix(channels, skip, 1.0 / math.sqrt(config.num_layers)) for _ in config.dilations
+        )
+        self.hidden = nn.Linear(skip, skip)
+        self.output = nn.Linear(skip, out_channels)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def project_condition(self, cond: Tensor | None) -> list[Tensor] | None:
+        """Each layer's share of the condition, (batch, blocks, 2 * channels)."""
+        return None if self.cond is None else list(self.cond(cond).chunk(self.config.num_layers, dim=-1))
+
+    def forward(self, x: Tensor, cond: Tensor | None = None, past: list[Tensor] | None = None) -> Tensor:
+        return self._run(x, cond, past)[0]
+
+    def forward_chunk(self, x: Tensor, cond: Tensor | None, past: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
+        """One chunk of a long signal; returns the output and the per-layer state the next chunk needs."""
+        out, inputs = self._run(x, cond, past)
+        pasts = past or [None] * len(inputs)
+        return out, [keep_last(h, p, conv.history) for h, p, conv in zip(inputs, pasts, self.convs)]
+
+    def _run(self, x: Tensor, cond: Tensor | None, past: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
+        batch, time, _ = x.shape
+        channels = self.config.channels
+        conditions = self.project_condition(cond)
+        hidden = self.input(x)
+        skip, inputs = None, []
+        for layer, conv in enumerate(self.convs):
+            inputs.append(hidden)
+            gates = conv(hidden, past[layer] if past else None)
+            if conditions is not None:
+                bias = conditions[layer]
+                gates = (gates.reshape(batch, bias.shape[1], -1, 2 * channels) + bias.unsqueeze(2)).reshape(
+                    batch, time, 2 * channels
+                )
+            gated = gated_unit(gates).reshape(-1, channels)
+            skip = gated @ self.skip[layer] if skip is None else torch.addmm(skip, gated, self.skip[layer])
+            if layer < len(self.residual):
+                hidden = torch.addmm(hidden.reshape(-1, channels), gated, self.residual[layer]).view(batch, time, channels)
+        head = torch.relu(self.hidden(torch.relu(skip)))
+        with torch.autocast(x.device.type, enabled=False):  # locations and log-scales need more than 8 bits
+            out = self.output(full_precision(head))
+        return out.view(batch, time, -1), inputs
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """float32 at least; float64 is kept."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def gated_unit(gates: Tensor) -> Tensor:
+    """tanh of the first half of the channels times sigmoid of the second."""
+    filters, openings = gates.chunk(2, dim=-1)
+    return torch.tanh(filters) * torch.sigmoid(openings)
+
+
+def _matrix(rows: int, columns: int, gain: float) -> nn.Parameter:
+    return nn.Parameter(torch.randn(rows, columns) * (gain / math.sqrt(rows)))

@@ -1,0 +1,62 @@
+"""Options of a training run that teacher and student share; a recipe (``recipe.py``) holds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass
+class OptimConfig:
+    """AdamW, its schedule, gradient clipping and the moving average of the weights."""
+
+    lr: float = 1e-3
+    """Peak learning rate, reached after the warm-up."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    """Decoupled weight decay of the matrices and kernels (never of biases and gains)."""
+    clip_norm: float = 1.0
+    """Largest global norm of a gradient; longer ones are scaled down to it."""
+    warmup_steps: int = 500
+    """Steps in which the learning rate rises linearly from nearly 0 to ``lr``."""
+    decay: Literal["cosine", "exponential", "constant"] = "cosine"
+    """How the learning rate falls over the run, from ``lr`` to ``lr * final_lr_ratio``."""
+    final_lr_ratio: float = 0.01
+    ema: float = 0.9999
+    """Decay of the moving average after t steps: min(ema, (1 + t) / (10 + t)). 0 keeps the newest weights."""
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """Where a run writes, how long it lasts and how it computes."""
+
+    dir: str
+    """The run folder: configuration, metrics, samples, training state and the checkpoint to use."""
+    steps: int = 100_000
+    minutes: float | None = None
+    """Time budget over all resumes. The schedule follows max(step / steps, elapsed / minutes)."""
+    seed: int = 0
+    device: str = "auto"
+    """auto (CUDA where there is one), cpu, cuda or cuda:N."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
+    """Compile the task's forward with torch.compile."""
+    accumulate: int = 1
+    """Batches whose gradients are averaged into one step."""
+    log_every: int = 50
+    validate_every: int = 1000
+    validate_batches: int = 8
+    sample_every: int = 5000
+    save_every: int = 1000
+    save_minutes: float | None = 10.0
+    """Save as well when this long has passed since the last save."""
+    keep: int = 3
+    """Newest training states that are kept."""
+    resume: str = "auto"
+    """auto: continue where the run folder has state; never: refuse such a folder; or a state file or run folder to
+    start from (the run folder's own state wins, so the same command also continues)."""
+    init_from: str | None = None
+    """Fine-tuning: a checkpoint whose weights a fresh run starts from."""
+    wandb: Literal["auto", "off"] = "auto"
+    """auto: Weights & Biases, offline where no key is set."""
+    wandb_project: str = "wavedistill"

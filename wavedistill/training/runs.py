@@ -1,0 +1,88 @@
+"""From a recipe to a run: data, model and task put together and handed to the loop."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from wavedistill.data.dataset import SpeechDataset
+from wavedistill.errors import WavedistillError
+from wavedistill.models.parallel_wavenet import ParallelWaveNet
+from wavedistill.models.pretrained import load_pretrained
+from wavedistill.models.wavenet import WaveNet
+from wavedistill.training.checkpoint import list_states
+from wavedistill.training.distill import DistillTask, check_teacher
+from wavedistill.training.distributed import current_ranks, pick_device
+from wavedistill.training.loop import fit
+from wavedistill.training.recipe import StudentRecipe, TeacherRecipe, load_recipe, override
+from wavedistill.training.teacher import TeacherTask
+
+
+def train_teacher(recipe: TeacherRecipe | str | Path, overrides: Sequence[str] = ()) -> Path:
+    """Train a WaveNet on recordings, or continue to.
+
+    Args:
+        recipe: a recipe or the path of its YAML file.
+        overrides: options as on the command line, for example ``["--run.dir", "runs/teacher", "--run.minutes", "30"]``.
+
+    Returns:
+        The run folder; it can be used as a checkpoint.
+    """
+    recipe = _resolve(recipe, overrides, TeacherRecipe, "train_teacher", "wavedistill distill")
+    torch.manual_seed(recipe.run.seed)
+    model = WaveNet(recipe.model)
+    return fit(TeacherTask(model), _dataset(recipe, model, "train"), _dataset(recipe, model, "valid"), recipe)
+
+
+def distill_student(
+    recipe: StudentRecipe | str | Path, teacher: str | Path | None = None, overrides: Sequence[str] = ()
+) -> Path:
+    """Distil a ParallelWaveNet from a trained teacher, or continue to.
+
+    Args:
+        recipe: a recipe or the path of its YAML file.
+        teacher: the teacher's checkpoint (folder, run folder or bundled name); the recipe's own by default.
+        overrides: options as on the command line.
+
+    Returns:
+        The run folder; it can be used as a checkpoint.
+    """
+    recipe = _resolve(recipe, overrides, StudentRecipe, "distill_student", "wavedistill train")
+    if teacher is not None:
+        recipe = dataclasses.replace(recipe, teacher=str(teacher))
+    torch.manual_seed(recipe.run.seed)
+    model = ParallelWaveNet(recipe.model)
+    voice = load_pretrained(recipe.teacher, pick_device(recipe.run.device, current_ranks()))
+    if not isinstance(voice, WaveNet):
+        raise WavedistillError(f"teacher {recipe.teacher} is a student. Give the checkpoint of a teacher (a WaveNet).")
+    task = DistillTask(model, voice, recipe.loss)
+    with_f0 = "pitch" in recipe.loss.weights
+    train, valid = (_dataset(recipe, model, split, with_f0) for split in ("train", "valid"))
+    if not recipe.loss.allow_weak_teacher and not list_states(Path(recipe.run.dir)):
+        check_teacher(voice, valid, recipe.teacher)
+    return fit(task, train, valid, recipe)
+
+
+def _resolve(recipe, overrides: Sequence[str], expected: type, function: str, other: str):
+    if isinstance(recipe, (str, Path)):
+        recipe = load_recipe(recipe, overrides)
+    else:
+        recipe = override(recipe, overrides)
+    if not isinstance(recipe, expected):
+        raise WavedistillError(f"{function} needs a {expected.__name__}, this is a {type(recipe).__name__}. Use: {other}.")
+    return recipe
+
+
+def _dataset(
+    recipe: TeacherRecipe | StudentRecipe, model: WaveNet | ParallelWaveNet, split: str, with_f0: bool = False
+) -> SpeechDataset:
+    data, config = recipe.data, recipe.model
+    frames = data.segment_frames(model.sample_rate, model.hop_length)
+    gain = data.gain_augment_db if split == "train" else 0.0
+    speakers = config.speakers or None
+    return SpeechDataset(
+        data.manifest, split, config.mel, frames, with_f0=with_f0, speakers=speakers, gain_augment_db=gain
+    )

@@ -1,0 +1,41 @@
+"""What the training loop needs to know about the thing it trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from wavedistill.data.dataset import Batch, SpeechDataset
+
+
+@dataclass
+class Sample:
+    """A piece of audio to listen to during training."""
+
+    name: str
+    audio: Tensor
+    """(samples,) in [-1, 1]."""
+    mel: Tensor | None = None
+    """(n_mels, frames), the log-mel spectrogram it was made from."""
+
+
+class Task(Protocol):
+    """An ``nn.Module`` that holds the trained ``model`` and says how to compute its loss.
+
+    Only the parameters of ``model`` are trained, averaged and saved. Anything else a task holds (a frozen teacher) must
+    have ``requires_grad`` False. Randomness comes from torch's global generator, which the loop seeds for every batch.
+    """
+
+    model: nn.Module
+
+    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss (a scalar in float32) and named scalars to log."""
+
+    def validate(self, dataset: SpeechDataset, num_batches: int) -> dict[str, float]:
+        """Numbers on held-out data; the model is in eval mode and holds the averaged weights."""
+
+    def samples(self, dataset: SpeechDataset) -> list[Sample]:
+        """Audio to listen to; the model is in eval mode and holds the averaged weights."""

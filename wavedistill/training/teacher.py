@@ -1,0 +1,66 @@
+"""Maximum likelihood training of the teacher."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from wavedistill.models.wavenet import WaveNet
+from wavedistill.training.task import Sample
+
+if TYPE_CHECKING:
+    from wavedistill.data.dataset import Batch, SpeechDataset
+
+SKIP = 256
+"""Samples at the start of a crop whose likelihood is not counted: their past lies outside the crop."""
+SAMPLE_FRAMES = 24
+"""Frames of a held-out clip that the teacher speaks during training: sampling is sequential, so they are few."""
+
+
+class TeacherTask(nn.Module):
+    """Negative log-likelihood of crops, in nats per sample.
+
+    Logged: ``bits`` per 16-bit sample (below 16 is better than raw PCM; linear prediction reaches about 9), ``log_scale`` mean of the
+    Gaussian teacher's log-scales in the network's domain.
+    """
+
+    def __init__(self, model: WaveNet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        log_prob = self._log_prob(batch, torch.default_generator)
+        loss = -log_prob.mean()
+        return loss, {"bits": bits_per_sample(log_prob.mean().detach())}
+
+    def _log_prob(self, batch: Batch, generator: torch.Generator | None) -> Tensor:
+        audio = batch.audio.unsqueeze(1)
+        return self.model.log_prob(audio, batch.mel, batch.speaker, generator=generator)[:, SKIP:]
+
+    def validate(self, dataset: SpeechDataset, num_batches: int) -> dict[str, float]:
+        """Bits per sample on the same ``num_batches`` crops of held-out speech every time."""
+        device = next(self.model.parameters()).device
+        total, count = 0.0, 0
+        for index in range(num_batches):
+            log_prob = self._log_prob(dataset.batch(index, 8, seed=0).to(device), None)
+            total, count = total + float(log_prob.double().sum()), count + log_prob.numel()
+        return {"bits": bits_per_sample(total / count)}
+
+    def samples(self, dataset: SpeechDataset) -> list[Sample]:
+        """The start of a voiced crop of held-out speech, spoken by the model; or noise shaped by it without a mel."""
+        batch = dataset.batch(0, 1, seed=0).to(next(self.model.parameters()).device)
+        if batch.mel is None:
+            audio = self.model.sample(num_samples=SAMPLE_FRAMES * self.model.hop_length, speaker=batch.speaker, seed=0)
+            return [Sample("unconditional", audio[0, 0].cpu())]
+        mel = batch.mel[..., :SAMPLE_FRAMES]
+        audio = self.model.sample(mel, speaker=batch.speaker, seed=0)
+        original = batch.audio[0, : audio.shape[-1]]
+        return [Sample("teacher", audio[0, 0].cpu(), mel[0].cpu()), Sample("original", original.cpu(), mel[0].cpu())]
+
+
+def bits_per_sample(log_prob: float | Tensor) -> float | Tensor:
+    """Nats per sample of audio in [-1, 1) -> bits per 16-bit sample."""
+    return 15.0 - log_prob / math.log(2.0)
