@@ -10,7 +10,7 @@ from models_for_tests import MEL, disturbed, speech_like
 from wavedistill.flows import (
     AutoregressiveFlow, Compose, Condition, Flow, Inverse, LinearPredictionFlow, MelLinearPredictor, PreEmphasis, Scale,
 )
-from wavedistill.nn.filters import all_pole, levinson_durbin, moving_average, predict
+from wavedistill.nn.filters import _all_pole_by_blocks, all_pole, levinson_durbin, moving_average, predict
 from wavedistill.nn.wavenet_stack import StackConfig
 
 SAMPLES = 24
@@ -160,6 +160,7 @@ def test_all_pole_gradient_and_continuation():
     a = 0.2 * torch.randn(1, 3, 6, generator=generator, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda value: all_pole(value, a)[0], e)
     whole, _ = all_pole(e, a)
+    torch.testing.assert_close(_all_pole_by_blocks(e, a, torch.zeros(1, 6, dtype=torch.float64))[0], all_pole(e, a)[0])
     first, past = all_pole(e[:, :1], a[:, :1])
     rest, _ = all_pole(e[:, 1:], a[:, 1:], past)
     torch.testing.assert_close(torch.cat([first, rest], dim=1), whole)

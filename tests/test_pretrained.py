@@ -34,6 +34,11 @@ def test_round_trip_is_exact(make, tmp_path):
         assert torch.equal(loaded.state_dict()[name], value), name
 
 
+def test_weights_can_be_read_by_everyone(tmp_path):
+    save_pretrained(tiny_student(), tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o644
+
+
 def test_loaded_model_makes_the_same_audio(tmp_path):
     model = tiny_student()
     save_pretrained(model, tmp_path)

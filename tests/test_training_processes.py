@@ -27,7 +27,14 @@ def toy_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(*command: str) -> subprocess.CompletedProcess:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
-    return subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, timeout=120)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    with subprocess.Popen([sys.executable, *command], **options) as process:
+        try:
+            output = process.communicate(timeout=280)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # torchrun then ends its ranks; killed, it would leave them behind
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, *output)
 
 
 def test_a_killed_run_ends_with_the_same_files(tmp_path: Path) -> None:

@@ -181,6 +181,21 @@ def test_sample_from_an_unconditional_model(client, checkpoints):
     assert "0.10 s of audio" in caption and picture["type"] == "matplotlib"
 
 
+def test_speaker_is_asked_for_only_where_models_know_some(app, checkpoints, tmp_path):
+    torch.manual_seed(1)
+    config = WaveNetConfig(mel=None, linear_order=0, stack=STACK, cond_channels=8, speakers=["anna", "ben"])
+    model = WaveNet(config)
+    for parameter in model.parameters():  # untrained, the conditions have no effect yet
+        torch.nn.init.normal_(parameter, std=0.1)
+    named = str(save_pretrained(model, tmp_path / "named"))
+    act = app.actions.Actions([named, checkpoints["free"]])
+    assert act.speakers == ["anna", "ben"]
+    anna, ben, first = (act.sample(named, 0.05, 0, 1.0, name)[0][1] for name in ("anna", "ben", None))
+    assert not np.array_equal(anna, ben)
+    assert np.array_equal(anna, first)
+    assert len(act.sample(checkpoints["free"], 0.05, 0, 1.0, "ben")[0][1]) == 800
+
+
 def test_loudest_stretch_is_found_and_drawn_in_its_place(app):
     audio = torch.zeros(2560)
     audio[1024:1536] = 0.5

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -49,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except WavedistillError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of our output has gone, as in `wavedistill ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt as error:
         # training's own interruption says how to continue
         print(f"\n{error if str(error) else 'stopped by Ctrl-C'}", file=sys.stderr)

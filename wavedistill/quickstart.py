@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +13,11 @@ from torch import Tensor
 
 from wavedistill.assets import recipe_path
 from wavedistill.audio.io import load_audio, save_audio
-from wavedistill.audio.plot import plot_mels, save_figure
+from wavedistill.audio.plot import plot_mels
 from wavedistill.data.manifest import read_manifest
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.anchors import griffin_lim
+from wavedistill.evaluation.curves import plot_curves, read_curve
 from wavedistill.evaluation.metrics import measure, missing_packages
 from wavedistill.inference.vocoder import Vocoder
 from wavedistill.training import distill_student, train_teacher
@@ -93,7 +92,7 @@ def run_quickstart(
 
     plot_mels(mels, out / "mels.png", voice.hop_length, voice.sample_rate)
     plot_curves(
-        {"teacher: bits per sample": teacher_curve, "student: distillation loss": student_curve},
+        {"teacher: bits per sample": {"": teacher_curve}, "student: distillation loss": {"": student_curve}},
         out / "curves.png",
     )
     echo(_farewell(out, time.perf_counter() - start))
@@ -184,34 +183,10 @@ def _table(rows: Mapping[str, Spoken]) -> str:
     return "\n".join(lines)
 
 
-def read_curve(path: Path, name: str) -> list[tuple[int, float]]:
-    """(step, value) of a training metric, from a run's ``metrics.jsonl``."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [
-        (line["step"], line[name])
-        for line in lines
-        if line["kind"] == "train" and line.get(name) is not None and math.isfinite(line[name])
-    ]
-
-
-def plot_curves(curves: Mapping[str, Sequence[tuple[int, float]]], path: Path) -> None:
-    """Draw training curves side by side."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.5 * len(curves), 3.2), layout="constrained")
-    for axis, (title, curve) in zip(
-        figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True
-    ):
-        axis.plot(*zip(*curve, strict=True), marker=".")
-        axis.set_title(title, fontsize=10)
-        axis.set_xlabel("step")
-        axis.grid(alpha=0.3)
-    save_figure(figure, path)
-
-
 def _summary(curve: Sequence[tuple[int, float]]) -> str:
-    picked = sorted({round(i * (len(curve) - 1) / 5) for i in range(6)})
-    return " -> ".join(f"{curve[index][1]:.2f}" for index in picked) + f" over {curve[-1][0]} steps"
+    """Means of up to six equal parts of a curve: single batches are noisy."""
+    parts = torch.tensor([value for _, value in curve]).tensor_split(min(6, len(curve)))
+    return " -> ".join(f"{float(part.mean()):.2f}" for part in parts) + f" over {curve[-1][0]} steps"
 
 
 def _farewell(out: Path, seconds: float) -> str:

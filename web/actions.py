@@ -259,7 +259,7 @@ def _options(voice: Vocoder, seed: float | None, temperature: float, speaker: st
     return {
         "seed": int(seed or 0),
         "temperature": temperature,
-        "speaker": None if not known else known.index(speaker) if speaker in known else 0,
+        "speaker": None if not known else speaker if speaker in known else 0,
     }
 
 

@@ -27,7 +27,7 @@ class Statistic(NamedTuple):
     def __str__(self) -> str:
         if self.n == 0:
             return "-"
-        digits = 3 if abs(self.mean) < 1 else 2
+        digits = next((d for limit, d in ((1, 3), (10, 2), (100, 1)) if abs(self.mean) < limit), 0)
         error = "" if math.isnan(self.standard_error) else f" ± {self.standard_error:.{digits}f}"
         return f"{self.mean:.{digits}f}{error}"
 

@@ -55,7 +55,7 @@ class EvaluationReport:
         quality: metrics of each system on all clips.
         excerpts: metrics of each system on the few short excerpts that the teachers spoke; empty without a teacher.
         bits: for each teacher, bits per sample of each speaker's clips.
-        divergences: KL(student || teacher) and entropy in nats per sample, by "student || teacher".
+        divergences: KL(student || teacher) and entropy in nats per sample, by "student ‖ teacher".
         notes: what a reader has to know beside the numbers.
     """
 
@@ -78,7 +78,7 @@ class EvaluationReport:
             parts.append(_table("Held-out bits per 16-bit sample", header, rows))
         if self.divergences:
             rows = [[pair, v["kl"], v["entropy"], v["kl"].n] for pair, v in self.divergences.items()]
-            parts.append(_table("Nats per sample", ["student || teacher", "KL", "entropy of the student", "n"], rows))
+            parts.append(_table("Nats per sample", ["student ‖ teacher", "KL(student ‖ teacher)", "entropy of the student", "n"], rows))
         parts.append("\n".join(f"* {note}" for note in self.notes))
         return "\n\n".join(parts) + "\n"
 
@@ -156,7 +156,7 @@ def evaluate(
         values = results.each(f"{teacher.name}-bits", teacher.key, clips, lambda clip, t=teacher: clip_log_probs(t, clip))
         report.bits[teacher.name] = bits_by_speaker(clips, values)
         for student in (s for s in students if divergence_applies(s.model, teacher.model)):
-            report.divergences[f"{student.name} || {teacher.name}"] = _divergence(results, student, teacher, clips, seed)
+            report.divergences[f"{student.name} ‖ {teacher.name}"] = _divergence(results, student, teacher, clips, seed)
     report.notes = _notes(report, anchors, teacher_clips, teacher_seconds)
     if out is not None:
         report.save(out)
@@ -241,7 +241,7 @@ def _means(values: list[dict[str, float]]) -> dict[str, Statistic]:
 
 def _notes(report: EvaluationReport, anchors: bool, teacher_clips: int, teacher_seconds: float) -> list[str]:
     notes = [
-        "Means over clips ± standard error. PESQ-wb, STOI: higher is better; MCD, F0 cents (RMS over frames voiced in both), V/UV: "
+        "Means over clips ± standard error. PESQ-wb, STOI: higher is better; MCD, F0 cents, V/UV: "
         "lower is better. x real time: seconds of audio per second of computing.",
     ]
     if report.excerpts:
@@ -252,16 +252,25 @@ def _notes(report: EvaluationReport, anchors: bool, teacher_clips: int, teacher_
     if report.bits:
         notes.append("Bits: audio dequantised to the 16-bit grid, total bits over total samples of the same clips.")
     if missing := missing_packages():
-        without = [COLUMNS[name] for name in missing] + (["WORLD"] if anchors and "mcd" in missing else [])
+        without = [COLUMNS.get(name, "F0, V/UV") for name in missing] + (["WORLD"] if anchors and "mcd" in missing else [])
         notes.append(f'Left out for want of packages: {", ".join(without)}. Install them: pip install "wavedistill[eval]"')
     return notes
 
 
 def _quality_table(title: str, rows: Rows) -> str:
     used = [name for name in COLUMNS if any(name in row for row in rows.values())]
-    none = Statistic(math.nan, math.nan, 0)
-    lines = [[name, *(row.get(c, none) for c in used), max(s.n for s in row.values())] for name, row in rows.items()]
+    lines = []
+    for name, row in rows.items():
+        n = max(value.n for value in row.values())
+        lines.append([name, *(_cell(row.get(column), n) for column in used), n])
     return _table(title, ["system", *(COLUMNS[c] for c in used), "n"], lines)
+
+
+def _cell(value: Statistic | None, n: int) -> str:
+    """The number; with its own n where the metric could not be computed for every clip."""
+    if value is None or value.n == 0:
+        return "-"
+    return f"{value}" if value.n == n else f"{value} (n {value.n})"
 
 
 def _table(title: str, header: list[str], rows: list[list[Any]]) -> str:

@@ -77,6 +77,7 @@ def save_pretrained(
         write_json(
             folder / CONFIG_FILE, {"format": FORMAT, "model_type": kind, "config": to_dict(model.config)}
         )
+        os.chmod(temporary, 0o644)  # safetensors makes files private
         os.replace(temporary, folder / WEIGHTS_FILE)
         write_text(folder / CARD_FILE, card if card is not None else default_card(model, folder.name))
     except (OSError, SafetensorError) as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from wavedistill.nn import compiled
+
 
 def predict(x: Tensor, coefficients: Tensor, past: Tensor | None = None) -> Tensor:
     """y_t = sum_{k >= 1} a_k x_{t-k}: strictly from the past.
@@ -32,21 +34,54 @@ def _slide(padded: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def all_pole(excitation: Tensor, coefficients: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """x_t = e_t + sum_k a_k x_{t-k}: differentiable, block after block.
+    """x_t = e_t + sum_k a_k x_{t-k} with block-wise coefficients: a time-varying recursive filter.
 
-    Inside a block of n samples the coefficients are constant, so x = H e + C x_past with H the (n, n) Toeplitz matrix
-    of the filter's impulse response: all matrices are made at once, and only the product with the last ``order`` samples
-    is sequential.
+    On a CPU it runs sample by sample in compiled code, elsewhere block by block (`_all_pole_by_blocks`). Differentiable in the excitation;
+    coefficients that need a gradient take the second way.
 
     Shapes:
         excitation (batch, blocks, n), coefficients (batch, blocks, order), past (batch, order) the samples before, oldest
         first (default zeros) -> x (batch, blocks * n) and the new past (batch, order).
     """
+    if past is None:
+        past = excitation.new_zeros(excitation.shape[0], coefficients.shape[-1])
+    if excitation.is_cpu and not coefficients.requires_grad and not past.requires_grad:
+        x = _RecursiveFilter.apply(excitation, coefficients, past)
+        return x, torch.cat([past, x], dim=1)[:, x.shape[1] :]
+    return _all_pole_by_blocks(excitation, coefficients, past)
+
+
+class _RecursiveFilter(torch.autograd.Function):
+    """The gradient of x = (I - A)^-1 e is the same recursion with A transposed, run backwards in time."""
+
+    @staticmethod
+    def forward(ctx, excitation: Tensor, coefficients: Tensor, past: Tensor) -> Tensor:
+        ctx.save_for_backward(coefficients)
+        ctx.shape = excitation.shape
+        x = torch.cat([past.to(excitation.dtype), excitation.detach().flatten(1)], dim=1)
+        compiled.recursive_filter(x.numpy(), coefficients.detach().numpy())
+        return x[:, past.shape[1] :].contiguous()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (coefficients,) = ctx.saved_tensors
+        gradient = gradient.contiguous().clone()
+        compiled.recursive_filter_adjoint(gradient.numpy(), coefficients.detach().numpy())
+        return gradient.reshape(ctx.shape), None, None
+
+
+def _all_pole_by_blocks(excitation: Tensor, coefficients: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+    """`all_pole` as matrix products.
+
+    Inside a block of n samples the coefficients are constant, so x = H e + C x_past with H the (n, n) Toeplitz matrix
+    of the filter's impulse response: all matrices are made at once, and only the product with the last ``order`` samples
+    is sequential.
+    """
     batch, blocks, size = excitation.shape
     order = coefficients.shape[-1]
     from_excitation, from_past = _block_responses(coefficients, size)
     forced = torch.matmul(from_excitation, excitation.unsqueeze(-1)).squeeze(-1)
-    past = excitation.new_zeros(batch, order) if past is None else past
     outputs = []
     for block in range(blocks):
         x = forced[:, block] + torch.bmm(from_past[:, block], past.unsqueeze(-1)).squeeze(-1)

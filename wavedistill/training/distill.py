@@ -52,13 +52,24 @@ class DistillTask(nn.Module):
         """Held-out recordings re-synthesised by the student, beside the originals."""
         device = next(self.model.parameters()).device
         samples = []
-        for number, item in zip(range(4), dataset.utterances()):
+        for number, item in zip(range(4), dataset.utterances(), strict=False):
             speaker = None if item.speaker is None else torch.tensor([item.speaker], device=device)
             mel = None if item.mel is None else item.mel.unsqueeze(0).to(device)
             audio = self.model.sample(mel, num_samples=len(item.audio), speaker=speaker, seed=number)
             samples.append(Sample(f"{item.id}-student", audio[0, 0].cpu(), item.mel))
             samples.append(Sample(f"{item.id}-original", item.audio, item.mel))
         return samples
+
+
+def start_conditioning(student: ParallelWaveNet, teacher: WaveNet) -> bool:
+    """Give the student the teacher's conditioning network to start from; returns whether the two are of one size."""
+    if student.conditioning is None or teacher.conditioning is None:
+        return False
+    own, given = student.conditioning.state_dict(), teacher.conditioning.state_dict()
+    if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in given.items()}:
+        return False
+    student.conditioning.load_state_dict(given)
+    return True
 
 
 @torch.no_grad()

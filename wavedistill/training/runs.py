@@ -14,7 +14,7 @@ from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.pretrained import load_pretrained
 from wavedistill.models.wavenet import WaveNet
 from wavedistill.training.checkpoint import list_states
-from wavedistill.training.distill import DistillTask, check_teacher
+from wavedistill.training.distill import DistillTask, check_teacher, start_conditioning
 from wavedistill.training.distributed import current_ranks, pick_device
 from wavedistill.training.loop import fit
 from wavedistill.training.recipe import StudentRecipe, TeacherRecipe, load_recipe, override
@@ -58,6 +58,7 @@ def distill_student(
     voice = load_pretrained(recipe.teacher, pick_device(recipe.run.device, current_ranks()))
     if not isinstance(voice, WaveNet):
         raise WavedistillError(f"teacher {recipe.teacher} is a student. Give the checkpoint of a teacher (a WaveNet).")
+    start_conditioning(model, voice)
     task = DistillTask(model, voice, recipe.loss)
     with_f0 = "pitch" in recipe.loss.weights
     train, valid = (_dataset(recipe, model, split, with_f0) for split in ("train", "valid"))
