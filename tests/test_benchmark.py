@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from models_for_tests import tiny_student, tiny_teacher
+from tiny_models import tiny_student, tiny_teacher
 
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.benchmark import run_benchmark

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from models_for_tests import FRONTS, speech_like, tiny_student, tiny_teacher
+from tiny_models import FRONTS, speech_batch, tiny_student, tiny_teacher
 from wavedistill.data.dataset import Batch, Utterance
 from wavedistill.errors import WavedistillError
 from wavedistill.losses import DistillationConfig
@@ -12,18 +12,18 @@ class OneClip:
     """A dataset of one utterance, as far as the tasks need one."""
 
     def utterances(self):
-        audio, mel = speech_like(1, 60)
+        audio, mel = speech_batch(1, 60)
         yield Utterance("clip", audio[0, 0], mel[0], None, None, None)
 
     def batch(self, step, batch_size, seed):
-        audio, mel = speech_like(2, 30, seed=step)
+        audio, mel = speech_batch(2, 30, seed=step)
         return Batch(audio[:, 0], mel, torch.full((2, 30), 120.0))
 
 
 def test_student_starts_from_the_teachers_conditioning_network():
     student, teacher = tiny_student(), tiny_teacher()
     assert start_conditioning(student, teacher)
-    _, mel = speech_like(1, 5)
+    _, mel = speech_batch(1, 5)
     torch.testing.assert_close(student.features(mel, None), teacher.features(mel, None))
     assert not start_conditioning(tiny_student(cond_channels=6), teacher)
     assert not start_conditioning(tiny_student(mel=None, source_order=0), tiny_teacher(mel=None))

@@ -99,7 +99,7 @@ def newcomer(tmp_path, monkeypatch) -> Path:
     save_pretrained(tiny_student(), bundled / "speech-student")
     monkeypatch.setattr(assets, "_PACKAGE", tmp_path / "package")
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
-    make_tones(tmp_path / "data" / "speech")
+    make_tones(tmp_path / "data" / "speech", seconds=1.1)
     wavs = sorted((tmp_path / "data" / "speech" / "wavs").iterdir())
     for path in wavs:
         save_audio(tmp_path / "recordings" / path.name, load_audio(path)[0], 16000)
@@ -149,6 +149,7 @@ def test_a_newcomer_types_the_page(name, newcomer, capsys):
     for command in commands(ROOT / name):
         walk(command)
     if name == "README.md":
+        assert len(list((newcomer / "spoken-mine").glob("*.wav"))) == 8
         assert (newcomer / "spoken" / "speech.wav").is_file() and (newcomer / "report" / "report.md").is_file()
         assert {e.split for e in read_manifest(newcomer / "data" / "mine")} >= {"train", "valid"}
         for run in ("teacher", "student"):

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from models_for_tests import MEL, disturbed, speech_like
+from tiny_models import MEL, shake, speech_batch
 from wavedistill.flows import (
     AutoregressiveFlow, Compose, Condition, Flow, Inverse, LinearPredictionFlow, MelLinearPredictor, PreEmphasis, Scale,
 )
@@ -19,7 +19,7 @@ SAMPLES = 24
 def _autoregressive(standardize, source=0):
     torch.manual_seed(0)
     flow = AutoregressiveFlow(StackConfig(3, 1, 2, 6, 6), 5, linear_order=3, source_order=source, standardize=standardize)
-    return disturbed(flow.double(), 0.1)
+    return shake(flow.double(), 0.1)
 
 
 def _condition():
@@ -29,7 +29,7 @@ def _condition():
 
 
 def _predictor():
-    _, mel = speech_like(2, 2)
+    _, mel = speech_batch(2, 2)
     return MelLinearPredictor(MEL, order=8, upsample=2, white_noise=1e-3)(mel.double())
 
 

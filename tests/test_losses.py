@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from models_for_tests import FRONTS, MEL, speech_like, tiny_student, tiny_teacher
+from tiny_models import FRONTS, MEL, speech_batch, tiny_student, tiny_teacher
 from wavedistill.distributions import Gaussian, gaussian_kl
 from wavedistill.errors import WavedistillError
 from wavedistill.losses import TERMS, DistillationConfig, DistillationLoss, MultiResolutionSTFT
@@ -12,7 +12,7 @@ ALL = DistillationConfig(weights={name: 1.0 for name in TERMS})
 
 
 def _batch(frames=24):
-    audio, mel = speech_like(2, frames)
+    audio, mel = speech_batch(2, frames)
     return audio, mel, torch.full((2, frames), 120.0)
 
 
@@ -55,7 +55,7 @@ def test_kl_in_the_fronts_domain_is_the_waveforms():
     """log q(x) - log p(x) of the student's samples, computed on the waveform, has the closed form's mean."""
     loss_of, student = _loss(DistillationConfig(weights={"kl": 1.0}, kl_clip_steps=0))
     student.eval()
-    _, mel = speech_like(1, 32)
+    _, mel = speech_batch(1, 32)
     mel = mel.expand(16, -1, -1)
     noise = torch.randn(16, 1, 32 * MEL.hop_length, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -71,7 +71,7 @@ def test_kl_in_the_fronts_domain_is_the_waveforms():
 def test_monte_carlo_kl_agrees_with_the_closed_form():
     """A mixture-of-logistics teacher has no closed form; the same estimator on a Gaussian teacher must match its own."""
     loss_of, student = _loss(DistillationConfig(weights={"kl": 1.0}, monte_carlo_samples=64))
-    _, mel = speech_like(2, 24)
+    _, mel = speech_batch(2, 24)
     torch.manual_seed(0)
     with torch.no_grad():
         output = student.rsample(torch.randn(2, 1, 24 * 64), mel)
@@ -100,7 +100,7 @@ def test_kl_is_clipped_in_the_first_steps_only():
 
 def test_stft_distance_is_zero_for_equal_and_grows_with_noise():
     distance = MultiResolutionSTFT(16000)
-    audio = speech_like(1, 100)[0][:, 0]
+    audio = speech_batch(1, 100)[0][:, 0]
     noise = torch.randn(audio.shape, generator=torch.Generator().manual_seed(0))
     assert float(distance(audio, audio)) == 0.0
     assert 0.0 < float(distance(audio + 1e-3 * noise, audio)) < float(distance(audio + 1e-1 * noise, audio))

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from models_for_tests import FRONTS, MEL, speech_like, tiny_student
+from tiny_models import FRONTS, MEL, speech_batch, tiny_student
 from wavedistill.audio.mel import LogMelSpectrogram
 from wavedistill.errors import WavedistillError
 from wavedistill.models.parallel_wavenet import ParallelWaveNetConfig
@@ -19,7 +19,7 @@ KINDS = {
 
 
 def _condition(model, frames=6):
-    _, mel = speech_like(2, frames)
+    _, mel = speech_batch(2, frames)
     speaker = torch.tensor([0, 1]) if model.config.speakers else None
     return (mel if model.config.mel else None), speaker
 
@@ -119,7 +119,7 @@ def test_pulse_train_has_its_pitch_unit_power_and_continues():
 
 
 def test_source_follows_the_mel_and_is_silent_where_unvoiced():
-    audio, mel = speech_like(1, 40)
+    audio, mel = speech_batch(1, 40)
     pitch = Pitch(torch.full((1, 42), 150.0), torch.ones(1, 42))
     raw, _ = HarmonicSource(MEL, 0)(pitch, mel)
     fitted, _ = HarmonicSource(MEL, 3)(pitch, mel)

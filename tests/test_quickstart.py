@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from pathlib import Path
 
 import pytest
 import soundfile
-import torch
-from models_for_tests import tiny_student, tiny_teacher
+from tiny_models import speech_like, tiny_student, tiny_teacher
 
 from wavedistill import assets, save_audio
 from wavedistill.config import dump_yaml
@@ -32,14 +30,10 @@ def tiny_assets(tmp_path, monkeypatch) -> Path:
     save_pretrained(student, root / "checkpoints" / "speech-student")
     clips, entries = root / "recipes" / "quickstart" / "clips", []
     for index, split in enumerate(["train", "train", "valid", "test"]):
-        time = torch.arange(16000 + 4000 * index) / 16000
-        audio = 0.3 * torch.sin(2 * math.pi * (120 + 15 * index) * time) + 0.01 * torch.randn(len(time))
-        save_audio(clips / f"{index}.flac", audio, 16000)
-        entries.append(
-            Entry(
-                id=f"{index}", audio=f"{index}.flac", duration=len(time) / 16000, speaker="ann", split=split
-            )
-        )
+        audio = speech_like(1.0 + 0.25 * index, seed=index)
+        save_audio(clips / f"{index}.flac", audio, 8000)
+        file, seconds = f"{index}.flac", len(audio) / 8000
+        entries.append(Entry(id=f"{index}", audio=file, duration=seconds, speaker="ann", split=split))
     write_manifest(clips / "manifest.jsonl", entries)
     data = DataConfig("elsewhere", segment_seconds=0.1, batch_size=2)
     run = RunConfig(dir="elsewhere", steps=4, log_every=1, validate_batches=1)
@@ -76,8 +70,8 @@ def test_all_of_it_in_miniature(tiny_assets, tmp_path):
         "tiny-student.wav",
     }
     assert names == wanted
-    assert soundfile.info(out / "audio" / "1-student.wav").frames == 28000
-    assert soundfile.info(out / "audio" / "1-teacher-excerpt.wav").frames == 320
+    assert soundfile.info(out / "audio" / "1-student.wav").frames == 14000
+    assert soundfile.info(out / "audio" / "1-teacher-excerpt.wav").frames == 160
     assert (out / "mels.png").stat().st_size > 10_000 and (out / "curves.png").stat().st_size > 5_000
     assert (out / "tiny-student" / "checkpoint" / "model.safetensors").is_file()
     assert {path.name for path in tiny_assets.rglob("clips/*")} == {

@@ -7,8 +7,8 @@ import math
 
 import pytest
 import torch
-from models_for_tests import MEL, tiny_student, tiny_teacher
 from test_metrics import RATE, voice
+from tiny_models import MEL, tiny_student, tiny_teacher
 
 from wavedistill.audio.io import save_audio
 from wavedistill.data.baseline import bits_per_sample, linear_prediction_bits
@@ -65,7 +65,7 @@ def test_bits_stand_beside_linear_prediction_on_the_same_clips(corpus, finished)
     table = finished[0].bits["teacher"]
     assert table.keys() == {"a", "b", "all"}
     clips = load_clips(
-        corpus / "manifest.jsonl", "test", limit=None, speakers=["b"], min_seconds=1, sample_rate=RATE, hop_length=64
+        corpus / "manifest.jsonl", "test", limit=None, speakers=["b"], min_seconds=1, sample_rate=MEL.sample_rate, hop_length=MEL.hop_length
     )
     assert table["b"]["linear_prediction_causal"].mean == pytest.approx(linear_prediction_bits([clips[0].audio]), abs=1e-6)
     log_prob = tiny_teacher().log_prob(clips[0].audio[None, None], module.load_voices([str(corpus / "teacher")], "cpu")[0].mel(clips[0]))

@@ -2,49 +2,43 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from collections.abc import Sequence
 
-from wavedistill.audio.mel import MelConfig
+import torch
+from torch import Tensor, nn
+
+from wavedistill.audio.mel import LogMelSpectrogram, MelConfig
+from wavedistill.models.front import FrontConfig
 from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
 from wavedistill.models.wavenet import WaveNet, WaveNetConfig
 from wavedistill.nn.wavenet_stack import StackConfig
 
 MEL = MelConfig(sample_rate=8000, n_fft=256, win_length=256, hop_length=64, n_mels=20, f_max=4000.0)
 STACK = StackConfig(num_layers=4, num_cycles=2, channels=8, skip_channels=8)
+FRONTS = {
+    "none": FrontConfig(),
+    "pre-emphasis": FrontConfig(pre_emphasis=0.9, scale=4.0),
+    "mel-prediction": FrontConfig(mel_prediction_order=16, white_noise=1e-4),
+}
 
 
 def tiny_teacher(
-    mel: MelConfig | None = MEL, speakers: tuple[str, ...] = (), seed: int = 0, **options
+    mel: MelConfig | None = MEL, speakers: Sequence[str] = (), seed: int = 0, shake: float = 0.05, **options
 ) -> WaveNet:
-    """A teacher of some thousand weights at 8 kHz."""
-    config = WaveNetConfig(
-        mel=mel,
-        sample_rate=8000,
-        speakers=list(speakers),
-        stack=STACK,
-        cond_channels=8,
-        linear_order=4,
-        **options,
-    )
-    return _shaken(WaveNet, config, seed)
+    """A teacher of some thousand weights at 8 kHz, in eval mode."""
+    settings = {"stack": STACK, "cond_channels": 8, "linear_order": 4, **options}
+    config = WaveNetConfig(mel=mel, sample_rate=8000, speakers=list(speakers), **settings)
+    return shaken(WaveNet, config, seed, shake)
 
 
 def tiny_student(
-    mel: MelConfig | None = MEL, speakers: tuple[str, ...] = (), seed: int = 0, **options
+    mel: MelConfig | None = MEL, speakers: Sequence[str] = (), seed: int = 0, shake: float = 0.05, **options
 ) -> ParallelWaveNet:
-    """A student of some thousand weights at 8 kHz."""
-    if mel is None:
-        options = {"source_order": 0} | options
-    config = ParallelWaveNetConfig(
-        mel=mel,
-        sample_rate=8000,
-        speakers=list(speakers),
-        stack=StackConfig(3, 1, 2, 8, 8),
-        cond_channels=8,
-        **options,
-    )
-    return _shaken(ParallelWaveNet, config, seed)
+    """A student of some thousand weights at 8 kHz, in eval mode."""
+    flow = StackConfig(num_layers=3, num_cycles=1, kernel_size=2, channels=8, skip_channels=8)
+    settings = {"stack": flow, "cond_channels": 8, "linear_order": 4, "source_order": 4 if mel else 0, **options}
+    config = ParallelWaveNetConfig(mel=mel, sample_rate=8000, speakers=list(speakers), **settings)
+    return shaken(ParallelWaveNet, config, seed, shake)
 
 
 def speech_like(seconds: float, sample_rate: int = 8000, seed: int = 0) -> torch.Tensor:
@@ -55,13 +49,25 @@ def speech_like(seconds: float, sample_rate: int = 8000, seed: int = 0) -> torch
     return 0.3 * tone + 0.01 * torch.randn(len(time), generator=generator)
 
 
-def _shaken(cls: type[nn.Module], config, seed: int) -> nn.Module:
+def speech_batch(batch: int, frames: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Audio (batch, 1, samples) on the 16-bit grid and its mel (batch, n_mels, frames)."""
+    seconds = frames * MEL.hop_length / MEL.sample_rate
+    audio = torch.stack([speech_like(seconds, MEL.sample_rate, seed=batch * seed + item) for item in range(batch)])
+    audio = torch.round(audio * 32768.0) / 32768.0
+    return audio.unsqueeze(1), LogMelSpectrogram(MEL)(audio)
+
+
+def shaken(cls: type[nn.Module], config, seed: int, amount: float = 0.05) -> nn.Module:
+    """A model whose weights are away from their initial zeros, which would hide mistakes."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = cls(config)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter += 0.05 * torch.randn_like(
-                    parameter
-                )  # zero-initialised outputs would hide mistakes
+        shake(model, amount)
     return model.eval()
+
+
+def shake(model: nn.Module, amount: float) -> nn.Module:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += amount * torch.randn_like(parameter)
+    return model

@@ -32,7 +32,22 @@ _HOME = {
     "save_audio": "wavedistill.audio.io",
 }
 
-__all__ = [*_HOME, "flows"]  # noqa: PLE0604
+__all__ = [
+    "LogMelSpectrogram",
+    "MelConfig",
+    "ParallelWaveNet",
+    "ParallelWaveNetConfig",
+    "Vocoder",
+    "WaveNet",
+    "WaveNetConfig",
+    "distill_student",
+    "evaluate",
+    "flows",
+    "load_audio",
+    "save_audio",
+    "synthesize",
+    "train_teacher",
+]
 
 if TYPE_CHECKING:
     from wavedistill import flows

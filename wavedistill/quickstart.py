@@ -22,8 +22,6 @@ from wavedistill.evaluation.metrics import measure, missing_packages
 from wavedistill.inference.vocoder import Vocoder
 from wavedistill.training import distill_student, train_teacher
 
-RATE = 16000
-"""Of the bundled clips and voices, Hz."""
 COLUMNS = {
     "pesq_wb": "PESQ-wb",
     "mcd": "MCD dB",
@@ -57,11 +55,13 @@ def run_quickstart(
     """
     out, start = Path(out), time.perf_counter()
     clips = _copy_clips(out)
-    held_out = [load_audio(entry.audio, RATE)[0] for entry in read_manifest(clips) if entry.split == "test"]
+    bundled = Vocoder.from_pretrained("speech-student")
+    test = [entry.audio for entry in read_manifest(clips) if entry.split == "test"]
+    held_out = [load_audio(path, bundled.sample_rate)[0] for path in test]
     echo(
         f"[1/3] {len(held_out)} held-out recordings, through the bundled voice (speech-student, speech-teacher)"
     )
-    mels = _listen(held_out, out, echo, excerpt_seconds)
+    mels = _listen(held_out, bundled, out, echo, excerpt_seconds)
 
     echo(f"\n[2/3] a tiny teacher, trained for {60 * minutes:.0f} s on a few bundled recordings")
     options = [
@@ -110,17 +110,19 @@ def _copy_clips(out: Path) -> Path:
     return out / "clips" / "manifest.jsonl"
 
 
-def _listen(held_out: Sequence[Tensor], out: Path, echo: Echo, excerpt_seconds: float) -> dict[str, Tensor]:
+def _listen(
+    held_out: Sequence[Tensor], student: Vocoder, out: Path, echo: Echo, excerpt_seconds: float
+) -> dict[str, Tensor]:
     """Re-synthesise, write wavs, print the table; returns the mels of the first clip by title."""
-    student, teacher = Vocoder.from_pretrained("speech-student"), Vocoder.from_pretrained("speech-teacher")
-    student(held_out[0][: RATE // 4])  # the first pass allocates buffers: not to be timed
-    spoken = _speak(held_out, RATE, lambda audio: student(audio, seed=0))
+    teacher, rate = Vocoder.from_pretrained("speech-teacher"), student.sample_rate
+    student(held_out[0][: rate // 4])  # the first pass allocates buffers: not to be timed
+    spoken = _speak(held_out, rate, lambda audio: student(audio, seed=0))
     classic = _speak(
-        held_out, RATE, lambda audio: griffin_lim(student.mel(audio), student.mel_config)[: len(audio)]
+        held_out, rate, lambda audio: griffin_lim(student.mel(audio), student.mel_config)[: len(audio)]
     )
-    begin = _loudest(held_out[0], int(excerpt_seconds * RATE), teacher.hop_length)
-    excerpt = [held_out[0][begin : begin + int(excerpt_seconds * RATE)]]
-    slow = _speak(excerpt, RATE, lambda audio: teacher(audio, seed=0, progress=True), score=False)
+    begin = _loudest(held_out[0], int(excerpt_seconds * rate), teacher.hop_length)
+    excerpt = [held_out[0][begin : begin + int(excerpt_seconds * rate)]]
+    slow = _speak(excerpt, rate, lambda audio: teacher(audio, seed=0, progress=True), score=False)
 
     for index, original in enumerate(held_out):
         for name, audio in (
@@ -128,14 +130,17 @@ def _listen(held_out: Sequence[Tensor], out: Path, echo: Echo, excerpt_seconds: 
             ("student", spoken.audio[index]),
             ("griffin-lim", classic.audio[index]),
         ):
-            save_audio(out / "audio" / f"{index + 1}-{name}.wav", audio, RATE)
-    save_audio(out / "audio" / "1-teacher-excerpt.wav", slow.audio[0], RATE)
+            save_audio(out / "audio" / f"{index + 1}-{name}.wav", audio, rate)
+    save_audio(out / "audio" / "1-teacher-excerpt.wav", slow.audio[0], rate)
     rows = {
         "speech-student": spoken,
         "Griffin-Lim (60 iterations)": classic,
         "speech-teacher (excerpt)": slow,
     }
     echo(_table(rows))
+    echo(
+        "less is better but for speed and PESQ; LSD sees magnitudes only, which is all that Griffin-Lim fits"
+    )
     echo(f"the student is {spoken.speed / slow.speed:,.0f} times as fast as its teacher on this machine")
     if missing := missing_packages():
         echo(
@@ -145,7 +150,7 @@ def _listen(held_out: Sequence[Tensor], out: Path, echo: Echo, excerpt_seconds: 
         "original": student.mel(held_out[0]),
         "speech-student": student.mel(spoken.audio[0]),
         "Griffin-Lim from the same mel": student.mel(classic.audio[0]),
-        f"speech-teacher, {begin / RATE:.2f} to {begin / RATE + excerpt_seconds:.2f} s": student.mel(
+        f"speech-teacher, {begin / rate:.2f} to {begin / rate + excerpt_seconds:.2f} s": student.mel(
             slow.audio[0]
         ),
     }
@@ -157,9 +162,9 @@ def _speak(
     start = time.perf_counter()
     audio = [system(clip) for clip in clips]
     spent = time.perf_counter() - start
-    scores = [measure(clip, made, RATE) for clip, made in zip(clips, audio, strict=True)] if score else []
+    scores = [measure(clip, made, rate) for clip, made in zip(clips, audio, strict=True)] if score else []
     means = {name: sum(one[name] for one in scores) / len(scores) for name in (scores[0] if scores else ())}
-    return Spoken(audio, sum(map(len, clips)) / RATE / spent, means)
+    return Spoken(audio, sum(map(len, clips)) / rate / spent, means)
 
 
 def _loudest(audio: Tensor, length: int, hop_length: int) -> int:

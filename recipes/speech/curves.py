@@ -1,24 +1,22 @@
-"""Draw curves.png and print the tables of README.md from the two metrics files: python recipes/speech/curves.py
-
-metrics-teacher.jsonl and metrics-student.jsonl are copied from the run folders of the bundled voice.
-"""
+"""Draw curves.png and fill the tables of README.md from the two metrics files: python recipes/speech/curves.py"""
 
 from pathlib import Path
 
-from wavedistill.evaluation.curves import curve_table, plot_curves, read_curve
+from wavedistill.evaluation.curves import curve_table, fill_block, plot_curves, read_curve
 
 FOLDER = Path(__file__).parent
-TEACHER, STUDENT = FOLDER / "metrics-teacher.jsonl", FOLDER / "metrics-student.jsonl"
+TEACHER, STUDENT = (FOLDER / f"metrics-{who}.jsonl" for who in ("teacher", "student"))
 TERMS = ("kl_nats", "stft", "mel", "pitch", "amplitude_std", "real_std")
 
 
-def main():
+def main() -> None:
     bits = read_curve(TEACHER, "bits", "valid")
     loss = {kind: read_curve(STUDENT, "loss", kind) for kind in ("train", "valid")}
     terms = {name: read_curve(STUDENT, name, "valid") for name in TERMS}
     panels = {"teacher: bits per sample": {"valid": bits}, "student: loss": loss, "student: terms (valid)": terms}
     plot_curves(panels, FOLDER / "curves.png")
-    print(curve_table({"bits (valid)": bits}), curve_table({"loss": loss["valid"], **terms}), sep="\n\n")
+    tables = curve_table({"teacher's bits": bits}), curve_table({"student's loss": loss["valid"], **terms})
+    fill_block(FOLDER / "README.md", "curves", "\n\n".join(tables))
 
 
 if __name__ == "__main__":

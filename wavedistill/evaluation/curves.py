@@ -1,4 +1,4 @@
-"""Training curves from a run's metrics.jsonl: as numbers, a table and a picture."""
+"""Training curves from a run's metrics.jsonl: as numbers, a table, a picture, and on a page."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wavedistill.audio.plot import save_figure
+from wavedistill.config import write_text
 from wavedistill.errors import WavedistillError
 
 Curve = Sequence[tuple[int, float]]
@@ -60,3 +61,13 @@ def curve_table(curves: Mapping[str, Curve], rows: int = 8) -> str:
     for index in picked:
         lines.append(f"| {steps[index]} | " + " | ".join(f"{curve[index][1]:.3f}" for curve in curves.values()) + " |")
     return "\n".join(lines)
+
+
+def fill_block(page: str | Path, name: str, text: str) -> None:
+    """Put ``text`` between the marks ``<!-- name:begin -->`` and ``<!-- name:end -->`` of a Markdown page."""
+    page = Path(page)
+    before, begin, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name}:begin -->\n")
+    _, end, after = rest.partition(f"<!-- {name}:end -->")
+    if not (begin and end):
+        raise WavedistillError(f"{page} has no block '{name}': add <!-- {name}:begin --> and <!-- {name}:end -->.")
+    write_text(page, f"{before}{begin}\n{text}\n\n{end}{after}")
