@@ -190,7 +190,7 @@ def test_failures_of_shards_do_not_overwrite_each_other(voice, tmp_path):
         f.input for i in range(2) for f in synthesize(inputs, voice, tmp_path / "out", shard=(i, 2)).failures
     ]
     assert len(failed) == len(set(failed)) == 5
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+    assert sorted(p.name for p in (tmp_path / "out").glob("failures*")) == [
         "failures-0-of-2.json",
         "failures-1-of-2.json",
     ]
@@ -275,7 +275,7 @@ def test_full_disk_is_one_clear_error_and_leaves_no_half_file(voice, folder, tmp
 
     def full(source, target):
         calls.append(target)
-        if len(calls) > 3:
+        if len(calls) > 4:  # the settings file and three outputs
             raise OSError(errno.ENOSPC, "No space left on device")
         original(source, target)
 
@@ -283,7 +283,7 @@ def test_full_disk_is_one_clear_error_and_leaves_no_half_file(voice, folder, tmp
     with pytest.raises(WavedistillError, match="No space left"):
         synthesize(folder, voice, tmp_path / "out")
     monkeypatch.undo()
-    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    files = [path for path in (tmp_path / "out").rglob("*.wav") if path.is_file()]
     assert len(files) == 3
     assert all(len(audio_of(path)) for path in files)
 
@@ -313,3 +313,13 @@ def test_killed_run_is_continued_to_the_same_bytes(voice, folder, tmp_path):
         subprocess.run([*command, str(tmp_path / out)], check=True, capture_output=True)
     assert outputs(tmp_path / "killed") == outputs(tmp_path / "whole")
     assert all((tmp_path / "killed" / name).stat().st_mtime_ns == t for name, t in finished.items())
+
+
+def test_a_folder_of_another_voice_or_seed_is_refused(tmp_path):
+    np.save(tmp_path / "one.npy", np.full((MEL.n_mels, 6), -3.0, dtype=np.float32))
+    synthesize(tmp_path / "one.npy", Vocoder(tiny_student()), tmp_path / "out", seed=1)
+    assert synthesize(tmp_path / "one.npy", Vocoder(tiny_student()), tmp_path / "out", seed=1).skipped
+    with pytest.raises(WavedistillError, match="another seed"):
+        synthesize(tmp_path / "one.npy", Vocoder(tiny_student()), tmp_path / "out", seed=2)
+    with pytest.raises(WavedistillError, match="another weights"):
+        synthesize(tmp_path / "one.npy", Vocoder(tiny_student(seed=5)), tmp_path / "out", seed=1)

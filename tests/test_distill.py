@@ -1,7 +1,7 @@
 import pytest
 import torch
-
 from tiny_models import FRONTS, speech_batch, tiny_student, tiny_teacher
+
 from wavedistill.data.dataset import Batch, Utterance
 from wavedistill.errors import WavedistillError
 from wavedistill.losses import DistillationConfig

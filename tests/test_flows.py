@@ -5,10 +5,18 @@ import math
 
 import pytest
 import torch
-
 from tiny_models import MEL, shake, speech_batch
+
 from wavedistill.flows import (
-    AutoregressiveFlow, Compose, Condition, Flow, Inverse, LinearPredictionFlow, MelLinearPredictor, PreEmphasis, Scale,
+    AutoregressiveFlow,
+    Compose,
+    Condition,
+    Flow,
+    Inverse,
+    LinearPredictionFlow,
+    MelLinearPredictor,
+    PreEmphasis,
+    Scale,
 )
 from wavedistill.nn.filters import _all_pole_by_blocks, all_pole, levinson_durbin, moving_average, predict
 from wavedistill.nn.wavenet_stack import StackConfig

@@ -2,8 +2,8 @@ import math
 
 import pytest
 import torch
-
 from tiny_models import FRONTS, MEL, speech_batch, tiny_student, tiny_teacher
+
 from wavedistill.distributions import Gaussian, gaussian_kl
 from wavedistill.errors import WavedistillError
 from wavedistill.losses import TERMS, DistillationConfig, DistillationLoss, MultiResolutionSTFT

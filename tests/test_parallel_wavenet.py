@@ -2,8 +2,8 @@ import math
 
 import pytest
 import torch
-
 from tiny_models import FRONTS, MEL, speech_batch, tiny_student
+
 from wavedistill.audio.mel import LogMelSpectrogram
 from wavedistill.errors import WavedistillError
 from wavedistill.models.parallel_wavenet import ParallelWaveNetConfig

@@ -2,8 +2,8 @@ import math
 
 import pytest
 import torch
-
 from tiny_models import FRONTS, MEL, speech_batch, tiny_teacher
+
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.inversion import BUFFER_STEPS, StepwisePredictor
 from wavedistill.models.front import FrontConfig

@@ -196,7 +196,7 @@ class MultiResolutionSTFT(nn.Module):
 
     def forward(self, candidate: Tensor, reference: Tensor) -> Tensor:
         total = candidate.new_zeros(())
-        for index, length in enumerate(self.windows):
+        for index in range(len(self.windows)):
             window = getattr(self, f"window_{index}")
             ours, theirs = self._magnitude(candidate, window), self._magnitude(reference, window)
             convergence = torch.linalg.vector_norm(theirs - ours) / torch.linalg.vector_norm(theirs).clamp_min(1e-5)

@@ -41,7 +41,7 @@ class F0Error(NamedTuple):
 
 
 def pesq_wb(reference: Waveform, candidate: Waveform, sample_rate: int) -> float:
-    """Wide-band PESQ (ITU-T P.862.2), 1.0 bad to 4.64 identical; NaN where it finds no speech in the reference.
+    """Wide-band PESQ (ITU-T P.862.2), 1.0 bad to 4.64 identical; NaN for silence and where it finds no speech.
 
     The better score of two starts half a PESQ frame hop (8 ms) apart, both waveforms cut alike. PESQ's frames are as far apart as those of
     a mel with hop 256 at 16 kHz, and what is made from such a mel is most faithful at its frames' centres: where the two grids happen
@@ -49,6 +49,8 @@ def pesq_wb(reference: Waveform, candidate: Waveform, sample_rate: int) -> float
     """
     pesq = _need("pesq")
     first, second = _at_16khz(reference, candidate, sample_rate)
+    if not (first.any() and second.any()):
+        return math.nan
     try:
         return max(float(pesq.pesq(RATE, first[start:], second[start:], "wb")) for start in (0, RATE // 125))
     except (pesq.NoUtterancesError, pesq.BufferTooShortError):

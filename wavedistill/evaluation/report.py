@@ -243,11 +243,6 @@ def _notes(report: EvaluationReport, anchors: bool, teacher_clips: int, teacher_
         "Means over clips ± standard error. PESQ-wb, STOI: higher is better; MCD, F0 cents, V/UV: "
         "lower is better. x real time: seconds of audio per second of computing.",
     ]
-    if "Griffin-Lim, centred mel" in report.quality:
-        notes.append(
-            "Griffin-Lim is from the same mel as the voices. Its second row is from a mel whose frames lie where PESQ's own lie, which "
-            "alone raises its PESQ: the harder mark to beat."
-        )
     if report.excerpts:
         notes.append(
             f"Teachers sample sequentially: {teacher_clips} excerpts of at most {teacher_seconds:g} s, spoken as one batch "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -155,28 +155,21 @@ def original() -> System:
 
 
 def anchor_systems(config: MelConfig, seed: int) -> list[System]:
-    """WORLD (where pyworld is installed), Griffin-Lim from the mel of ``config``, and 8-bit mu-law.
+    """WORLD (where pyworld is installed), Griffin-Lim from the mel of ``config``, and 8-bit mu-law."""
+    front_end, rate = LogMelSpectrogram(config), config.sample_rate
 
-    Griffin-Lim is exact at the centres of its frames only, and PESQ looks at multiples of 16 ms: from a mel centred there
-    (the second Griffin-Lim, where ``config`` is not centred and has that hop) it gets some 0.6 more.
-    """
-    systems = [_griffin_lim("Griffin-Lim", config, seed)]
-    if not config.centered:
-        systems.append(_griffin_lim("Griffin-Lim, centred mel", replace(config, centered=True), seed))
-    systems.append(System("8-bit mu-law", "mulaw8", lambda clips: [anchors.mulaw8(c.audio) for c in clips]))
+    def from_mel(clip: Clip) -> Tensor:
+        return anchors.griffin_lim(front_end(clip.audio), config, seed=seed)[: len(clip.audio)]
+
+    systems = [
+        System(
+            "Griffin-Lim", digest("griffin-lim", str(seed), str(to_dict(config))), lambda clips: [from_mel(c) for c in clips]
+        ),
+        System("8-bit mu-law", "mulaw8", lambda clips: [anchors.mulaw8(c.audio) for c in clips]),
+    ]
     if "mcd" not in missing_packages():
-        rate = config.sample_rate
         systems.insert(0, System("WORLD", "world", lambda clips: [anchors.world(c.audio, rate) for c in clips]))
     return systems
-
-
-def _griffin_lim(name: str, config: MelConfig, seed: int) -> System:
-    front_end = LogMelSpectrogram(config)
-
-    def speak(clips: list[Clip]) -> list[Tensor]:
-        return [anchors.griffin_lim(front_end(c.audio), config, seed=seed)[: len(c.audio)] for c in clips]
-
-    return System(name, digest("griffin-lim", str(seed), str(to_dict(config))), speak)
 
 
 def timed(system: System, clips: list[Clip]) -> tuple[list[Tensor], float]:

@@ -99,7 +99,7 @@ class StepwisePredictor:
 
     def _wrap(self) -> None:
         """Move the newest inputs to the front of every buffer and start over behind them."""
-        for buffer, history in zip(self.buffers, self.histories):
+        for buffer, history in zip(self.buffers, self.histories, strict=True):
             if history:
                 buffer[:, :history] = buffer[:, -history:].clone()
         order = max(self.linear_order, 1)

@@ -21,13 +21,15 @@ from torch import Tensor
 
 from wavedistill.audio.io import check_audible, load_audio, save_audio
 from wavedistill.audio.mel import check_mel
-from wavedistill.config import write_json
+from wavedistill.config import read_json, write_json
 from wavedistill.errors import WavedistillError
 from wavedistill.inference.items import MEL_SUFFIX, Item, find_items
 from wavedistill.inference.vocoder import Vocoder
 
 MAX_SECONDS = 3600.0
 """Longer audio files are refused (and listed): cut them first."""
+SETTINGS_FILE = "synthesis.json"
+"""Says which voice and seed an output folder belongs to."""
 MIN_SECONDS = 0.02
 """Shorter audio files are refused: they hold no mel frame worth the name."""
 
@@ -92,8 +94,8 @@ def synthesize(
     the report and in ``out/failures.json`` (``failures-i-of-n.json`` of a shard), which is removed when none fails.
 
     Raises:
-        WavedistillError: missing inputs or checkpoint, a model without mel conditioning, or a folder that cannot be written
-            (full or read-only): then nothing after it could succeed either.
+        WavedistillError: missing inputs or checkpoint, a model without mel conditioning, a folder that cannot be written
+            (full or read-only), or one that holds speech of another voice or seed: then nothing after it could succeed either.
     """
     start = time.perf_counter()
     index, count = shard
@@ -109,6 +111,9 @@ def synthesize(
             "this model takes no mel (it is unconditional): use `wavedistill sample --seconds S --out FILE`"
         )
     _check_writable(out)
+    _check_same_settings(
+        out, {"weights": _fingerprint(vocoder), "seed": seed, "temperature": temperature, "speaker": speaker}
+    )
 
     report = SynthesisReport()
     measured, unreadable = _measure(items, vocoder)
@@ -132,6 +137,28 @@ def synthesize(
         report.failures, out / ("failures.json" if count == 1 else f"failures-{index}-of-{count}.json")
     )
     return report
+
+
+def _check_same_settings(out: Path, settings: dict) -> None:
+    """Outputs that exist are taken for finished, so a folder must not mix two voices or seeds: it says whose it is."""
+    path = out / SETTINGS_FILE
+    if path.is_file():
+        changed = [name for name, value in read_json(path).items() if settings.get(name) != value]
+        if changed:
+            raise WavedistillError(
+                f"{out} holds speech made with another {' and '.join(changed)}: give another --out, or delete {path} and "
+                "the outputs to make anew."
+            )
+    else:
+        write_json(path, settings)
+
+
+def _fingerprint(vocoder: Vocoder) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(vocoder.model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def make_batches(measured: Iterable[tuple[Item, int]], max_frames: float) -> list[list[tuple[Item, int]]]:

@@ -38,7 +38,7 @@ class PitchPredictor(nn.Module):
     def __init__(self, n_mels: int, channels: int = 160) -> None:
         super().__init__()
         widths = [n_mels, channels, channels, channels, channels]
-        self.convs = nn.ModuleList(nn.Conv1d(a, b, 3) for a, b in zip(widths[:-1], widths[1:]))
+        self.convs = nn.ModuleList(nn.Conv1d(a, b, 3) for a, b in zip(widths[:-1], widths[1:], strict=True))
         self.output = nn.Conv1d(channels, NUM_BINS + 1, 1)
         centres = torch.linspace(math.log(F0_MIN), math.log(F0_MAX), NUM_BINS)
         self.register_buffer("centres", centres, persistent=False)

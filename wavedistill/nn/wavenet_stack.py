@@ -88,7 +88,7 @@ class WaveNetStack(nn.Module):
         """One chunk of a long signal; returns the output and the per-layer state the next chunk needs."""
         out, inputs = self._run(x, cond, past)
         pasts = past or [None] * len(inputs)
-        return out, [keep_last(h, p, conv.history) for h, p, conv in zip(inputs, pasts, self.convs)]
+        return out, [keep_last(h, p, conv.history) for h, p, conv in zip(inputs, pasts, self.convs, strict=True)]
 
     def _run(self, x: Tensor, cond: Tensor | None, past: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
         batch, time, _ = x.shape

@@ -25,6 +25,7 @@ from wavedistill.training.checkpoint import check_same_model, find_state, save_a
 from wavedistill.training.config import OptimConfig
 from wavedistill.training.distributed import Ranks, current_ranks, join, leave, pick_device
 from wavedistill.training.ema import EMA
+from wavedistill.training.lock import run_lock
 from wavedistill.training.meter import Meter
 from wavedistill.training.prefetch import Prefetcher
 from wavedistill.training.schedule import learning_rate, progress
@@ -61,7 +62,8 @@ def fit(
         _keep_freed_memory()
     joined = join(ranks, device)
     try:
-        with StopSignals() as stop:
+        lock = run_lock(Path(recipe.run.dir)) if ranks.is_main else contextlib.nullcontext()
+        with lock, StopSignals() as stop:
             return _train(task, dataset, valid_dataset, recipe, ranks, device, stop)
     finally:
         if joined:

@@ -42,7 +42,7 @@ class StudentRecipe:
     loss: DistillationConfig = field(default_factory=DistillationConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig
-    teacher: str
+    teacher: str = "speech-teacher"
     """Checkpoint of the teacher: a folder, a run folder or a bundled name."""
 
 
