@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from wavedistill.audio.mel import MelConfig
 from wavedistill.distributions import noise_generators
 from wavedistill.errors import WavedistillError
-from wavedistill.flows.autoregressive import AutoregressiveFlow, Condition
+from wavedistill.flows.autoregressive import AutoregressiveFlow, Condition, LocScale
 from wavedistill.flows.linear_prediction import LinearPredictor
 from wavedistill.models.front import FrontConfig
 from wavedistill.models.wavenet import WaveformModel, check_common
@@ -31,6 +31,10 @@ from wavedistill.nn.pitch import Pitch, PitchPredictor
 from wavedistill.nn.predictor import PredictorState
 from wavedistill.nn.source import HarmonicSource
 from wavedistill.nn.wavenet_stack import StackConfig
+
+
+CACHED_SAMPLES = 8192
+"""Samples, over the batch, whose activations fit a CPU core's cache."""
 
 
 @dataclass
@@ -204,17 +208,37 @@ class ParallelWaveNet(WaveformModel):
         u, loc, log_scale = noise, torch.zeros_like(noise), torch.zeros_like(noise)
         condition, states = Condition(features, source), []
         for index, flow in enumerate(self.flows):
-            if keep_state:
-                step, flow_state = flow.forward_chunk(u, condition, state.flows[index] if state else None)
-                states.append(flow_state)
-            else:
+            if torch.is_grad_enabled():
                 step = flow.loc_scale(u, condition)
+            else:
+                step, flow_state = self._in_pieces(flow, u, condition, state.flows[index] if state else None)
+                states.append(flow_state)
             scale = torch.exp(step.log_scale)
             u, loc, log_scale = step.loc + scale * u, step.loc + scale * loc, log_scale + step.log_scale
         with torch.autocast(u.device.type, enabled=False):
             audio, past = self.front.synthesize(u, predictor, state.past if state else None)
         output = StudentOutput(audio.unsqueeze(1), u, loc, log_scale, predictor, logits)
         return output, StreamState(states, phase, past) if keep_state else None
+
+    def _in_pieces(
+        self, flow: AutoregressiveFlow, u: Tensor, condition: Condition, state: PredictorState | None
+    ) -> tuple[LocScale, PredictorState]:
+        """`AutoregressiveFlow.forward_chunk` over pieces whose activations stay in a processor's cache.
+
+        A GPU takes all at once. Without it, a second of audio is written to and read from main memory layer by layer.
+        """
+        size = u.shape[1] if u.is_cuda else max(1, CACHED_SAMPLES // (self.hop_length * u.shape[0])) * self.hop_length
+        pieces = []
+        for start in range(0, u.shape[1], size):
+            end = min(start + size, u.shape[1])
+            features, source = condition
+            if features is not None and features.shape[1] > 1:
+                per_frame = self.config.cond_upsample
+                features = features[:, start // self.hop_length * per_frame : end // self.hop_length * per_frame]
+            part = Condition(features, None if source is None else source[:, start:end])
+            piece, state = flow.forward_chunk(u[:, start:end], part, state)
+            pieces.append(piece)
+        return LocScale(*(torch.cat(parts, dim=1) for parts in zip(*pieces, strict=True))), state
 
     def _inner(self, blocks: Tensor | None, mel: Tensor | None, frames: int | None = None) -> Tensor | None:
         """Blocks (batch, blocks, ...) without those of the ``frames`` (default `context_frames`) outer mel frames."""

@@ -47,6 +47,8 @@ class CausalConv(nn.Module):
 
 def keep_last(x: Tensor, past: Tensor | None, length: int) -> Tensor:
     """The last ``length`` time steps of past + x along axis 1 (zeros before the beginning): the next chunk's ``past``."""
+    if x.shape[1] >= length:
+        return x[:, x.shape[1] - length :]
     if past is None:
         past = x.new_zeros(x.shape[0], length, *x.shape[2:])
     return torch.cat([past, x], dim=1)[:, past.shape[1] + x.shape[1] - length :]
