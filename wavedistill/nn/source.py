@@ -77,14 +77,20 @@ class HarmonicSource(nn.Module):
         """Least-squares overlap-add (Griffin & Lim, 1984, equation 6)."""
         mel, window = self.mel, self.window.to(spectrum.real.dtype)
         frames = torch.fft.irfft(spectrum.transpose(1, 2), n=mel.n_fft) * window
-        count = frames.shape[1]
-        length = mel.n_fft + mel.hop_length * (count - 1)
-        weight = window.square().expand(1, count, -1)
-        total, norm = (
-            nn.functional.fold(part.transpose(1, 2), (1, length), (1, mel.n_fft), stride=(1, mel.hop_length)).flatten(1)
-            for part in (frames, weight)
-        )
-        return (total / norm.clamp_min(1e-3))[:, self.left : self.left + count * mel.hop_length]
+        samples = slice(self.left, self.left + frames.shape[1] * mel.hop_length)
+        weight = self._overlap_add(window.square().expand(1, frames.shape[1], -1))
+        return (self._overlap_add(frames) / weight.clamp_min(1e-3))[:, samples]
+
+    def _overlap_add(self, frames: Tensor) -> Tensor:
+        """(batch, frames, n_fft) -> (batch, n_fft + (frames - 1) * hop_length)."""
+        size, hop = self.mel.n_fft, self.mel.hop_length
+        length = size + hop * (frames.shape[1] - 1)
+        if size % hop:
+            return nn.functional.fold(frames.transpose(1, 2), (1, length), (1, size), stride=(1, hop)).flatten(1)
+        total = frames.new_zeros(frames.shape[0], length // hop, hop)
+        for part in range(size // hop):  # whole hops overlap: a few additions instead of a scatter
+            total[:, part : part + frames.shape[1]] += frames[..., part * hop : (part + 1) * hop]
+        return total.flatten(1)
 
 
 def pulse_train(pitch: Pitch, hop_length: int, sample_rate: int, phase: Tensor | None = None) -> tuple[Tensor, Tensor]:
