@@ -32,7 +32,6 @@ from wavedistill.nn.predictor import PredictorState
 from wavedistill.nn.source import HarmonicSource
 from wavedistill.nn.wavenet_stack import StackConfig
 
-
 CACHED_SAMPLES = 8192
 """Samples, over the batch, whose activations fit a CPU core's cache."""
 
