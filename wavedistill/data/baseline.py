@@ -33,7 +33,7 @@ _VARIANCE_START, _VARIANCE_FLOOR = 64.0**2, 1 / 12  # in 16-bit steps squared; t
 _WHITE_NOISE = 1e-9  # relative to the power: keeps Levinson-Durbin stable on band-limited speech
 
 
-def bits_per_sample(log_prob: float) -> float:
+def bits_per_sample(log_prob: float | Tensor) -> float | Tensor:
     """Bits per 16-bit sample of a mean log density (nats per sample, samples in [-1, 1))."""
     return 15 - log_prob / math.log(2)
 

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from wavedistill.data.baseline import linear_prediction_bits
+from wavedistill.data.baseline import bits_per_sample, linear_prediction_bits
 from wavedistill.errors import WavedistillError
 from wavedistill.losses import DistillationConfig, DistillationLoss
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.wavenet import WaveNet
 from wavedistill.training.task import Sample
-from wavedistill.training.teacher import bits_per_sample
 
 if TYPE_CHECKING:
     from wavedistill.data.dataset import Batch, SpeechDataset

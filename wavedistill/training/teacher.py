@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from wavedistill.data.baseline import bits_per_sample
 from wavedistill.models.wavenet import WaveNet
 from wavedistill.training.task import Sample
 
@@ -59,8 +59,3 @@ class TeacherTask(nn.Module):
         audio = self.model.sample(mel, speaker=batch.speaker, seed=0)
         original = batch.audio[0, : audio.shape[-1]]
         return [Sample("teacher", audio[0, 0].cpu(), mel[0].cpu()), Sample("original", original.cpu(), mel[0].cpu())]
-
-
-def bits_per_sample(log_prob: float | Tensor) -> float | Tensor:
-    """Nats per sample of audio in [-1, 1) -> bits per 16-bit sample."""
-    return 15.0 - log_prob / math.log(2.0)
