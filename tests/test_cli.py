@@ -126,8 +126,11 @@ def test_synthesize(student, speech, tmp_path, capsys):
     )
     assert soundfile.info(tmp_path / "out" / "speech.wav").frames == 2400
     assert "1 written" in capsys.readouterr().out
-    assert exit_code("synthesize", speech, "--checkpoint", student, "--out", tmp_path / "out") == 0
+    command = ["synthesize", speech, "--checkpoint", student, "--out", tmp_path / "out", "--seed"]
+    assert exit_code(*command, 3) == 0
     assert "0 written" in (out := capsys.readouterr().out) and "1 there already" in out
+    assert exit_code(*command, 4) == 2
+    assert "another seed" in capsys.readouterr().err
 
 
 def test_synthesize_exit_codes(student, speech, tmp_path, capsys):
@@ -154,9 +157,9 @@ def test_synthesize_a_shard(student, speech, tmp_path):
         "0.1",
     ]
     assert exit_code(*command, "--shard", "0/2") == 0
-    assert len(list((tmp_path / "out").iterdir())) == 1
+    assert len(list((tmp_path / "out").glob("*.wav"))) == 1
     assert exit_code(*command, "--shard", "1/2") == 0
-    assert len(list((tmp_path / "out").iterdir())) == 2
+    assert len(list((tmp_path / "out").glob("*.wav"))) == 2
 
 
 def test_sample(free, tmp_path, capsys):
