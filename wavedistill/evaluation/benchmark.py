@@ -219,7 +219,7 @@ def _hum(samples: int, sample_rate: int) -> Tensor:
 
 
 def _median(run: Callable[[], Any], repeats: int, warm_up: bool = True) -> float:
-    """Median seconds of ``repeats`` calls, after one that is not counted."""
+    """Median seconds of ``repeats`` calls, with ``warm_up`` after one that is not counted."""
     if warm_up:
         run()
     times = []

@@ -19,7 +19,7 @@ from wavedistill.errors import WavedistillError
 from wavedistill.evaluation import anchors
 from wavedistill.evaluation.metrics import missing_packages
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
-from wavedistill.models.pretrained import CONFIG_FILE, WEIGHTS_FILE, load_pretrained, resolve_checkpoint
+from wavedistill.models.pretrained import fingerprint, load_pretrained
 from wavedistill.models.wavenet import WaveNet
 
 
@@ -68,9 +68,8 @@ class Voice:
 
     @staticmethod
     def load(checkpoint: str | Path, name: str, device: str) -> Voice:
-        folder = resolve_checkpoint(checkpoint)
-        key = digest((folder / CONFIG_FILE).read_bytes(), (folder / WEIGHTS_FILE).read_bytes())
-        return Voice(name, key, load_pretrained(folder, device))
+        model = load_pretrained(checkpoint, device)
+        return Voice(name, fingerprint(model), model)
 
     @property
     def is_teacher(self) -> bool:

@@ -25,6 +25,7 @@ from wavedistill.config import read_json, write_json
 from wavedistill.errors import WavedistillError
 from wavedistill.inference.items import MEL_SUFFIX, Item, find_items
 from wavedistill.inference.vocoder import Vocoder
+from wavedistill.models.pretrained import fingerprint
 
 MAX_SECONDS = 3600.0
 """Longer audio files are refused (and listed): cut them first."""
@@ -112,7 +113,7 @@ def synthesize(
         )
     _check_writable(out)
     _check_same_settings(
-        out, {"weights": _fingerprint(vocoder), "seed": seed, "temperature": temperature, "speaker": speaker}
+        out, {"weights": fingerprint(vocoder.model), "seed": seed, "temperature": temperature, "speaker": speaker}
     )
 
     report = SynthesisReport()
@@ -151,14 +152,6 @@ def _check_same_settings(out: Path, settings: dict) -> None:
             )
     else:
         write_json(path, settings)
-
-
-def _fingerprint(vocoder: Vocoder) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(vocoder.model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def make_batches(measured: Iterable[tuple[Item, int]], max_frames: float) -> list[list[tuple[Item, int]]]:

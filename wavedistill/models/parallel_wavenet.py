@@ -172,7 +172,7 @@ class ParallelWaveNet(WaveformModel):
             end = min(start + frames_per_chunk, frames)
             noise = self._draw(generators, end - start)[:, 0].to(device) * temperature
             part = window[..., start : end + 2 * self.context_frames]
-            output, state = self._run(noise, part, speaker, state, keep_state=True)
+            output, state = self._run(noise, part, speaker, state)
             yield output.audio
 
     @property
@@ -196,9 +196,12 @@ class ParallelWaveNet(WaveformModel):
         return torch.stack(items).unsqueeze(1)
 
     def _run(
-        self, noise: Tensor, mel: Tensor | None, speaker: Tensor | None, state: StreamState | None, keep_state: bool = False
-    ) -> tuple[StudentOutput, StreamState | None]:
-        """The pass over noise (batch, samples); the mel has `context_frames` more frames on either side."""
+        self, noise: Tensor, mel: Tensor | None, speaker: Tensor | None, state: StreamState | None
+    ) -> tuple[StudentOutput, StreamState]:
+        """The pass over noise (batch, samples), continued from ``state``; the mel has `context_frames` more frames on either side.
+
+        The state returned serves the next chunk of a stream; a pass with gradient cannot be continued.
+        """
         features, window_predictor = self._inner(self.features(mel, speaker), mel), self.front.condition(mel)
         predictor = None
         if window_predictor is not None:
@@ -217,14 +220,14 @@ class ParallelWaveNet(WaveformModel):
         with torch.autocast(u.device.type, enabled=False):
             audio, past = self.front.synthesize(u, predictor, state.past if state else None)
         output = StudentOutput(audio.unsqueeze(1), u, loc, log_scale, predictor, logits)
-        return output, StreamState(states, phase, past) if keep_state else None
+        return output, StreamState(states, phase, past)
 
     def _in_pieces(
         self, flow: AutoregressiveFlow, u: Tensor, condition: Condition, state: PredictorState | None
     ) -> tuple[LocScale, PredictorState]:
-        """`AutoregressiveFlow.forward_chunk` over pieces whose activations stay in a processor's cache.
+        """`AutoregressiveFlow.forward_chunk` over pieces whose activations stay in a CPU core's cache.
 
-        A GPU takes all at once. Without it, a second of audio is written to and read from main memory layer by layer.
+        All at once, every layer would write and read the whole signal in main memory. A GPU does take it all at once.
         """
         size = u.shape[1] if u.is_cuda else max(1, CACHED_SAMPLES // (self.hop_length * u.shape[0])) * self.hop_length
         pieces = []

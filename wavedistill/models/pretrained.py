@@ -11,6 +11,8 @@ Loading runs no code from the folder and refuses any missing, extra or wrongly s
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -169,6 +171,15 @@ def load_pretrained(name: str | Path, device: str | torch.device = "cpu") -> Wav
     _check_tensors(model, tensors, weights)
     model.load_state_dict(tensors)
     return model.to(device).eval()
+
+
+def fingerprint(model: WaveNet | ParallelWaveNet) -> str:
+    """16 hex digits that change with the configuration and with every weight: what a result made by this model is known by."""
+    digest = hashlib.sha256(json.dumps([model_type(model), to_dict(model.config)], sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _build(path: Path) -> WaveNet | ParallelWaveNet:

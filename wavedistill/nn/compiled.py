@@ -6,6 +6,9 @@ import functools
 
 import numpy as np
 
+SIMD = {"reassoc", "contract"}
+"""What vector units need of fast arithmetic; not the assumption that nothing is NaN: a loss that is must be seen."""
+
 
 def recursive_filter(x: np.ndarray, coefficients: np.ndarray) -> None:
     """In place x_t += sum_k a_k x_{t-k} over t >= order; the first ``order`` samples are the past.
@@ -27,7 +30,7 @@ def recursive_filter_adjoint(gradient: np.ndarray, coefficients: np.ndarray) -> 
 def _kernels():
     import numba
 
-    @numba.njit(cache=True, fastmath=True, nogil=True)
+    @numba.njit(cache=True, fastmath=SIMD, nogil=True)
     def forward(x, oldest_first):
         batch, blocks, order = oldest_first.shape
         size = (x.shape[1] - order) // blocks
@@ -41,7 +44,7 @@ def _kernels():
                         total += taps[k] * row[t - order + k]
                     row[t] = total
 
-    @numba.njit(cache=True, fastmath=True, nogil=True)
+    @numba.njit(cache=True, fastmath=SIMD, nogil=True)
     def adjoint(gradient, oldest_first):
         batch, blocks, order = oldest_first.shape
         size = gradient.shape[1] // blocks

@@ -28,11 +28,12 @@ def run_lock(run_dir: Path) -> Iterator[None]:
     except OSError as error:
         raise WavedistillError(f"cannot write {run_dir}: {error.strerror}. Give a --run.dir you can write to.") from None
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WavedistillError(
+                f"another process is training in {run_dir}: wait for it to end, or give another --run.dir."
+            ) from None
         yield
-    except BlockingIOError:
-        raise WavedistillError(
-            f"another process is training in {run_dir}: wait for it to end, or give another --run.dir."
-        ) from None
     finally:
         os.close(folder)
