@@ -4,8 +4,9 @@ import pytest
 import torch
 from tiny_models import FRONTS, MEL, speech_batch, tiny_student
 
-from wavedistill.audio.mel import LogMelSpectrogram
+from wavedistill.audio.mel import LogMelSpectrogram, MelConfig
 from wavedistill.errors import WavedistillError
+from wavedistill.models import parallel_wavenet
 from wavedistill.models.parallel_wavenet import ParallelWaveNetConfig
 from wavedistill.nn.pitch import F0_MAX, F0_MIN, Pitch, PitchPredictor
 from wavedistill.nn.source import HarmonicSource, pulse_train
@@ -75,6 +76,17 @@ def test_streamed_equals_whole(kind, frames_per_chunk):
     torch.testing.assert_close(torch.cat(chunks, dim=-1), whole, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("kind", ["front mel-prediction", "no mel", "mel and speaker"])
+def test_pieces_equal_the_pass_with_gradient(kind, monkeypatch):
+    model = tiny_student(**KINDS[kind])
+    mel, speaker = _condition(model, 7)
+    noise = torch.randn(2, 1, 7 * 64, generator=torch.Generator().manual_seed(0))
+    whole = model.rsample(noise, mel, speaker).audio.detach()
+    monkeypatch.setattr(parallel_wavenet, "CACHED_SAMPLES", 2 * 2 * 64)  # two frames of the two items
+    with torch.no_grad():
+        torch.testing.assert_close(model.rsample(noise, mel, speaker).audio, whole, atol=1e-5, rtol=0)
+
+
 def test_padding_a_batch_by_repeating_the_last_frame_changes_nothing():
     model = tiny_student(front=FRONTS["mel-prediction"])
     mel, _ = _condition(model, 9)
@@ -127,6 +139,14 @@ def test_source_follows_the_mel_and_is_silent_where_unvoiced():
     assert distance[1] < 0.9 * distance[0]
     silent, _ = HarmonicSource(MEL, 3)(Pitch(pitch.f0, torch.zeros(1, 42)), mel)
     assert torch.equal(silent, torch.zeros(1, 40 * MEL.hop_length))
+
+
+@pytest.mark.parametrize("hop_length", [64, 96])
+def test_source_synthesis_undoes_its_analysis(hop_length):
+    """With hops that divide the window, and with others."""
+    source = HarmonicSource(MelConfig(n_fft=256, win_length=256, hop_length=hop_length, n_mels=20), 0)
+    wave = torch.randn(2, 12 * hop_length, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(source._synthesise(source._analyse(wave)), wave, atol=1e-4, rtol=0)
 
 
 def test_pitch_predictor_learns_and_decodes():

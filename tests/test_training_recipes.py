@@ -142,6 +142,16 @@ def test_from_recipe_to_teacher_to_student(
     assert load_newest_state(more)["step"] == 6
 
 
+def test_a_student_starts_from_the_teachers_conditioning_network(
+    teacher_recipe: TeacherRecipe, student_recipe: StudentRecipe
+) -> None:
+    teacher = load_pretrained(train_teacher(teacher_recipe)).conditioning.state_dict()
+    overrides = ["--loss.allow_weak_teacher", "--optim.lr", "1e-12"]
+    student = load_pretrained(distill_student(student_recipe, overrides=overrides)).conditioning.state_dict()
+    for name, weight in teacher.items():
+        torch.testing.assert_close(student[name], weight, rtol=0, atol=1e-6)
+
+
 def test_fine_tuning_starts_from_a_checkpoint(teacher_recipe: TeacherRecipe, tmp_path: Path) -> None:
     first = train_teacher(teacher_recipe)
     overrides = ["--run.dir", str(tmp_path / "tuned"), "--run.init_from", str(first), "--optim.lr", "1e-12"]

@@ -23,8 +23,7 @@ SAMPLE_FRAMES = 24
 class TeacherTask(nn.Module):
     """Negative log-likelihood of crops, in nats per sample.
 
-    Logged: ``bits`` per 16-bit sample (below 16 is better than raw PCM; linear prediction reaches about 9), ``log_scale`` mean of the
-    Gaussian teacher's log-scales in the network's domain.
+    Logged: ``bits`` per 16-bit sample (below 16 is better than raw PCM; linear prediction reaches about 9).
     """
 
     def __init__(self, model: WaveNet) -> None:
