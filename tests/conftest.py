@@ -1,0 +1,7 @@
+"""What every test starts from."""
+
+import signal
+
+# A shell without job control starts background commands with SIGINT ignored, and children inherit that: the tests of Ctrl-C must not
+# depend on how pytest itself was started.
+signal.signal(signal.SIGINT, signal.default_int_handler)
