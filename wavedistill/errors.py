@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 
-class WavedistillError(Exception):
+class WavedistillError(ValueError):
     """A problem the user can fix: says what was given, what is needed and what to type, in one or two lines."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from wavedistill.flows.inversion import StepwisePredictor
-from wavedistill.flows.transform import Mapped, Transform
+from wavedistill.flows.transform import Transform
 from wavedistill.nn.predictor import CausalPredictor, PredictorState
 from wavedistill.nn.wavenet_stack import StackConfig
 
@@ -75,19 +75,21 @@ class AutoregressiveFlow(Transform):
         """Network output (..., 2) and linear path (...) -> loc and floored log-scale."""
         return LocScale(parameters[..., 0] + shift, parameters[..., 1].clamp_min(self.log_scale_min))
 
-    def forward(self, x: Tensor, cond: Condition | None = None) -> Mapped:
+    def _forward(self, x: Tensor, cond: Condition | None) -> tuple[Tensor, Tensor]:
         loc, log_scale = self.loc_scale(x[:, 0], cond or Condition())
-        return self._mapped(x[:, 0], loc, log_scale)
+        if self.standardize:
+            return ((x[:, 0] - loc) * torch.exp(-log_scale)).unsqueeze(1), -log_scale
+        return (loc + x[:, 0] * torch.exp(log_scale)).unsqueeze(1), log_scale
 
     def forward_chunk(self, x: Tensor, cond: Condition, state: PredictorState | None) -> tuple[LocScale, PredictorState]:
         """loc and scale of one chunk (batch, samples) of a long signal, and the state for the next."""
         parameters, shift, state = self.predictor.forward_chunk(x, cond.features, cond.source, state)
         return self.split(parameters, shift), state
 
-    def inverse(self, y: Tensor, cond: Condition | None = None) -> Mapped:
+    def _inverse(self, y: Tensor, cond: Condition | None) -> tuple[Tensor, Tensor]:
         cond = cond or Condition()
         stepper = StepwisePredictor(self.predictor, y.shape[0], y.shape[-1], cond.features, cond.source)
-        outputs, total = [], y.new_zeros(y.shape[0])
+        outputs, log_scales = [], []
         for t in range(y.shape[-1]):
             loc, log_scale = self.split(*stepper.parameters(t))
             if self.standardize:
@@ -96,11 +98,7 @@ class AutoregressiveFlow(Transform):
                 x, log_scale = (y[:, 0, t] - loc) * torch.exp(-log_scale), -log_scale
             stepper.feed(t, x)
             outputs.append(x)
-            total = total + log_scale
-        value = torch.stack(outputs, dim=1) if outputs else y[:, 0]
-        return Mapped(value.unsqueeze(1), total)
-
-    def _mapped(self, x: Tensor, loc: Tensor, log_scale: Tensor) -> Mapped:
-        if self.standardize:
-            return Mapped(((x - loc) * torch.exp(-log_scale)).unsqueeze(1), -log_scale.sum(-1))
-        return Mapped((loc + x * torch.exp(log_scale)).unsqueeze(1), log_scale.sum(-1))
+            log_scales.append(log_scale)
+        if not outputs:
+            return y, y[:, 0]
+        return torch.stack(outputs, dim=1).unsqueeze(1), torch.stack(log_scales, dim=1)

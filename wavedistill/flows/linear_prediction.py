@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from wavedistill.audio.mel import MelConfig, mel_filter_bank
-from wavedistill.flows.transform import Mapped, Transform
+from wavedistill.flows.transform import Transform
 from wavedistill.nn.filters import all_pole, levinson_durbin, predict
 
 
@@ -80,24 +80,33 @@ class MelLinearPredictor(nn.Module):
 
 
 class LinearPredictionFlow(Transform):
-    """Waveform x -> excitation u, given a `LinearPredictor`.
+    """Waveform x -> excitation u, given a `LinearPredictor` as condition.
 
     Shapes:
         x, u (batch, 1, samples), samples a multiple of the number of blocks.
     """
 
-    def forward(self, x: Tensor, cond: LinearPredictor) -> Mapped:
+    dim = 1
+    ranks = (3,)
+
+    def _forward(self, x: Tensor, cond: LinearPredictor) -> tuple[Tensor, Tensor]:
         residual = x[:, 0] - predict(x[:, 0], cond.coefficients)
         excitation = _by_block(residual, cond.log_gain) * torch.exp(-cond.log_gain).unsqueeze(-1)
-        return Mapped(excitation.flatten(1).unsqueeze(1), -self._log_det(x, cond))
+        return excitation.flatten(1).unsqueeze(1), -self._log_gain(x, cond)
 
-    def inverse(self, y: Tensor, cond: LinearPredictor) -> Mapped:
-        scaled = _by_block(y[:, 0], cond.log_gain) * torch.exp(cond.log_gain).unsqueeze(-1)
-        return Mapped(all_pole(scaled, cond.coefficients)[0].unsqueeze(1), self._log_det(y, cond))
+    def _inverse(self, y: Tensor, cond: LinearPredictor) -> tuple[Tensor, Tensor]:
+        return self.synthesize(y[:, 0], cond, None)[0].unsqueeze(1), self._log_gain(y, cond)
 
     @staticmethod
-    def _log_det(x: Tensor, cond: LinearPredictor) -> Tensor:
-        return cond.log_gain.sum(-1) * (x.shape[-1] // cond.log_gain.shape[1])
+    def synthesize(u: Tensor, cond: LinearPredictor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The inverse with memory: u (batch, samples) and the waveform's last samples -> the waveform and its last samples."""
+        scaled = _by_block(u, cond.log_gain) * torch.exp(cond.log_gain).unsqueeze(-1)
+        return all_pole(scaled, cond.coefficients, past)
+
+    @staticmethod
+    def _log_gain(x: Tensor, cond: LinearPredictor) -> Tensor:
+        """log g_t of every sample, (batch, samples)."""
+        return cond.log_gain.repeat_interleave(x.shape[-1] // cond.log_gain.shape[1], dim=1)
 
 
 def _mel_to_autocorrelation(mel: MelConfig, order: int) -> Tensor:

@@ -1,4 +1,17 @@
-"""Bijections with tractable Jacobian determinants, and the distributions they make.
+"""Bijections with tractable Jacobian determinants: the contract that every layer of the toolbox keeps.
+
+Values are vectors (batch, dim) or waveforms (batch, channels, samples); axis 1 holds the features in both. A condition goes
+to every layer; a layer that takes none ignores it.
+
+Example:
+    >>> import torch
+    >>> from wavedistill.flows import Compose, Reverse, Scale
+    >>> transform = Compose(Scale(2.0), Reverse(3))
+    >>> y, log_det = transform.forward(torch.tensor([[1.0, 2.0, 3.0]]))
+    >>> y, log_det
+    (tensor([[6., 4., 2.]]), tensor([2.0794]))
+    >>> transform.inv.forward(y).value
+    tensor([[1., 2., 3.]])
 
 References:
     Normalizing Flows for Probabilistic Modeling and Inference (Papamakarios et al., 2021), https://arxiv.org/abs/1912.02762
@@ -6,15 +19,18 @@ References:
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from wavedistill.errors import WavedistillError
+from wavedistill.nn.precision import full_precision
+
 
 class Mapped(NamedTuple):
-    """A transformed value and log |det Jacobian| of the map that made it (shape: the batch shape)."""
+    """A transformed value and log |det Jacobian| of the map that made it: (batch,), or (batch, steps) with ``per_step``."""
 
     value: Tensor
     log_det: Tensor
@@ -25,17 +41,69 @@ class Transform(nn.Module):
 
     `forward` maps data -> latent, `inverse` latent -> data; each returns the value and the log-determinant of the map
     it carried out, from one evaluation. `inv` is the same bijection, with the same weights, read backwards.
+
+    A layer writes `_forward` and `_inverse`. They get a checked value and condition and return the new value and the *terms* of
+    the log-determinant, in any shape that begins with the batch axis: they are added up here, in float32 at least. Terms whose last
+    axis is the value's own (dim of a vector, samples of a waveform) can be had one by one (``per_step``).
+
+    Attributes:
+        dim: features (axis 1) that the layer needs; None: any number.
+        cond_dim: channels of its condition; 0: it takes none, or one that is no tensor and is handed on as it is.
+        ranks: 2 for vectors, 3 for waveforms, or both.
     """
 
-    def forward(self, x: Tensor, cond=None) -> Mapped:
-        raise NotImplementedError
+    dim: int | None = None
+    cond_dim: int = 0
+    ranks: tuple[int, ...] = (2, 3)
 
-    def inverse(self, y: Tensor, cond=None) -> Mapped:
-        raise NotImplementedError
+    def forward(self, x: Tensor, cond: Any = None, per_step: bool = False) -> Mapped:
+        """Data -> latent.
+
+        Args:
+            x: (batch, dim) or (batch, channels, samples).
+            cond: (cond_dim,) or (batch or 1, cond_dim), for waveforms also (batch or 1, cond_dim, frames) with samples a multiple of frames.
+            per_step: give the log-determinant term by term along the last axis, (batch, dim) or (batch, samples).
+
+        Raises:
+            WavedistillError: (a ValueError) for a value, a condition or a ``per_step`` that this layer cannot take.
+        """
+        return self._mapped(self._forward, x, cond, per_step)
+
+    def inverse(self, y: Tensor, cond: Any = None, per_step: bool = False) -> Mapped:
+        """Latent -> data; arguments as in `forward`."""
+        return self._mapped(self._inverse, y, cond, per_step)
 
     @property
     def inv(self) -> Transform:
+        """The same bijection, with the same weights, read backwards."""
         return Inverse(self)
+
+    def _forward(self, x: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def _inverse(self, y: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def _mapped(self, function: Callable[[Tensor, Any], tuple[Tensor, Tensor]], x: Tensor, cond: Any, per_step: bool) -> Mapped:
+        self._check(x)
+        value, terms = function(x, broadcast_condition(cond, self.cond_dim, x, self) if self.cond_dim else cond)
+        terms = full_precision(terms)
+        if not per_step:
+            return Mapped(value, terms.flatten(1).sum(1) if terms.dim() > 1 else terms)
+        if terms.dim() < 2 or terms.shape[-1] != x.shape[-1]:
+            raise WavedistillError(
+                f"{type(self).__name__} has no log-determinant step by step: leave per_step out."
+            )
+        return Mapped(value, terms if terms.dim() == 2 else terms.flatten(1, -2).sum(1))
+
+    def _check(self, x: Tensor) -> None:
+        features = "dim" if self.dim is None else self.dim
+        shapes = {2: f"(batch, {features})", 3: f"(batch, {'channels' if self.dim is None else self.dim}, samples)"}
+        if x.dim() not in self.ranks or (self.dim is not None and x.shape[1] != self.dim):
+            needed = " or ".join(shapes[rank] for rank in self.ranks)
+            raise WavedistillError(f"{type(self).__name__} needs values of shape {needed}, got {tuple(x.shape)}.")
+        if not x.is_floating_point():
+            raise WavedistillError(f"{type(self).__name__} needs floating-point values, got {x.dtype}.")
 
 
 class Inverse(Transform):
@@ -45,11 +113,11 @@ class Inverse(Transform):
         super().__init__()
         self.transform = transform
 
-    def forward(self, x: Tensor, cond=None) -> Mapped:
-        return self.transform.inverse(x, cond)
+    def forward(self, x: Tensor, cond: Any = None, per_step: bool = False) -> Mapped:
+        return self.transform.inverse(x, cond, per_step)
 
-    def inverse(self, y: Tensor, cond=None) -> Mapped:
-        return self.transform.forward(y, cond)
+    def inverse(self, y: Tensor, cond: Any = None, per_step: bool = False) -> Mapped:
+        return self.transform.forward(y, cond, per_step)
 
     @property
     def inv(self) -> Transform:
@@ -57,60 +125,56 @@ class Inverse(Transform):
 
 
 class Compose(Transform):
-    """Transforms one after another in the data -> latent direction; log-determinants add up."""
+    """Transforms one after another in the data -> latent direction; log-determinants add up. ``compose[i]`` is the i-th."""
 
     def __init__(self, *transforms: Transform) -> None:
         super().__init__()
         self.transforms = nn.ModuleList(transforms)
 
-    def forward(self, x: Tensor, cond=None) -> Mapped:
-        return self._chain(x, [transform.forward for transform in self.transforms], cond)
+    def __getitem__(self, index: int) -> Transform:
+        return self.transforms[index]
 
-    def inverse(self, y: Tensor, cond=None) -> Mapped:
-        return self._chain(y, [transform.inverse for transform in reversed(self.transforms)], cond)
+    def __len__(self) -> int:
+        return len(self.transforms)
+
+    def forward(self, x: Tensor, cond: Any = None, per_step: bool = False) -> Mapped:
+        return self._chain(x, [transform.forward for transform in self.transforms], cond, per_step)
+
+    def inverse(self, y: Tensor, cond: Any = None, per_step: bool = False) -> Mapped:
+        return self._chain(y, [transform.inverse for transform in reversed(self.transforms)], cond, per_step)
 
     @staticmethod
-    def _chain(value: Tensor, maps: list, cond) -> Mapped:
-        total = value.new_zeros(value.shape[0], dtype=torch.promote_types(value.dtype, torch.float32))
+    def _chain(value: Tensor, maps: list[Callable[..., Mapped]], cond: Any, per_step: bool) -> Mapped:
+        shape = (value.shape[0], value.shape[-1]) if per_step else value.shape[:1]
+        total = value.new_zeros(shape, dtype=torch.promote_types(value.dtype, torch.float32))
         for one in maps:
-            value, log_det = one(value, cond)
+            value, log_det = one(value, cond, per_step)
+            if log_det.shape != total.shape:
+                raise WavedistillError("a layer changes the number of steps, so there are no terms step by step: leave per_step out.")
             total = total + log_det
         return Mapped(value, total)
 
 
-class Flow(nn.Module):
-    """The distribution of x when ``transform.forward(x)`` is standard normal.
+def broadcast_condition(cond: Any, cond_dim: int, x: Tensor, owner: nn.Module) -> Tensor:
+    """``cond`` with x's batch axis, checked: (batch, cond_dim), for waveforms (batch, cond_dim, frames), frames dividing the samples.
 
-    Shapes: values (batch, *event); log-probabilities (batch,) in nats.
+    Raises:
+        WavedistillError: naming the layer, the shape given and the shape needed.
     """
-
-    def __init__(self, transform: Transform) -> None:
-        super().__init__()
-        self.transform = transform
-
-    def log_prob(self, x: Tensor, cond=None) -> Tensor:
-        latent, log_det = self.transform.forward(x, cond)
-        return standard_normal_log_prob(latent) + log_det
-
-    def to_latent(self, x: Tensor, cond=None) -> Tensor:
-        return self.transform.forward(x, cond).value
-
-    def from_latent(self, z: Tensor, cond=None) -> Tensor:
-        return self.transform.inverse(z, cond).value
-
-    def sample(self, shape: tuple[int, ...], cond=None, generator: torch.Generator | None = None) -> Tensor:
-        """Draw samples of the full shape (batch, *event) without gradient."""
-        with torch.no_grad():
-            return self.rsample_and_log_prob(shape, cond, generator).value
-
-    def rsample_and_log_prob(self, shape: tuple[int, ...], cond=None, generator: torch.Generator | None = None) -> Mapped:
-        """Reparametrised samples and their exact log-probability, from one evaluation of the inverse."""
-        z = torch.randn(shape, generator=generator)
-        x, log_det = self.transform.inverse(z, cond)
-        return Mapped(x, standard_normal_log_prob(z) - log_det)
-
-
-def standard_normal_log_prob(z: Tensor) -> Tensor:
-    """Sum over all event dimensions of log N(z; 0, 1), shape (batch,)."""
-    events = z.reshape(z.shape[0], -1)
-    return -0.5 * (events.square().sum(-1) + events.shape[1] * math.log(2.0 * math.pi))
+    name = type(owner).__name__
+    batch, waveform = x.shape[0], x.dim() == 3
+    if not isinstance(cond, Tensor):
+        given = "none" if cond is None else f"a {type(cond).__name__}"
+        raise WavedistillError(f"{name} needs a condition of shape (batch, {cond_dim}), got {given}.")
+    spread = cond
+    if spread.dim() == 1:
+        spread = spread.unsqueeze(0)
+    if waveform and spread.dim() == 2:
+        spread = spread.unsqueeze(-1)
+    fits = spread.dim() == x.dim() and spread.shape[0] in (1, batch) and spread.shape[1] == cond_dim
+    if fits and waveform:
+        fits = spread.shape[-1] > 0 and x.shape[-1] % spread.shape[-1] == 0
+    if not fits:
+        frames = f" or ({batch}, {cond_dim}, frames) with frames dividing {x.shape[-1]} samples" if waveform else ""
+        raise WavedistillError(f"{name} needs a condition of shape ({batch}, {cond_dim}){frames}, got {tuple(cond.shape)}.")
+    return spread.expand(batch, *spread.shape[1:])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from wavedistill.audio.mel import MelConfig
@@ -62,11 +61,11 @@ class Front(Transform):
     def condition(self, mel: Tensor | None) -> LinearPredictor | None:
         return self.predictor(mel) if self.predictor is not None else None
 
-    def forward(self, x: Tensor, cond: LinearPredictor | None = None) -> Mapped:
-        return self.transform.forward(x, cond)
+    def forward(self, x: Tensor, cond: LinearPredictor | None = None, per_step: bool = False) -> Mapped:
+        return self.transform.forward(x, cond, per_step)
 
-    def inverse(self, y: Tensor, cond: LinearPredictor | None = None) -> Mapped:
-        return self.transform.inverse(y, cond)
+    def inverse(self, y: Tensor, cond: LinearPredictor | None = None, per_step: bool = False) -> Mapped:
+        return self.transform.inverse(y, cond, per_step)
 
     def synthesize(self, u: Tensor, cond: LinearPredictor | None, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """`inverse` of u (batch, samples), without log-determinant but with memory: takes and returns the waveform's last samples."""
@@ -74,8 +73,7 @@ class Front(Transform):
             block = math.gcd(u.shape[1], 64)
             excitation = (u / self.config.scale).reshape(u.shape[0], -1, block)
             return all_pole(excitation, u.new_full((*excitation.shape[:2], 1), self.config.pre_emphasis), past)
-        scaled = u.reshape(*cond.log_gain.shape[:2], -1) * torch.exp(cond.log_gain).unsqueeze(-1)
-        return all_pole(scaled, cond.coefficients, past)
+        return self.transform.synthesize(u, cond, past)
 
     def log_slope(self, u: Tensor, cond: LinearPredictor | None) -> Tensor:
         """log du_t / dx_t at every sample of u (batch, samples), in its dtype: (batch or 1, samples)."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wavedistill.nn.conditioning import extended, normalized
-from wavedistill.nn.wavenet_stack import full_precision
+from wavedistill.nn.precision import full_precision
 
 F0_MIN, F0_MAX, NUM_BINS = 60.0, 500.0, 96
 

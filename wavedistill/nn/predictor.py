@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from wavedistill.nn.conv import keep_last
 from wavedistill.nn.filters import moving_average, predict
-from wavedistill.nn.wavenet_stack import StackConfig, WaveNetStack, full_precision
+from wavedistill.nn.precision import full_precision
+from wavedistill.nn.wavenet_stack import StackConfig, WaveNetStack
 
 INPUT_RANGE = 16.0
 """Samples enter the stack clamped to this many standard deviations, so that one click cannot saturate it."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wavedistill.nn.conv import CausalConv, keep_last
+from wavedistill.nn.precision import full_precision
 
 
 @dataclass
@@ -112,11 +113,6 @@ class WaveNetStack(nn.Module):
         with torch.autocast(x.device.type, enabled=False):  # locations and log-scales need more than 8 bits
             out = self.output(full_precision(head))
         return out.view(batch, time, -1), inputs
-
-
-def full_precision(x: Tensor) -> Tensor:
-    """float32 at least; float64 is kept."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def gated_unit(gates: Tensor) -> Tensor:
