@@ -132,6 +132,6 @@ class PreEmphasis(Transform):
     def _inverse(self, y: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
         samples = y.shape[-1]
         padded = nn.functional.pad(y.flatten(0, 1), (0, -samples % self.block))
-        excitation = padded.reshape(padded.shape[0], -1, self.block)
+        excitation = padded.unflatten(1, (-(-samples // self.block), self.block))
         x, _ = all_pole(excitation, y.new_full((*excitation.shape[:2], 1), self.coefficient))
         return x[:, :samples].reshape(y.shape), torch.zeros_like(y)

@@ -3,27 +3,69 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
+import torch
+from torch import Tensor
 
 SIMD = {"reassoc", "contract"}
 """What vector units need of fast arithmetic; not the assumption that nothing is NaN: a loss that is must be seen."""
 
 
-def recursive_filter(x: np.ndarray, coefficients: np.ndarray) -> None:
-    """In place x_t += sum_k a_k x_{t-k} over t >= order; the first ``order`` samples are the past.
+@torch.library.custom_op("wavedistill::recursive_filter", mutates_args=(), device_types="cpu")
+def recursive_filter(excitation: Tensor, coefficients: Tensor, past: Tensor) -> Tensor:
+    """x_t = e_t + sum_k a_k x_{t-k}. An operator of torch, so that torch.compile and vmap can go through it.
 
-    Shapes: x (batch, order + blocks * n), coefficients (batch, blocks, order).
+    The gradient (in the excitation alone) of x = (I - A)^-1 e is the same recursion with A transposed, run backwards in time.
+
+    Shapes: excitation (batch, blocks, n), coefficients (batch, blocks, order), past (batch, order), oldest first -> (batch, blocks * n).
     """
-    _kernels()[0](x, np.ascontiguousarray(coefficients[..., ::-1]))
+    x = torch.cat([past.to(excitation.dtype), excitation.detach().flatten(1)], dim=1)
+    _kernels()[0](x.numpy(), _oldest_first(coefficients))
+    return x[:, past.shape[1] :].contiguous()
 
 
-def recursive_filter_adjoint(gradient: np.ndarray, coefficients: np.ndarray) -> None:
-    """In place g_t += sum_k a_k(t + k) g_{t+k}, from the last sample to the first.
+@torch.library.custom_op("wavedistill::recursive_filter_adjoint", mutates_args=(), device_types="cpu")
+def recursive_filter_adjoint(gradient: Tensor, coefficients: Tensor) -> Tensor:
+    """g_t += sum_k a_k(t + k) g_{t+k}, from the last sample to the first; shapes (batch, blocks * n), (batch, blocks, order)."""
+    gradient = gradient.detach().clone(memory_format=torch.contiguous_format)
+    _kernels()[1](gradient.numpy(), _oldest_first(coefficients))
+    return gradient
 
-    Shapes: gradient (batch, blocks * n), coefficients (batch, blocks, order).
-    """
-    _kernels()[1](gradient, np.ascontiguousarray(coefficients[..., ::-1]))
+
+def _oldest_first(coefficients: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(coefficients.detach().numpy()[..., ::-1])
+
+
+def _save(ctx, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1])
+    ctx.shape = inputs[0].shape
+
+
+def _backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+    return recursive_filter_adjoint(gradient, *ctx.saved_tensors).reshape(ctx.shape), None, None
+
+
+def _over_batches(operator) -> Callable:
+    """vmap's rule: the mapped axis is one more batch axis."""
+
+    def mapped(info, in_dims: tuple[int | None, ...], *arguments: Tensor) -> tuple[Tensor, int]:
+        stacked = [
+            value.expand(info.batch_size, *value.shape) if axis is None else value.movedim(axis, 0)
+            for value, axis in zip(arguments, in_dims, strict=True)
+        ]
+        out = operator(*(value.flatten(0, 1) for value in stacked))
+        return out.unflatten(0, stacked[0].shape[:2]), 0
+
+    return mapped
+
+
+recursive_filter.register_fake(lambda excitation, coefficients, past: excitation.new_empty(excitation.flatten(1).shape))
+recursive_filter.register_autograd(_backward, setup_context=_save)
+recursive_filter.register_vmap(_over_batches(recursive_filter))
+recursive_filter_adjoint.register_fake(lambda gradient, coefficients: torch.empty_like(gradient))
+recursive_filter_adjoint.register_vmap(_over_batches(recursive_filter_adjoint))
 
 
 @functools.cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wavedistill.nn import compiled
+from wavedistill.nn.compiled import recursive_filter
 
 
 def predict(x: Tensor, coefficients: Tensor, past: Tensor | None = None) -> Tensor:
@@ -46,29 +46,9 @@ def all_pole(excitation: Tensor, coefficients: Tensor, past: Tensor | None = Non
     if past is None:
         past = excitation.new_zeros(excitation.shape[0], coefficients.shape[-1])
     if excitation.is_cpu and not coefficients.requires_grad and not past.requires_grad:
-        x = _RecursiveFilter.apply(excitation, coefficients, past)
+        x = recursive_filter(excitation, coefficients, past)
         return x, torch.cat([past, x], dim=1)[:, x.shape[1] :]
     return _all_pole_by_blocks(excitation, coefficients, past)
-
-
-class _RecursiveFilter(torch.autograd.Function):
-    """The gradient of x = (I - A)^-1 e is the same recursion with A transposed, run backwards in time."""
-
-    @staticmethod
-    def forward(ctx, excitation: Tensor, coefficients: Tensor, past: Tensor) -> Tensor:
-        ctx.save_for_backward(coefficients)
-        ctx.shape = excitation.shape
-        x = torch.cat([past.to(excitation.dtype), excitation.detach().flatten(1)], dim=1)
-        compiled.recursive_filter(x.numpy(), coefficients.detach().numpy())
-        return x[:, past.shape[1] :].contiguous()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (coefficients,) = ctx.saved_tensors
-        gradient = gradient.contiguous().clone()
-        compiled.recursive_filter_adjoint(gradient.numpy(), coefficients.detach().numpy())
-        return gradient.reshape(ctx.shape), None, None
 
 
 def _all_pole_by_blocks(excitation: Tensor, coefficients: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
