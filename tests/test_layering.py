@@ -35,6 +35,9 @@ ALLOWED = {
     "torchaudio": {"audio/"},
     "ray": {"inference/ray_engine.py"},
     "zuko": set(),  # importing it switches off argument checks in torch.distributions
+    "nflows": set(),
+    "normflows": set(),
+    "torchdiffeq": {"flows/continuous.py"},
 }
 LIGHT = {
     "numpy",
