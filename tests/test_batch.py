@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny_models import MEL, speech_like, tiny_student, tiny_teacher
+from tiny_models import MEL, speech_like, tiny_flow, tiny_student, tiny_teacher
 
 from wavedistill import Vocoder, save_audio, synthesize
 from wavedistill.errors import WavedistillError
@@ -69,7 +69,9 @@ def test_lengths(voice, folder, tmp_path):
     assert len(audio_of(tmp_path / "out/h.wav")) == np.load(folder / "h.npy").shape[1] * MEL.hop_length
 
 
-def test_results_do_not_depend_on_the_batch(voice, folder, tmp_path):
+@pytest.mark.parametrize("make", [tiny_student, tiny_flow])
+def test_results_do_not_depend_on_the_batch(make, folder, tmp_path):
+    voice = Vocoder(make())
     for name, seconds in {"alone": 1e-9, "pairs": 1.2, "together": 1e9}.items():
         synthesize(folder, voice, tmp_path / name, batch_seconds=seconds)
     for name in outputs(tmp_path / "alone"):

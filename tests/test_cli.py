@@ -202,8 +202,11 @@ def test_prepare(tmp_path, capsys):
     assert {json.loads(line)["speaker"] for line in lines} == {"ann"}
 
 
-@pytest.mark.parametrize("verb, function", [("train", "train_teacher"), ("distill", "distill_student")])
-def test_recipe_verbs_hand_over_the_file_and_the_fields(verb, function, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "verb, function, text",
+    [("train", "train_teacher", ""), ("train", "train_flow", "kind: waveform_flow"), ("distill", "distill_student", "")],
+)
+def test_recipe_verbs_hand_over_the_file_and_the_fields(verb, function, text, tmp_path, monkeypatch, capsys):
     import wavedistill.training
 
     def run(recipe, overrides=()):
@@ -211,7 +214,7 @@ def test_recipe_verbs_hand_over_the_file_and_the_fields(verb, function, tmp_path
         return tmp_path / "run"
 
     monkeypatch.setattr(wavedistill.training, function, run)
-    (tmp_path / "mine.yaml").write_text("")
+    (tmp_path / "mine.yaml").write_text(text)
     assert exit_code(verb, tmp_path / "mine.yaml", "--run.minutes", 2, "--optim.lr=1e-3") == 0
     assert str(tmp_path / "run") in capsys.readouterr().out
 

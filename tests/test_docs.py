@@ -64,7 +64,8 @@ def check(command: list[str]) -> None:
     elif program == "wavedistill" and rest[:1] in (["train"], ["distill"]):
         assert (ROOT / rest[1]).is_file()
         overrides = [word for word in rest[2:] if word != "--help"]
-        assert type(load_recipe(ROOT / rest[1], overrides)).__name__ == {"train": "TeacherRecipe", "distill": "StudentRecipe"}[rest[0]]
+        known = {"train": ("TeacherRecipe", "FlowRecipe"), "distill": ("StudentRecipe",)}
+        assert type(load_recipe(ROOT / rest[1], overrides)).__name__ in known[rest[0]]
     elif program == "wavedistill":
         if rest != ["--help"]:
             cli.build_parser().parse_args(rest)

@@ -12,7 +12,7 @@ import wavedistill
 
 PUBLIC = {
     "Vocoder", "WaveNet", "WaveNetConfig", "ParallelWaveNet", "ParallelWaveNetConfig", "LogMelSpectrogram", "MelConfig",
-    "train_teacher", "distill_student", "synthesize", "evaluate", "load_audio", "save_audio", "flows",
+    "WaveformFlow", "WaveformFlowConfig", "train_flow", "train_teacher", "distill_student", "synthesize", "evaluate", "load_audio", "save_audio", "flows",
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 import safetensors.torch
 import torch
-from tiny_models import MEL, tiny_student, tiny_teacher
+from tiny_models import MEL, tiny_flow, tiny_student, tiny_teacher
 
 from wavedistill.assets import bundled_checkpoints
 from wavedistill.errors import WavedistillError
@@ -18,6 +18,8 @@ MODELS = {
     "unconditional teacher": lambda: tiny_teacher(mel=None),
     "teacher with speakers": lambda: tiny_teacher(speakers=("ann", "bob")),
     "student": tiny_student,
+    "one-stage flow": tiny_flow,
+    "reversible one-stage flow": lambda: tiny_flow(reversible=True),
 }
 
 

@@ -16,12 +16,13 @@ from wavedistill.data.manifest import read_manifest, write_manifest
 from wavedistill.data.toy import prepare_toy
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.curves import curve_table, fill_block, plot_curves, read_curve
-from wavedistill.training import StudentRecipe, TeacherRecipe, load_recipe
+from wavedistill.training import FlowRecipe, StudentRecipe, TeacherRecipe, load_recipe
 
 ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "recipes"
 YAMLS = sorted(RECIPES.glob("*/*.yaml"))
 PAIRS = [("teacher.yaml", "student.yaml"), ("unconditional.yaml", "unconditional_student.yaml")]
+FLOWS = [path for path in YAMLS if path.name == "flow.yaml"]
 CASES = [(folder.name, *pair) for folder in sorted(RECIPES.iterdir()) for pair in PAIRS if (folder / pair[0]).is_file()]
 
 TINY = """
@@ -56,7 +57,7 @@ def check_run(run: Path) -> None:
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_yaml_loads_strictly(path):
     recipe = load_recipe(path)
-    expected = StudentRecipe if "student" in path.name else TeacherRecipe
+    expected = StudentRecipe if "student" in path.name else FlowRecipe if "flow" in path.name else TeacherRecipe
     assert type(recipe) is expected
     assert recipe.data.manifest in (f"data/{path.parent.name}", "recipes/quickstart/clips")
     assert path.parent.name.replace("_", "-") in recipe.run.dir
@@ -86,6 +87,17 @@ def test_two_steps_of_each(recipe, teacher, student, tmp_path, capsys):
     check_run(tmp_path / "student")
     logged = json.loads((tmp_path / "student" / "metrics.jsonl").read_text().splitlines()[0])
     assert load_recipe(RECIPES / recipe / student).loss.weights.keys() <= logged.keys()
+
+
+@pytest.mark.parametrize("path", FLOWS, ids=lambda path: path.parent.name)
+def test_two_steps_of_each_flow(path, tmp_path, capsys):
+    recipe = load_recipe(path)
+    make_tones(tmp_path / "data", recipe.model.sample_rate, recipe.model.speakers)
+    options = ["--data.manifest", str(tmp_path / "data"), *TINY, "--run.dir", str(tmp_path / "flow")]
+    assert cli.main(["train", str(path), *options]) == 0, capsys.readouterr().err
+    assert f"wavedistill synthesize INPUT --checkpoint {tmp_path / 'flow'}" in capsys.readouterr().out
+    check_run(tmp_path / "flow")
+    assert recipe.model.front == load_recipe(path.parent / "teacher.yaml").model.front, "bits are to be compared"
 
 
 def test_ljspeech_takes_the_mels_of_text_to_mel_models():
@@ -121,7 +133,7 @@ def metrics(tmp_path) -> Path:
 def test_curve_script_of_the_bundled_voice(metrics):
     for name in ("curves.py", "README.md"):
         shutil.copy(RECIPES / "speech" / name, metrics.parent)
-    for who in ("teacher", "student"):
+    for who in ("teacher", "student", "flow"):
         shutil.copy(metrics, metrics.parent / f"metrics-{who}.jsonl")
     runpy.run_path(str(metrics.parent / "curves.py"), run_name="__main__")
     page = (metrics.parent / "README.md").read_text()

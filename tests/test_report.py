@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 from test_metrics import RATE, voice
-from tiny_models import MEL, tiny_student, tiny_teacher
+from tiny_models import MEL, tiny_flow, tiny_student, tiny_teacher
 
 from wavedistill.audio.io import save_audio
 from wavedistill.data.baseline import bits_per_sample, linear_prediction_bits
@@ -32,6 +32,7 @@ def corpus(tmp_path_factory):
     write_manifest(folder / "manifest.jsonl", entries)
     save_pretrained(tiny_teacher(), folder / "teacher")
     save_pretrained(tiny_student(), folder / "student")
+    save_pretrained(tiny_flow(), folder / "flow")
     return folder
 
 
@@ -69,7 +70,29 @@ def test_bits_stand_beside_linear_prediction_on_the_same_clips(corpus, finished)
     )
     assert table["b"]["linear_prediction_causal"].mean == pytest.approx(linear_prediction_bits([clips[0].audio]), abs=1e-6)
     log_prob = tiny_teacher().log_prob(clips[0].audio[None, None], module.load_voices([str(corpus / "teacher")], "cpu")[0].mel(clips[0]))
-    assert table["b"]["teacher"].mean == pytest.approx(bits_per_sample(float(log_prob.detach().mean())), abs=1e-3)
+    assert table["b"]["model"].mean == pytest.approx(bits_per_sample(float(log_prob.detach().mean())), abs=1e-3)
+
+
+def test_one_stage_flow_stands_beside_teacher_and_student(corpus, tmp_path):
+    options = dict(limit=2, anchors=False, teacher_clips=1, teacher_seconds=0.1, out=tmp_path)
+    report = evaluate(corpus, [corpus / kind for kind in ("teacher", "student", "flow")], **options)
+    assert report.quality.keys() == {"original", "student", "flow"} and report.quality["flow"]["level_db"].n == 2
+    assert report.bits.keys() == {"teacher", "flow"} and report.divergences.keys() == {"student ‖ teacher"}
+    clip = load_clips(
+        corpus, "test", limit=1, speakers=None, min_seconds=1, sample_rate=MEL.sample_rate, hop_length=MEL.hop_length
+    )[0]
+    log_prob = tiny_flow().log_prob(clip.audio[None, None], module.load_voices([str(corpus / "flow")], "cpu")[0].mel(clip))
+    alone = evaluate(corpus, corpus / "flow", limit=1, anchors=False)
+    assert alone.bits["flow"][clip.speaker]["model"].mean == pytest.approx(bits_per_sample(float(log_prob.detach()) / len(clip.audio)), abs=1e-3)
+    assert "| speaker | teacher | flow | linear prediction, causal |" in report.markdown
+
+
+def test_models_of_other_mels_have_bits_tables_of_their_own():
+    def bits(mel):
+        return {"a": {k: Statistic(v, math.nan, 1) for k, v in (("model", 1.0), ("linear_prediction_causal", 2.0), ("linear_prediction_mel", mel))}}
+
+    report = module.EvaluationReport("x", {"original": {"level_db": Statistic(0.0, 0.0, 1)}}, bits={"p": bits(3.0), "q": bits(4.0), "r": bits(3.0)})
+    assert "| speaker | p | r | linear" in report.markdown and "| speaker | q | linear" in report.markdown
 
 
 def test_divergence_is_reported_and_is_zero_between_equal_gaussians(finished):

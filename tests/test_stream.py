@@ -7,16 +7,16 @@ import itertools
 import pytest
 import soundfile
 import torch
-from tiny_models import MEL, tiny_student, tiny_teacher
+from tiny_models import MEL, tiny_flow, tiny_student, tiny_teacher
 
 from wavedistill import Vocoder
 from wavedistill.errors import WavedistillError
 from wavedistill.inference.stream import write_stream
 
 
-@pytest.fixture(scope="module")
-def voice() -> Vocoder:
-    return Vocoder(tiny_student())
+@pytest.fixture(scope="module", params=[tiny_student, tiny_flow], ids=["student", "flow"])
+def voice(request) -> Vocoder:
+    return Vocoder(request.param())
 
 
 @pytest.fixture(scope="module")
@@ -111,5 +111,5 @@ def test_refusals(voice, mel):
         voice.stream(mel, chunk_seconds=0.0)
     with pytest.raises(WavedistillError, match="transposed"):
         voice.stream(mel.T)
-    with pytest.raises(WavedistillError, match="only a student streams"):
+    with pytest.raises(WavedistillError, match="only a student or a one-stage flow streams"):
         Vocoder(tiny_teacher()).stream(mel)

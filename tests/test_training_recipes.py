@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tiny_models import MEL, STACK, speech_like
+from tiny_models import MEL, STACK, speech_like, tiny_flow
 
 from wavedistill.audio.io import save_audio
 from wavedistill.config import dump_yaml
@@ -18,8 +18,17 @@ from wavedistill.data.manifest import Entry, write_manifest
 from wavedistill.errors import WavedistillError
 from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
 from wavedistill.models.pretrained import load_pretrained
+from wavedistill.models.waveform_flow import WaveformFlow
 from wavedistill.models.wavenet import WaveNet, WaveNetConfig
-from wavedistill.training import StudentRecipe, TeacherRecipe, distill_student, load_recipe, train_teacher
+from wavedistill.training import (
+    FlowRecipe,
+    StudentRecipe,
+    TeacherRecipe,
+    distill_student,
+    load_recipe,
+    train_flow,
+    train_teacher,
+)
 from wavedistill.training.checkpoint import load_newest_state
 from wavedistill.training.config import OptimConfig, RunConfig
 
@@ -57,13 +66,20 @@ def student_recipe(teacher_recipe: TeacherRecipe, tmp_path: Path) -> StudentReci
     )
 
 
+@pytest.fixture
+def flow_recipe(teacher_recipe: TeacherRecipe, tmp_path: Path) -> FlowRecipe:
+    run = dataclasses.replace(teacher_recipe.run, dir=str(tmp_path / "flow"))
+    model = tiny_flow().config
+    return FlowRecipe(kind="waveform_flow", model=model, data=teacher_recipe.data, optim=teacher_recipe.optim, run=run)
+
+
 # ---- files and overrides
 
 
 def test_a_recipe_survives_its_file(
-    teacher_recipe: TeacherRecipe, student_recipe: StudentRecipe, tmp_path: Path
+    teacher_recipe: TeacherRecipe, student_recipe: StudentRecipe, flow_recipe: FlowRecipe, tmp_path: Path
 ) -> None:
-    for name, recipe in (("t.yaml", teacher_recipe), ("s.yaml", student_recipe)):
+    for name, recipe in (("t.yaml", teacher_recipe), ("s.yaml", student_recipe), ("f.yaml", flow_recipe)):
         dump_yaml(recipe, tmp_path / name)
         assert load_recipe(tmp_path / name) == recipe
 
@@ -113,6 +129,14 @@ def test_wrong_files_are_refused_by_name(teacher_recipe: TeacherRecipe, tmp_path
         load_recipe(path)
     with pytest.raises(WavedistillError, match="StudentRecipe.*wavedistill train"):
         distill_student(teacher_recipe)
+    with pytest.raises(WavedistillError, match="FlowRecipe, this is a TeacherRecipe.*kind: waveform_flow"):
+        train_flow(teacher_recipe)
+    path.write_text(yaml.safe_dump(values | {"kind": "waveflow"}))
+    with pytest.raises(WavedistillError, match="kind: 'waveflow' is not one of 'waveform_flow'"):
+        load_recipe(path)
+    path.write_text(yaml.safe_dump(values | {"kind": "waveform_flow"}))
+    with pytest.raises(WavedistillError, match="unknown key 'distribution'"):
+        load_recipe(path)
 
 
 # ---- whole runs
@@ -150,6 +174,20 @@ def test_a_student_starts_from_the_teachers_conditioning_network(
     student = load_pretrained(distill_student(student_recipe, overrides=overrides)).conditioning.state_dict()
     for name, weight in teacher.items():
         torch.testing.assert_close(student[name], weight, rtol=0, atol=1e-6)
+
+
+def test_from_recipe_to_flow(flow_recipe: FlowRecipe, student_recipe: StudentRecipe, tmp_path: Path) -> None:
+    dump_yaml(flow_recipe, tmp_path / "f.yaml")
+    run = train_flow(tmp_path / "f.yaml", ["--run.precision", "bf16"])
+    assert run == tmp_path / "flow" and isinstance(load_pretrained(run), WaveformFlow)
+    assert {path.suffix for path in (run / "samples" / "step-0000004").iterdir()} == {".wav", ".png"}
+    assert load_recipe(run / "config.yaml") == load_recipe(tmp_path / "f.yaml", ["--run.precision", "bf16"])
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert all({"bits", "pitch"} <= line.keys() for line in lines)
+    more = train_flow(run / "config.yaml", ["--run.steps", "6"])
+    assert load_newest_state(more)["step"] == 6
+    with pytest.raises(WavedistillError, match="is a one-stage flow"):
+        distill_student(student_recipe, teacher=run)
 
 
 def test_fine_tuning_starts_from_a_checkpoint(teacher_recipe: TeacherRecipe, tmp_path: Path) -> None:

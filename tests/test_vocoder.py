@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny_models import MEL, speech_like, tiny_student, tiny_teacher
+from tiny_models import MEL, speech_like, tiny_flow, tiny_student, tiny_teacher
 
 from wavedistill import Vocoder
 from wavedistill.errors import WavedistillError
@@ -52,7 +52,12 @@ def test_numpy_and_int16_are_taken(student):
     torch.testing.assert_close(student.mel(int16.numpy()), student.mel(int16 / 32768))
 
 
-@pytest.mark.parametrize("kind", ["student", "teacher"])
+@pytest.fixture(scope="module")
+def flow() -> Vocoder:
+    return Vocoder(tiny_flow())
+
+
+@pytest.mark.parametrize("kind", ["student", "teacher", "flow"])
 def test_seed_decides_the_audio(kind, request):
     voice, mel = request.getfixturevalue(kind), torch.randn(MEL.n_mels, 3) - 4
     assert torch.equal(voice(mel, seed=1), voice(mel, seed=1))
@@ -65,18 +70,20 @@ def test_temperature_zero_has_no_noise(student):
     assert torch.equal(student(mel, seed=1, temperature=0.0), student(mel, seed=2, temperature=0.0))
 
 
-def test_batch_of_mels_equals_each_alone(student):
-    mels = torch.randn(3, MEL.n_mels, 6) - 4
-    together = student.render(mels, [7, 8, 9])
+@pytest.mark.parametrize("kind", ["student", "flow"])
+def test_batch_of_mels_equals_each_alone(kind, request):
+    voice, mels = request.getfixturevalue(kind), torch.randn(3, MEL.n_mels, 6) - 4
+    together = voice.render(mels, [7, 8, 9])
     for mel, seed, audio in zip(mels, [7, 8, 9], together, strict=True):
-        torch.testing.assert_close(student(mel, seed=seed), audio, atol=1e-5, rtol=0)
+        torch.testing.assert_close(voice(mel, seed=seed), audio, atol=1e-5, rtol=0)
 
 
-def test_long_mels_are_computed_in_chunks_with_the_same_result(student, monkeypatch):
-    mel = torch.randn(MEL.n_mels, 60) - 4
-    whole = student(mel, seed=1)
+@pytest.mark.parametrize("kind", ["student", "flow"])
+def test_long_mels_are_computed_in_chunks_with_the_same_result(kind, request, monkeypatch):
+    voice, mel = request.getfixturevalue(kind), torch.randn(MEL.n_mels, 60) - 4
+    whole = voice(mel, seed=1)
     monkeypatch.setattr(vocoder_module, "LONG_SECONDS", 0.2)
-    torch.testing.assert_close(student(mel, seed=1), whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(voice(mel, seed=1), whole, atol=1e-5, rtol=0)
 
 
 def test_save_and_load(student, tmp_path):
@@ -106,7 +113,7 @@ def test_speaker_of_a_model_without(student):
         student(torch.randn(MEL.n_mels, 3) - 4, speaker=0)
 
 
-@pytest.mark.parametrize("make", [tiny_teacher, tiny_student])
+@pytest.mark.parametrize("make", [tiny_teacher, tiny_student, tiny_flow])
 def test_unconditional_models_sample(make):
     voice = Vocoder(make(mel=None))
     audio = voice.sample(0.05, seed=1)

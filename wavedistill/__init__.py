@@ -22,8 +22,11 @@ _HOME = {
     "WaveNetConfig": "wavedistill.models.wavenet",
     "ParallelWaveNet": "wavedistill.models.parallel_wavenet",
     "ParallelWaveNetConfig": "wavedistill.models.parallel_wavenet",
+    "WaveformFlow": "wavedistill.models.waveform_flow",
+    "WaveformFlowConfig": "wavedistill.models.waveform_flow",
     "LogMelSpectrogram": "wavedistill.audio.mel",
     "MelConfig": "wavedistill.audio.mel",
+    "train_flow": "wavedistill.training",
     "train_teacher": "wavedistill.training",
     "distill_student": "wavedistill.training",
     "synthesize": "wavedistill.inference.batch",
@@ -40,12 +43,15 @@ __all__ = [
     "Vocoder",
     "WaveNet",
     "WaveNetConfig",
+    "WaveformFlow",
+    "WaveformFlowConfig",
     "distill_student",
     "evaluate",
     "flows",
     "load_audio",
     "save_audio",
     "synthesize",
+    "train_flow",
     "train_teacher",
 ]
 
@@ -57,8 +63,9 @@ if TYPE_CHECKING:
     from wavedistill.inference.batch import synthesize
     from wavedistill.inference.vocoder import Vocoder
     from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
+    from wavedistill.models.waveform_flow import WaveformFlow, WaveformFlowConfig
     from wavedistill.models.wavenet import WaveNet, WaveNetConfig
-    from wavedistill.training import distill_student, train_teacher
+    from wavedistill.training import distill_student, train_flow, train_teacher
 
 
 def __getattr__(name: str) -> Any:

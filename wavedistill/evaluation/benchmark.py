@@ -119,7 +119,7 @@ def run_benchmark(
     from tqdm import tqdm
 
     speeds, training = [], {}
-    with _threads_restored():
+    with threads_restored():
         for count, step in tqdm(steps, desc="benchmark", disable=not progress, dynamic_ncols=True):
             torch.set_num_threads(count)
             speeds.append(step())
@@ -244,7 +244,8 @@ def _peak_memory() -> float:
 
 
 @contextlib.contextmanager
-def _threads_restored() -> Iterator[None]:
+def threads_restored() -> Iterator[None]:
+    """Sets torch's number of threads back at the end."""
     before = torch.get_num_threads()
     try:
         yield

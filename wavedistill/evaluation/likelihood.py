@@ -1,4 +1,4 @@
-"""Held-out likelihood: the teacher's bits per sample beside linear prediction's, and how far a student is from its teacher."""
+"""Held-out likelihood: bits per sample of teachers and one-stage flows beside linear prediction's, and how far a student is from its teacher."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class Statistic(NamedTuple):
         return f"{self.mean:.{digits}f}{error}"
 
 
-def clip_log_probs(teacher: Voice, clip: Clip) -> dict[str, float]:
-    """Total log-density in nats of one clip by the teacher and by both linear predictors, and its ``samples``."""
-    mel = teacher.mel(clip)
+def clip_log_probs(voice: Voice, clip: Clip) -> dict[str, float]:
+    """Total log-density in nats of one clip by the voice's model and by both linear predictors, and its ``samples``."""
+    mel = voice.mel(clip)
     with torch.inference_mode():
-        model = teacher.model.log_prob(clip.audio[None, None].to(teacher.device), mel, teacher.speaker(clip))
+        model = voice.model.log_prob(clip.audio[None, None].to(voice.device), mel, voice.speaker(clip))
     return {
         "samples": len(clip.audio),
-        "teacher": float(model.double().sum()),
+        "model": float(model.double().sum()),
         "linear_prediction_causal": float(linear_prediction_log_prob(clip.audio).sum()),
         "linear_prediction_mel": float(
-            linear_prediction_log_prob(clip.audio, mel[0].cpu(), teacher.model.config.mel).sum()
+            linear_prediction_log_prob(clip.audio, mel[0].cpu(), voice.model.config.mel).sum()
         ),
     }
 
@@ -52,7 +52,7 @@ def bits_by_speaker(clips: Sequence[Clip], results: Sequence[dict[str, float]]) 
     groups = {speaker: [i for i, c in enumerate(clips) if c.speaker == speaker] for speaker in sorted({c.speaker for c in clips})}
     if len(groups) > 1:
         groups["all"] = list(range(len(clips)))
-    kinds = ("teacher", "linear_prediction_causal", "linear_prediction_mel")
+    kinds = ("model", "linear_prediction_causal", "linear_prediction_mel")
     table = {}
     for speaker, members in groups.items():
         samples = [results[i]["samples"] for i in members]

@@ -45,7 +45,7 @@ COLUMNS = {
     "level_db": "level dB",
     "real_time": "x real time",
 }
-_VERSION = "1"  # of the metrics' definitions: stored results of another version are computed again
+_VERSION = "2"  # of the metrics' definitions: stored results of another version are computed again
 
 
 @dataclass
@@ -56,7 +56,7 @@ class EvaluationReport:
         title: what was evaluated on what.
         quality: metrics of each system on all clips.
         excerpts: metrics of each system on the few short excerpts that the teachers spoke; empty without a teacher.
-        bits: for each teacher, bits per sample of each speaker's clips.
+        bits: for each teacher and one-stage flow, bits per sample of each speaker's clips.
         divergences: KL(student || teacher) and entropy in nats per sample, by "student ‖ teacher".
         notes: what a reader has to know beside the numbers.
     """
@@ -74,10 +74,7 @@ class EvaluationReport:
         parts = [f"# {self.title}", _quality_table("Quality", self.quality)]
         if self.excerpts:
             parts.append(_quality_table("Quality on the excerpts the teacher spoke", self.excerpts))
-        for teacher, speakers in self.bits.items():
-            rows = [[s, v["teacher"], v["linear_prediction_causal"], v["linear_prediction_mel"], v["teacher"].n] for s, v in speakers.items()]
-            header = ["speaker", teacher, "linear prediction, causal", "linear prediction, from the mel", "n"]
-            parts.append(_table("Held-out bits per 16-bit sample", header, rows))
+        parts += [_bits_table({name: self.bits[name] for name in names}) for names in _by_baseline(self.bits)]
         if self.divergences:
             rows = [[pair, v["kl"], v["entropy"], v["kl"].n] for pair, v in self.divergences.items()]
             parts.append(_table("Nats per sample", ["student ‖ teacher", "KL(student ‖ teacher)", "entropy of the student", "n"], rows))
@@ -113,9 +110,9 @@ def evaluate(
 ) -> EvaluationReport:
     """Measure checkpoints on held-out clips, beside the recordings, WORLD, Griffin-Lim and 8-bit mu-law.
 
-    Students say every clip again. Teachers sample one value after another, so they say ``teacher_clips`` excerpts only, of
-    at most ``teacher_seconds`` each; all systems are measured on these too. Teachers are also scored by held-out bits per
-    sample on every clip, beside linear prediction, and each student by its divergence from each teacher given.
+    Students and one-stage flows say every clip again. Teachers sample one value after another, so they say ``teacher_clips``
+    excerpts only, of at most ``teacher_seconds`` each; all systems are measured on these too. Teachers and one-stage flows are also
+    scored by held-out bits per sample on every clip, beside linear prediction, and each student by its divergence from each teacher given.
 
     Args:
         manifest: manifest.jsonl of prepared data, or its folder.
@@ -133,14 +130,14 @@ def evaluate(
     """
     names = [str(c) for c in ([checkpoints] if isinstance(checkpoints, (str, Path)) else checkpoints)]
     voices = load_voices(names, device)
-    students, teachers = [v for v in voices if not v.is_teacher], [v for v in voices if v.is_teacher]
+    quick, teachers = [v for v in voices if not v.is_teacher], [v for v in voices if v.is_teacher]
     mel = voices[0].model.config.mel if voices else MelConfig()
     clips = load_clips(
         manifest, split, limit=limit, speakers=speakers, min_seconds=min_seconds, sample_rate=mel.sample_rate,
         hop_length=math.lcm(*(v.model.hop_length for v in voices)) if voices else mel.hop_length,
     )  # fmt: skip
     results = _Results(None if out is None else Path(out), progress)
-    systems = [original(), *(v.system(seed) for v in students), *(anchor_systems(mel, seed) if anchors else [])]
+    systems = [original(), *(v.system(seed) for v in quick), *(anchor_systems(mel, seed) if anchors else [])]
     report = EvaluationReport(
         f"{_corpus(Path(manifest))}, {split} split: {len(clips)} clips, "
         f"{sum(len(c.audio) for c in clips) / mel.sample_rate:.0f} s, speakers {', '.join(sorted({c.speaker for c in clips}))}",
@@ -151,12 +148,13 @@ def evaluate(
         length = max(1, round(teacher_seconds * mel.sample_rate / hop)) * hop
         by_chance = sorted(clips, key=lambda clip: clip.key)[:teacher_clips]
         excerpts = [clip.excerpt(length) for clip in by_chance]
-        spoken = [*systems[: 1 + len(students)], *(v.system(seed) for v in teachers), *systems[1 + len(students) :]]
+        spoken = [*systems[: 1 + len(quick)], *(v.system(seed) for v in teachers), *systems[1 + len(quick) :]]
         report.excerpts = results.quality(spoken, excerpts, mel.sample_rate, together={v.name for v in teachers})
+    for voice in (v for v in voices if v.scores_audio):
+        values = results.each(f"{voice.name}-bits", voice.key, clips, lambda clip, v=voice: clip_log_probs(v, clip))
+        report.bits[voice.name] = bits_by_speaker(clips, values)
     for teacher in teachers:
-        values = results.each(f"{teacher.name}-bits", teacher.key, clips, lambda clip, t=teacher: clip_log_probs(t, clip))
-        report.bits[teacher.name] = bits_by_speaker(clips, values)
-        for student in (s for s in students if divergence_applies(s.model, teacher.model)):
+        for student in (v for v in quick if v.is_student and divergence_applies(v.model, teacher.model)):
             report.divergences[f"{student.name} ‖ {teacher.name}"] = _divergence(results, student, teacher, clips, seed)
     report.notes = _notes(report, anchors, teacher_clips, teacher_seconds)
     if out is not None:
@@ -263,6 +261,23 @@ def _quality_table(title: str, rows: Rows) -> str:
         n = max(value.n for value in row.values())
         lines.append([name, *(_cell(row.get(column), n) for column in used), n])
     return _table(title, ["system", *(COLUMNS[c] for c in used), "n"], lines)
+
+
+def _by_baseline(bits: dict[str, dict[str, dict[str, Statistic]]]) -> list[list[str]]:
+    """Names that share a table: models of one mel, which linear prediction from the mel therefore codes alike."""
+    groups: dict[tuple[float, ...], list[str]] = {}
+    for name, speakers in bits.items():
+        groups.setdefault(tuple(v["linear_prediction_mel"].mean for v in speakers.values()), []).append(name)
+    return list(groups.values())
+
+
+def _bits_table(bits: dict[str, dict[str, dict[str, Statistic]]]) -> str:
+    rows = []
+    for speaker, first in next(iter(bits.values())).items():
+        models = [speakers[speaker]["model"] for speakers in bits.values()]
+        rows.append([speaker, *models, first["linear_prediction_causal"], first["linear_prediction_mel"], first["model"].n])
+    header = ["speaker", *bits, "linear prediction, causal", "linear prediction, from the mel", "n"]
+    return _table("Held-out bits per 16-bit sample", header, rows)
 
 
 def _cell(value: Statistic | None, n: int) -> str:

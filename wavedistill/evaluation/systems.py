@@ -20,7 +20,7 @@ from wavedistill.evaluation import anchors
 from wavedistill.evaluation.metrics import missing_packages
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.pretrained import fingerprint, load_pretrained
-from wavedistill.models.wavenet import WaveNet
+from wavedistill.models.wavenet import WaveformModel, WaveNet
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Voice:
 
     name: str
     key: str
-    model: WaveNet | ParallelWaveNet
+    model: WaveformModel
     front_end: LogMelSpectrogram = field(init=False)
 
     def __post_init__(self) -> None:
@@ -74,6 +74,15 @@ class Voice:
     @property
     def is_teacher(self) -> bool:
         return isinstance(self.model, WaveNet)
+
+    @property
+    def is_student(self) -> bool:
+        return isinstance(self.model, ParallelWaveNet)
+
+    @property
+    def scores_audio(self) -> bool:
+        """Whether it gives any recording a density; a student gives one to its own samples only."""
+        return not self.is_student
 
     @property
     def device(self) -> torch.device:

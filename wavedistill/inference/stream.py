@@ -14,10 +14,11 @@ from torch import Tensor
 from wavedistill.audio.io import to_int16
 from wavedistill.errors import WavedistillError
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
+from wavedistill.models.waveform_flow import WaveformFlow
 
 
 def stream(
-    model: ParallelWaveNet,
+    model: ParallelWaveNet | WaveformFlow,
     mel: Tensor,
     seed: int,
     chunk_seconds: float,
@@ -29,9 +30,9 @@ def stream(
 
     Joined, the chunks equal one pass over the whole mel with the same seed to 1e-5, for any chunk length.
     """
-    if not isinstance(model, ParallelWaveNet):
+    if not isinstance(model, (ParallelWaveNet, WaveformFlow)):
         raise WavedistillError(
-            "only a student streams: a teacher makes one sample after another, far slower than it plays"
+            "only a student or a one-stage flow streams: a teacher makes one sample after another, far slower than it plays"
         )
     if not chunk_seconds > 0:
         raise WavedistillError(f"chunks of {chunk_seconds:g} seconds are no audio: give a positive length")

@@ -14,23 +14,22 @@ from wavedistill.audio.io import resample
 from wavedistill.audio.mel import LogMelSpectrogram, check_mel
 from wavedistill.errors import WavedistillError
 from wavedistill.inference.stream import stream
-from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.pretrained import CARD_FILE, load_pretrained, resolve_checkpoint, save_pretrained
-from wavedistill.models.wavenet import WaveNet
+from wavedistill.models.wavenet import WaveformModel, WaveNet
 
 LONG_SECONDS = 20.0
-"""A student computes longer mels than this chunk by chunk, so that memory does not grow with the length."""
+"""A student or a one-stage flow computes longer mels than this chunk by chunk, so that memory does not grow with the length."""
 
 
 class Vocoder:
-    """Mel or audio in, audio out; works with a student (one pass) and a teacher (sample by sample, slow).
+    """Mel or audio in, audio out; works with a student, a one-stage flow (one pass) and a teacher (sample by sample, slow).
 
         vocoder = Vocoder.from_pretrained("speech-student")
         audio = vocoder(mel, seed=0)                       # (n_mels, frames) -> (frames * hop_length,)
         audio = vocoder(recording, sample_rate, seed=0)    # (samples,) -> the same length at vocoder.sample_rate
 
     Args:
-        model: a WaveNet or ParallelWaveNet; it is put in eval mode.
+        model: a WaveNet, a ParallelWaveNet or a WaveformFlow; it is put in eval mode.
         source: the checkpoint folder it came from, whose card and samples `save_pretrained` carries along.
 
     Attributes:
@@ -38,7 +37,7 @@ class Vocoder:
         mel_config: settings of the mel it takes; None for a model without mel conditioning.
     """
 
-    def __init__(self, model: WaveNet | ParallelWaveNet, source: Path | None = None) -> None:
+    def __init__(self, model: WaveformModel, source: Path | None = None) -> None:
         self.model = model.eval()
         self.source = source
         self.mel_config = model.config.mel
@@ -145,12 +144,12 @@ class Vocoder:
     ) -> Tensor:
         """Equally long mels (batch, n_mels, frames), each with a seed of its own -> audio (batch, samples).
 
-        A student computes long ones chunk by chunk, so that memory does not grow with their length.
+        A student and a one-stage flow compute long ones chunk by chunk, so that memory does not grow with their length.
         """
         mels = check_mel(mels, self.mel_config).to(self.device)
         index = self._speaker(speaker)
         if (
-            isinstance(self.model, ParallelWaveNet)
+            not isinstance(self.model, WaveNet)
             and mels.shape[-1] * self.hop_length > LONG_SECONDS * self.sample_rate
         ):
             options = {"temperature": temperature, "speaker": index}
@@ -204,7 +203,7 @@ class Vocoder:
         """Audio of a mel (n_mels, frames) in chunks (samples,), each computed when it is asked for.
 
         Joined, the chunks equal ``vocoder(mel, seed=seed)`` to 1e-5 for any ``chunk_seconds``; memory does not grow with
-        the length. For students.
+        the length. For students and one-stage flows.
         """
         mel = self._one_mel(_tensor(mel)).to(self.device)
         return stream(

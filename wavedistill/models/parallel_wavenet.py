@@ -28,7 +28,7 @@ from wavedistill.models.front import FrontConfig
 from wavedistill.models.wavenet import WaveformModel, check_common
 from wavedistill.nn.conditioning import extended
 from wavedistill.nn.pitch import Pitch, PitchPredictor
-from wavedistill.nn.predictor import PredictorState
+from wavedistill.nn.predictor import CausalPredictor, PredictorState
 from wavedistill.nn.source import HarmonicSource
 from wavedistill.nn.wavenet_stack import StackConfig
 
@@ -107,7 +107,9 @@ class ParallelWaveNet(WaveformModel):
         super().__init__(config)
         self.flows = nn.ModuleList(
             AutoregressiveFlow(
-                config.stack, self.cond_channels, config.linear_order, config.source_order, False, config.log_scale_min
+                CausalPredictor(2, config.stack, self.cond_channels, config.linear_order, config.source_order),
+                standardize=False,
+                log_scale_min=config.log_scale_min,
             )
             for _ in range(config.num_flows)
         )

@@ -2,7 +2,7 @@
 
 A checkpoint is a folder to *use* (a training state, to resume, is another thing: ``training/checkpoint.py``):
 
-    config.json          {"format": 1, "model_type": "wavenet" | "parallel_wavenet", "config": {...}}
+    config.json          {"format": 1, "model_type": "wavenet" | "parallel_wavenet" | "waveform_flow", "config": {...}}
     model.safetensors    every tensor of the model, by its ``state_dict`` name
     README.md            the model card
 
@@ -25,25 +25,41 @@ from wavedistill.assets import bundled_checkpoints, find_checkpoint_root
 from wavedistill.config import from_dict, read_json, to_dict, write_json, write_text
 from wavedistill.errors import WavedistillError
 from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
-from wavedistill.models.wavenet import WaveNet, WaveNetConfig
+from wavedistill.models.waveform_flow import WaveformFlow, WaveformFlowConfig
+from wavedistill.models.wavenet import WaveformModel, WaveNet, WaveNetConfig
 
 FORMAT = 1
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
-_MODELS = {"wavenet": (WaveNet, WaveNetConfig), "parallel_wavenet": (ParallelWaveNet, ParallelWaveNetConfig)}
+_MODELS = {
+    "wavenet": (WaveNet, WaveNetConfig, "teacher", "WaveNet"),
+    "parallel_wavenet": (ParallelWaveNet, ParallelWaveNetConfig, "student", "Parallel WaveNet"),
+    "waveform_flow": (WaveformFlow, WaveformFlowConfig, "one-stage flow", "Waveform flow"),
+}
 
 
 def model_type(model: nn.Module) -> str:
-    """``"wavenet"`` (teacher) or ``"parallel_wavenet"`` (student)."""
-    for name, (cls, _) in _MODELS.items():
+    """``"wavenet"`` (teacher), ``"parallel_wavenet"`` (student) or ``"waveform_flow"`` (one-stage flow)."""
+    for name, (cls, *_) in _MODELS.items():
         if isinstance(model, cls):
             return name
     raise WavedistillError(
-        f"a {type(model).__name__} is no model to save: give a WaveNet or a ParallelWaveNet"
+        f"a {type(model).__name__} is no model to save: give a WaveNet, a ParallelWaveNet or a WaveformFlow"
     )
 
 
+def role(model: nn.Module) -> str:
+    """``"teacher"``, ``"student"`` or ``"one-stage flow"``."""
+    return _MODELS[model_type(model)][2]
+
+
+def title(model: nn.Module) -> str:
+    """What the model is, for people: ``"WaveNet (teacher)"``."""
+    _, _, part, name = _MODELS[model_type(model)]
+    return f"{name} ({part})"
+
+
 def save_pretrained(
-    model: WaveNet | ParallelWaveNet,
+    model: WaveformModel,
     folder: str | Path,
     *,
     card: str | None = None,
@@ -87,14 +103,11 @@ def save_pretrained(
     return folder
 
 
-def default_card(model: WaveNet | ParallelWaveNet, name: str) -> str:
+def default_card(model: WaveformModel, name: str) -> str:
     """A minimal model card: what the model is, its size, and how to use it."""
-    kind = {"wavenet": "WaveNet (teacher)", "parallel_wavenet": "Parallel WaveNet (student)"}[
-        model_type(model)
-    ]
     size = sum(p.numel() for p in model.parameters())
     return (
-        f"# {name}\n\n{kind}, {size / 1e6:.2f} M parameters, {model.sample_rate} Hz. Made with wavedistill.\n\n"
+        f"# {name}\n\n{title(model)}, {size / 1e6:.2f} M parameters, {model.sample_rate} Hz. Made with wavedistill.\n\n"
         "```python\nfrom wavedistill import Vocoder\n\n"
         f'vocoder = Vocoder.from_pretrained("path/to/{name}")\n```\n'
     )
@@ -153,7 +166,7 @@ def _download(hub_id: str, known: str) -> Path:
         ) from error
 
 
-def load_pretrained(name: str | Path, device: str | torch.device = "cpu") -> WaveNet | ParallelWaveNet:
+def load_pretrained(name: str | Path, device: str | torch.device = "cpu") -> WaveformModel:
     """Load the model of a checkpoint: ``name`` as in `resolve_checkpoint`. In eval mode, float32, on ``device``."""
     folder = resolve_checkpoint(name)
     model = _build(folder / CONFIG_FILE)
@@ -173,7 +186,7 @@ def load_pretrained(name: str | Path, device: str | torch.device = "cpu") -> Wav
     return model.to(device).eval()
 
 
-def fingerprint(model: WaveNet | ParallelWaveNet) -> str:
+def fingerprint(model: WaveformModel) -> str:
     """16 hex digits that change with the configuration and with every weight: what a result made by this model is known by."""
     digest = hashlib.sha256(json.dumps([model_type(model), to_dict(model.config)], sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
@@ -182,7 +195,7 @@ def fingerprint(model: WaveNet | ParallelWaveNet) -> str:
     return digest.hexdigest()[:16]
 
 
-def _build(path: Path) -> WaveNet | ParallelWaveNet:
+def _build(path: Path) -> WaveformModel:
     content = read_json(path)
     if not isinstance(content, dict) or not {"format", "model_type", "config"} <= content.keys():
         raise WavedistillError(
@@ -196,7 +209,7 @@ def _build(path: Path) -> WaveNet | ParallelWaveNet:
         raise WavedistillError(
             f"{path}: unknown model_type {content['model_type']!r}, known: {', '.join(_MODELS)}"
         )
-    cls, config_cls = _MODELS[content["model_type"]]
+    cls, config_cls, *_ = _MODELS[content["model_type"]]
     return cls(from_dict(config_cls, content["config"], where=str(path)))
 
 

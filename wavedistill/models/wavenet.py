@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from wavedistill.audio.mel import MelConfig, check_mel
 from wavedistill.distributions import Gaussian, MixtureOfLogistics, MuLawCategorical, noise_generators
 from wavedistill.errors import WavedistillError
-from wavedistill.flows.inversion import StepwisePredictor
+from wavedistill.flows.stepping import StepwisePredictor
 from wavedistill.models.front import Front, FrontConfig
 from wavedistill.nn.conditioning import ConditioningNetwork
 from wavedistill.nn.predictor import CausalPredictor

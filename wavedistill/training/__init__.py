@@ -1,4 +1,4 @@
-"""Training of teachers and students: recipes, the loop, and what a run leaves behind.
+"""Training of teachers, students and one-stage flows: recipes, the loop, and what a run leaves behind.
 
 A run folder holds::
 
@@ -13,16 +13,19 @@ A run folder holds::
 from __future__ import annotations
 
 from wavedistill.training.loop import fit
-from wavedistill.training.recipe import StudentRecipe, TeacherRecipe, load_recipe
-from wavedistill.training.runs import distill_student, train_teacher
+from wavedistill.training.recipe import FlowRecipe, StudentRecipe, TeacherRecipe, load_recipe, recipe_type
+from wavedistill.training.runs import distill_student, train_flow, train_teacher
 from wavedistill.training.signals import TrainingInterrupted
 
 __all__ = [
+    "FlowRecipe",
     "StudentRecipe",
     "TeacherRecipe",
     "TrainingInterrupted",
     "distill_student",
     "fit",
     "load_recipe",
+    "recipe_type",
+    "train_flow",
     "train_teacher",
 ]

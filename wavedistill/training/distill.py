@@ -12,7 +12,7 @@ from wavedistill.errors import WavedistillError
 from wavedistill.losses import DistillationConfig, DistillationLoss
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.wavenet import WaveNet
-from wavedistill.training.task import Sample
+from wavedistill.training.task import Sample, spoken_again
 
 if TYPE_CHECKING:
     from wavedistill.data.dataset import Batch, SpeechDataset
@@ -49,15 +49,7 @@ class DistillTask(nn.Module):
 
     def samples(self, dataset: SpeechDataset) -> list[Sample]:
         """Held-out recordings re-synthesised by the student, beside the originals."""
-        device = next(self.model.parameters()).device
-        samples = []
-        for number, item in zip(range(4), dataset.utterances(), strict=False):
-            speaker = None if item.speaker is None else torch.tensor([item.speaker], device=device)
-            mel = None if item.mel is None else item.mel.unsqueeze(0).to(device)
-            audio = self.model.sample(mel, num_samples=len(item.audio), speaker=speaker, seed=number)
-            samples.append(Sample(f"{item.id}-student", audio[0, 0].cpu(), item.mel))
-            samples.append(Sample(f"{item.id}-original", item.audio, item.mel))
-        return samples
+        return spoken_again(self.model, "student", dataset)
 
 
 def start_conditioning(student: ParallelWaveNet, teacher: WaveNet) -> bool:

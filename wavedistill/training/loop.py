@@ -34,7 +34,7 @@ from wavedistill.training.tracker import Tracker
 
 if TYPE_CHECKING:
     from wavedistill.data.dataset import SpeechDataset
-    from wavedistill.training.recipe import StudentRecipe, TeacherRecipe
+    from wavedistill.training.recipe import Recipe
     from wavedistill.training.task import Task
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def fit(
-    task: Task, dataset: SpeechDataset, valid_dataset: SpeechDataset, recipe: TeacherRecipe | StudentRecipe
+    task: Task, dataset: SpeechDataset, valid_dataset: SpeechDataset, recipe: Recipe
 ) -> Path:
     """Train ``task.model`` and return the run folder (its layout stands in ``recipe.run``'s documentation).
 
@@ -74,7 +74,7 @@ def _train(
     task: Task,
     dataset: SpeechDataset,
     valid_dataset: SpeechDataset,
-    recipe: TeacherRecipe | StudentRecipe,
+    recipe: Recipe,
     ranks: Ranks,
     device: torch.device,
     stop: StopSignals,
@@ -217,7 +217,7 @@ def _train(
     return run_dir
 
 
-def _check_options(recipe: TeacherRecipe | StudentRecipe, device: torch.device, ranks: Ranks) -> None:
+def _check_options(recipe: Recipe, device: torch.device, ranks: Ranks) -> None:
     run, batch_size = recipe.run, recipe.data.batch_size
     for name in ("steps", "accumulate", "log_every", "validate_every", "sample_every", "save_every", "keep"):
         if getattr(run, name) < 1:
@@ -276,7 +276,7 @@ def _save_checkpoint(model: nn.Module, run_dir: Path) -> None:
     save_pretrained(model, run_dir / "checkpoint")
 
 
-def _refuse_non_finite(step: int, fetch: Any, recipe: TeacherRecipe | StudentRecipe, ranks: Ranks) -> None:
+def _refuse_non_finite(step: int, fetch: Any, recipe: Recipe, ranks: Ranks) -> None:
     run = recipe.run
     name = "nonfinite-batch.pt" if ranks.world_size == 1 else f"nonfinite-batch-rank{ranks.rank}.pt"
     batches = [asdict(fetch(step * run.accumulate + micro)) for micro in range(run.accumulate)]
@@ -288,7 +288,7 @@ def _refuse_non_finite(step: int, fetch: Any, recipe: TeacherRecipe | StudentRec
     )
 
 
-def _resume_command(recipe: TeacherRecipe | StudentRecipe) -> str:
+def _resume_command(recipe: Recipe) -> str:
     verb = "distill" if hasattr(recipe, "teacher") else "train"
     never = " --run.resume auto" if recipe.run.resume == "never" else ""
     return f"wavedistill {verb} {shlex.quote(str(Path(recipe.run.dir) / 'config.yaml'))}{never}"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -19,6 +19,7 @@ from wavedistill.data.dataset import DataConfig
 from wavedistill.errors import WavedistillError
 from wavedistill.losses import DistillationConfig
 from wavedistill.models.parallel_wavenet import ParallelWaveNetConfig
+from wavedistill.models.waveform_flow import WaveformFlowConfig
 from wavedistill.models.wavenet import WaveNetConfig
 from wavedistill.training.config import OptimConfig, RunConfig
 
@@ -46,8 +47,23 @@ class StudentRecipe:
     """Checkpoint of the teacher: a folder, a run folder or a bundled name."""
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> TeacherRecipe | StudentRecipe:
-    """Read a recipe's YAML file; one with a ``teacher`` or a ``loss`` is a student's.
+@dataclass(kw_only=True)
+class FlowRecipe:
+    """A one-stage flow: which model, on which data, trained how. No teacher."""
+
+    kind: Literal["waveform_flow"]
+    """Tells the file from a teacher's."""
+    model: WaveformFlowConfig
+    data: DataConfig
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    run: RunConfig
+
+
+Recipe = TeacherRecipe | StudentRecipe | FlowRecipe
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe's YAML file; one with a ``teacher`` or a ``loss`` is a student's, one with ``kind: waveform_flow`` a flow's.
 
     Args:
         path: the file.
@@ -56,12 +72,19 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> TeacherRecip
     Raises:
         WavedistillError: for a missing file, an unknown key or flag (with the closest known one), a wrong type.
     """
+    return override(load_yaml(path, recipe_type(path)), overrides)
+
+
+def recipe_type(path: str | Path) -> type[Recipe]:
+    """What kind of recipe a file holds; a teacher's where it cannot be read: `load_recipe` says what is wrong."""
     try:
         values = yaml.safe_load(Path(path).read_text())
     except (OSError, yaml.YAMLError):
-        values = None  # load_yaml says what is wrong
-    is_student = isinstance(values, dict) and bool({"teacher", "loss"} & values.keys())
-    return override(load_yaml(path, StudentRecipe if is_student else TeacherRecipe), overrides)
+        values = None
+    keys = values.keys() if isinstance(values, dict) else set()
+    if "kind" in keys:
+        return FlowRecipe
+    return StudentRecipe if {"teacher", "loss"} & keys else TeacherRecipe
 
 
 def override(recipe: Any, overrides: Sequence[str]) -> Any:

@@ -11,13 +11,22 @@ import torch
 from wavedistill.data.dataset import SpeechDataset
 from wavedistill.errors import WavedistillError
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
-from wavedistill.models.pretrained import load_pretrained
-from wavedistill.models.wavenet import WaveNet
+from wavedistill.models.pretrained import load_pretrained, role
+from wavedistill.models.waveform_flow import WaveformFlow
+from wavedistill.models.wavenet import WaveformModel, WaveNet
 from wavedistill.training.checkpoint import list_states
 from wavedistill.training.distill import DistillTask, check_teacher, start_conditioning
 from wavedistill.training.distributed import current_ranks, pick_device
+from wavedistill.training.flow import FlowTask
 from wavedistill.training.loop import fit
-from wavedistill.training.recipe import StudentRecipe, TeacherRecipe, load_recipe, override
+from wavedistill.training.recipe import (
+    FlowRecipe,
+    Recipe,
+    StudentRecipe,
+    TeacherRecipe,
+    load_recipe,
+    override,
+)
 from wavedistill.training.teacher import TeacherTask
 
 
@@ -35,6 +44,23 @@ def train_teacher(recipe: TeacherRecipe | str | Path, overrides: Sequence[str] =
     torch.manual_seed(recipe.run.seed)
     model = WaveNet(recipe.model)
     return fit(TeacherTask(model), _dataset(recipe, model, "train"), _dataset(recipe, model, "valid"), recipe)
+
+
+def train_flow(recipe: FlowRecipe | str | Path, overrides: Sequence[str] = ()) -> Path:
+    """Train a WaveformFlow on recordings by maximum likelihood, without a teacher, or continue to.
+
+    Args:
+        recipe: a recipe or the path of its YAML file.
+        overrides: options as on the command line.
+
+    Returns:
+        The run folder; it can be used as a checkpoint.
+    """
+    recipe = _resolve(recipe, overrides, FlowRecipe, "train_flow", "a recipe with kind: waveform_flow")
+    torch.manual_seed(recipe.run.seed)
+    model = WaveformFlow(recipe.model)
+    train, valid = (_dataset(recipe, model, split, with_f0=model.pitch is not None) for split in ("train", "valid"))
+    return fit(FlowTask(model), train, valid, recipe)
 
 
 def distill_student(
@@ -57,7 +83,7 @@ def distill_student(
     model = ParallelWaveNet(recipe.model)
     voice = load_pretrained(recipe.teacher, pick_device(recipe.run.device, current_ranks()))
     if not isinstance(voice, WaveNet):
-        raise WavedistillError(f"teacher {recipe.teacher} is a student. Give the checkpoint of a teacher (a WaveNet).")
+        raise WavedistillError(f"teacher {recipe.teacher} is a {role(voice)}. Give the checkpoint of a teacher (a WaveNet).")
     start_conditioning(model, voice)
     task = DistillTask(model, voice, recipe.loss)
     with_f0 = "pitch" in recipe.loss.weights
@@ -77,9 +103,7 @@ def _resolve(recipe, overrides: Sequence[str], expected: type, function: str, ot
     return recipe
 
 
-def _dataset(
-    recipe: TeacherRecipe | StudentRecipe, model: WaveNet | ParallelWaveNet, split: str, with_f0: bool = False
-) -> SpeechDataset:
+def _dataset(recipe: Recipe, model: WaveformModel, split: str, with_f0: bool = False) -> SpeechDataset:
     data, config = recipe.data, recipe.model
     frames = data.segment_frames(model.sample_rate, model.hop_length)
     gain = data.gain_augment_db if split == "train" else 0.0

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from wavedistill.data.dataset import Batch, SpeechDataset
+    from wavedistill.models.parallel_wavenet import ParallelWaveNet
+    from wavedistill.models.waveform_flow import WaveformFlow
 
 
 @dataclass
@@ -39,3 +42,16 @@ class Task(Protocol):
 
     def samples(self, dataset: SpeechDataset) -> list[Sample]:
         """Audio to listen to; the model is in eval mode and holds the averaged weights."""
+
+
+def spoken_again(model: ParallelWaveNet | WaveformFlow, name: str, dataset: SpeechDataset) -> list[Sample]:
+    """Four held-out recordings said again by the model, beside the originals."""
+    device = next(model.parameters()).device
+    samples = []
+    for number, item in zip(range(4), dataset.utterances(), strict=False):
+        speaker = None if item.speaker is None else torch.tensor([item.speaker], device=device)
+        mel = None if item.mel is None else item.mel.unsqueeze(0).to(device)
+        audio = model.sample(mel, num_samples=len(item.audio), speaker=speaker, seed=number)
+        samples.append(Sample(f"{item.id}-{name}", audio[0, 0].cpu(), item.mel))
+        samples.append(Sample(f"{item.id}-original", item.audio, item.mel))
+    return samples

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from wavedistill.training.config import RunConfig
-    from wavedistill.training.recipe import StudentRecipe, TeacherRecipe
+    from wavedistill.training.recipe import Recipe
     from wavedistill.training.task import Sample
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Tracker:
     """
 
     def __init__(
-        self, recipe: TeacherRecipe | StudentRecipe, model: nn.Module, step: int, elapsed: float, wandb_id: str
+        self, recipe: Recipe, model: nn.Module, step: int, elapsed: float, wandb_id: str
     ) -> None:
         self._run, self._model = recipe.run, model
         self._run_dir = Path(recipe.run.dir)
@@ -149,7 +149,7 @@ def _has_netrc_login() -> bool:
         return False
 
 
-def _start_wandb(recipe: TeacherRecipe | StudentRecipe, wandb_id: str) -> Any | None:
+def _start_wandb(recipe: Recipe, wandb_id: str) -> Any | None:
     mode = wandb_mode(recipe.run)
     if mode == "disabled":
         return None
