@@ -1,106 +1,224 @@
-"""Evaluating a causal network one sample at a time with cached layers: O(layers) work per sample.
+"""Inverses of an autoregressive flow by choice of method, with their work counted and their result checked.
 
-The parallel pass recomputes nothing across samples, but sequential sampling with it would rerun the whole receptive field for every
-sample. Here each layer keeps its past inputs, so that one step costs one small matrix product per layer.
+Given y, find x with y_i = affine(x_i; x_<i). For n elements, in units of passes over the whole input:
+
+| method | idea | work | steps that wait for each other |
+|---|---|---|---|
+| naive | a whole pass for each element | n | n |
+| incremental | each hidden unit once (`wavedistill.flows.stepping`); what ``flow.inverse`` does | 1 | n |
+| jacobi | all elements at once from the last sweep's x, until nothing changes | sweeps | sweeps |
+| gauss_seidel | the same block after block, each from the finished ones before it | mean sweeps of a block + 1 | their sum |
+
+After k sweeps the first k elements are exact, whatever the iteration started from, so n sweeps always suffice; where elements depend weakly on each
+other far fewer do, and a good draft saves more. Each example stops by itself and is left out of later sweeps, so a result does
+not depend on the batch it is in. These methods are for use without gradient; ``flow.inverse`` is differentiable.
 
 References:
-    Fast Wavenet Generation Algorithm (Le Paine et al., 2016), https://arxiv.org/abs/1611.09482
+    Accelerating Feedforward Computation via Parallel Nonlinear Equation Solving (Song et al., 2021), https://arxiv.org/abs/2002.03629
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor
 
-from wavedistill.nn.filters import moving_average
-from wavedistill.nn.predictor import INPUT_RANGE, CausalPredictor
+from wavedistill.errors import WavedistillError
+from wavedistill.flows.autoregressive import AutoregressiveFlow, Condition, LocScale
+from wavedistill.flows.stepping import MaskedStepper
+from wavedistill.nn.predictor import PredictorState
 
-BUFFER_STEPS = 2048
+METHODS = ("incremental", "naive", "jacobi", "gauss_seidel")
 
 
-class StepwisePredictor:
-    """Steps through a `CausalPredictor`; equal to its parallel pass up to float rounding.
+class Inversion(NamedTuple):
+    """An inverse and how it was found.
 
-    Use `parameters(t)` for t = 0, 1, ... in order, each followed by `feed(t, x_t)`.
-
-    Args:
-        predictor: the network.
-        batch, samples: shape of the signal to come.
-        features: condition (batch, blocks, channels) or None.
-        source: deterministic source (batch, samples) or None.
+    Attributes:
+        value: x, shaped as y.
+        log_det: log|det dx/dy|, (batch,), from a last pass at x.
+        residual: (batch,) largest |f(x) - y| / max(1, |y|), from that pass: the backward error.
+        sweeps: (batch,) sweeps of each example, summed over blocks; for the sequential methods their steps.
+        network_evaluations: work in passes over the whole batch, the last pass included: elements evaluated / elements of y.
     """
 
-    @torch.no_grad()
-    def __init__(
-        self, predictor: CausalPredictor, batch: int, samples: int, features: Tensor | None, source: Tensor | None
-    ) -> None:
-        stack = predictor.stack
-        device, dtype = stack.input.weight.device, stack.input.weight.dtype
-        self.stack, self.source = stack, source if predictor.source_order else None
-        self.weights = [conv.step_weight() for conv in stack.convs]
-        self.histories = [conv.history for conv in stack.convs]
-        self.strides = [conv.dilation for conv in stack.convs]
-        channels = stack.config.channels
-        self.buffers = [torch.zeros(batch, h + BUFFER_STEPS, channels, device=device, dtype=dtype) for h in self.histories]
-        blocks = features.shape[1] if features is not None else 1
-        self.block_size = max(samples // blocks, 1)
-        projected = stack.project_condition(features)
-        self.biases = [  # per layer (blocks, batch, 2 * channels), the convolution's own bias included
-            (conv.bias + projected[layer]).transpose(0, 1).contiguous() if projected else conv.bias.expand(1, batch, -1)
-            for layer, conv in enumerate(stack.convs)
-        ]
-        self.linear_order = predictor.linear_order
-        self.shift_by_source = torch.zeros(batch, 1, device=device, dtype=dtype)
-        self.taps = None
-        if predictor.linear_order + predictor.source_order:
-            of_input, of_source = predictor.linear_taps(features, batch)
-            self.taps = of_input.flip(-1).transpose(0, 1).contiguous()  # (blocks, batch, order), oldest first
-            if predictor.source_order:
-                self.shift_by_source = moving_average(source, of_source)
-        self.past = torch.zeros(batch, max(self.linear_order, 1) + BUFFER_STEPS, device=device, dtype=dtype)
+    value: Tensor
+    log_det: Tensor
+    residual: Tensor
+    sweeps: Tensor
+    network_evaluations: float
 
-    @torch.no_grad()
-    def parameters(self, t: int) -> tuple[Tensor, Tensor]:
-        """Network output (batch, out_channels) and linear path (batch,) at sample t."""
-        step, stack = t % BUFFER_STEPS, self.stack
-        if t and step == 0:
-            self._wrap()
-        block = t // self.block_size
-        order = max(self.linear_order, 1)
-        previous = self.past[:, order + step - 1 : order + step].clamp(-INPUT_RANGE, INPUT_RANGE)
-        if self.source is not None:
-            previous = torch.cat([previous, self.source[:, t : t + 1]], dim=1)
-        hidden = torch.addmm(stack.input.bias, previous, stack.input.weight.t())
-        skip = None
-        for layer, weight in enumerate(self.weights):
-            buffer, position = self.buffers[layer], self.histories[layer] + step
-            buffer[:, position] = hidden
-            taps = buffer[:, step : position + 1 : self.strides[layer]].reshape(hidden.shape[0], -1)
-            gates = torch.addmm(self.biases[layer][min(block, len(self.biases[layer]) - 1)], taps, weight)
-            filters, openings = gates.chunk(2, dim=-1)
-            gated = torch.tanh(filters).mul_(torch.sigmoid(openings))
-            skip = gated @ stack.skip[layer] if skip is None else torch.addmm(skip, gated, stack.skip[layer])
-            if layer < len(stack.residual):
-                hidden = torch.addmm(hidden, gated, stack.residual[layer])
-        out = stack.output(torch.relu_(stack.hidden(torch.relu_(skip))))
-        return out, self._shift(t, step, block)
 
-    @torch.no_grad()
-    def feed(self, t: int, x: Tensor) -> None:
-        """Make x (batch,) known as sample t."""
-        self.past[:, max(self.linear_order, 1) + t % BUFFER_STEPS] = x
+@torch.no_grad()
+def invert(
+    flow: AutoregressiveFlow, y: Tensor, cond: Any = None, method: str = "incremental", *, tolerance: float = 1e-6,
+    max_sweeps: int | None = None, block_size: int | None = None, draft: Tensor | None = None,
+) -> Inversion:
+    """x with flow.forward(x, cond) = y.
 
-    def _shift(self, t: int, step: int, block: int) -> Tensor:
-        shift = self.shift_by_source[:, min(t, self.shift_by_source.shape[1] - 1)]
-        if self.taps is None or not self.linear_order:
-            return shift
-        window = self.past[:, step : step + self.linear_order]
-        return shift + (window * self.taps[min(block, len(self.taps) - 1)]).sum(-1)
+    Args:
+        flow: an `AutoregressiveFlow`.
+        y, cond: as in ``flow.inverse``.
+        method: "incremental", "naive", "jacobi" or "gauss_seidel".
+        tolerance: an iteration has converged when no element changes by more than this, relative to max(1, |x|). 0 goes on until
+            nothing changes at all.
+        max_sweeps: sweeps allowed (in each block); None: as many as there are elements, which is always enough.
+        block_size: elements of a block of "gauss_seidel"; None: about the square root of their number.
+        draft: first guess of x, shaped as y; None: zeros. For the two iterations.
 
-    def _wrap(self) -> None:
-        """Move the newest inputs to the front of every buffer and start over behind them."""
-        for buffer, history in zip(self.buffers, self.histories, strict=True):
-            if history:
-                buffer[:, :history] = buffer[:, -history:].clone()
-        order = max(self.linear_order, 1)
-        self.past[:, :order] = self.past[:, -order:].clone()
+    Raises:
+        WavedistillError: for an unknown method, an option that the method does not take, or an iteration that has not converged
+            after ``max_sweeps``.
+
+    Example:
+        >>> import torch
+        >>> from wavedistill.flows import AutoregressiveFlow, MaskedPredictor, invert
+        >>> _ = torch.manual_seed(0)
+        >>> flow = AutoregressiveFlow(MaskedPredictor(6, hidden=32)).double()
+        >>> _ = torch.nn.init.normal_(flow.predictor.layers[-1].weight, std=0.05)
+        >>> y = torch.randn(2, 6).double()
+        >>> found = invert(flow, y, method="jacobi", tolerance=1e-12)
+        >>> bool((found.residual < 1e-11).all()), bool(torch.allclose(found.value, flow.inverse(y).value))
+        (True, True)
+    """
+    if not isinstance(flow, AutoregressiveFlow):
+        raise WavedistillError(f"invert needs an AutoregressiveFlow (to invert its .inv, run forward), got {type(flow).__name__}.")
+    _check_options(method, y, max_sweeps, block_size, draft)
+    flow._check(y)
+    network_cond = flow.check_condition(y, cond)
+    steps = y.shape[-1]
+    with torch.autocast(y.device.type, enabled=False):
+        if method == "incremental":
+            x, work = flow.inverse(y, cond).value, 1.0
+        elif method == "naive":
+            x, work = _naive(flow, _flat(flow, y), network_cond), float(steps)
+        else:
+            size = max(steps, 1) if method == "jacobi" else block_size or max(1, round(steps**0.5))
+            guess = torch.zeros_like(y) if draft is None else draft.to(y)
+            x, sweeps, work = _iterate(flow, y, guess, network_cond, size, tolerance, max_sweeps)
+        if method in ("incremental", "naive"):
+            sweeps = torch.full(y.shape[:1], steps, device=y.device)
+        x = x.reshape(y.shape)
+        there, log_det = flow.forward(x, cond)
+    return Inversion(x, -log_det, largest((there - y).abs() / y.abs().clamp_min(1.0)), sweeps, work + 1.0)
+
+
+def _check_options(method: str, y: Tensor, max_sweeps: int | None, block_size: int | None, draft: Tensor | None) -> None:
+    if method not in METHODS:
+        raise WavedistillError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
+    if (draft is not None or max_sweeps is not None) and method not in ("jacobi", "gauss_seidel"):
+        raise WavedistillError(f"draft and max_sweeps are for 'jacobi' and 'gauss_seidel', not for {method!r}.")
+    if block_size is not None and (method != "gauss_seidel" or block_size < 1):
+        raise WavedistillError(f"block_size is for 'gauss_seidel' and at least 1, got {block_size} for {method!r}.")
+    if draft is not None and draft.shape != y.shape:
+        raise WavedistillError(f"draft must have the shape of y, {tuple(y.shape)}, got {tuple(draft.shape)}.")
+
+
+def _flat(flow: AutoregressiveFlow, y: Tensor) -> Tensor:
+    return y if flow.of_vectors else y[:, 0]
+
+
+def _naive(flow: AutoregressiveFlow, y: Tensor, cond: Any) -> Tensor:
+    """One whole pass for every element: the measure of the others."""
+    x = torch.zeros_like(y)
+    order = flow.predictor.order.argsort().tolist() if flow.of_vectors else range(y.shape[1])
+    for element in order:
+        loc, log_scale = flow.loc_scale(x, cond)
+        x[:, element] = flow.affine_inverse(y[:, element], LocScale(loc[:, element], log_scale[:, element]))[0]
+    return x
+
+
+def _iterate(
+    flow: AutoregressiveFlow, y: Tensor, guess: Tensor, cond: Any, size: int, tolerance: float, max_sweeps: int | None
+) -> tuple[Tensor, Tensor, float]:
+    """Jacobi sweeps in one block after another: x, sweeps of each example, and the work in passes."""
+    y, x = _flat(flow, y), _flat(flow, guess).clone()
+    batch, steps = y.shape
+    if flow.of_vectors:
+        order = flow.predictor.order
+        y, x = y[:, order.argsort()], x[:, order.argsort()]
+        blocks = _VectorBlocks(flow, batch, cond)
+    else:
+        blocks = _WaveformBlocks(flow, steps, cond)
+    everyone = torch.arange(batch, device=y.device)
+    sweeps, work = torch.zeros_like(everyone), 0
+    for start in range(0, steps, size):
+        end = min(start + size, steps)
+        blocks.open(start, end)
+        target, found, active = y[:, start:end], x[:, start:end], everyone
+        limit = end - start if max_sweeps is None else min(max_sweeps, end - start)
+        change = None
+        for _ in range(limit):
+            new = flow.affine_inverse(target[active], blocks.loc_scale(found[active], active))[0]
+            change = _change(new, found[active])
+            found[active] = new
+            sweeps[active] += 1
+            work += new.numel()
+            moving = ~(change <= tolerance)
+            active, change = active[moving], change[moving]
+            if not len(active):
+                break
+        if len(active) and limit < end - start:
+            raise WavedistillError(
+                f"no convergence: after {limit} sweeps {len(active)} of {batch} examples still change by up to "
+                f"{'everything' if change is None else format(float(change.max()), '.1e')} (tolerance {tolerance:.0e}). Raise max_sweeps ({end - start} are always "
+                "enough) or tolerance, give a better draft, or use method='incremental'."
+            )
+        if end < steps:
+            blocks.close(found)
+            work += found.numel()
+    if flow.of_vectors:
+        x = x[:, order]
+    return x, sweeps, work / max(y.numel(), 1)
+
+
+class _VectorBlocks:
+    """Parameters of one block of features, in the order, from a guess of the block and the final values before it."""
+
+    def __init__(self, flow: AutoregressiveFlow, batch: int, cond: Tensor | None) -> None:
+        self.flow, self.stepper = flow, MaskedStepper(flow.predictor, batch, cond)
+        self.open, self.close = self.stepper.open, self.stepper.close
+
+    def loc_scale(self, x: Tensor, examples: Tensor) -> LocScale:
+        return self.flow.split(self.stepper.block_parameters(x, examples))
+
+
+class _WaveformBlocks:
+    """The same for samples: the causal stack's state stands for all samples before the block."""
+
+    def __init__(self, flow: AutoregressiveFlow, samples: int, cond: Condition) -> None:
+        self.flow, self.samples, self.cond = flow, samples, cond
+        self.state: PredictorState | None = None
+
+    def open(self, start: int, end: int) -> None:
+        features, source = self.cond
+        if features is not None and features.shape[1] > 1:
+            hop = self.samples // features.shape[1]
+            if start % hop == 0 and end % hop == 0:
+                features = features[:, start // hop : end // hop]
+            else:  # the block cuts through blocks of the condition: one vector a sample
+                features = features[:, torch.arange(start, end, device=features.device) // hop]
+        self.part = Condition(features, None if source is None else source[:, start:end])
+
+    def loc_scale(self, x: Tensor, examples: Tensor) -> LocScale:
+        part = Condition(*(None if one is None else one[examples] for one in self.part))
+        state = self.state
+        if state is not None:
+            source = None if state.source is None else state.source[examples]
+            state = PredictorState(state.inputs[examples], source, [past[examples] for past in state.stack])
+        return self.flow.forward_chunk(x, part, state)[0]
+
+    def close(self, x: Tensor) -> None:
+        self.state = self.flow.forward_chunk(x, self.part, self.state)[1]
+
+
+def _change(new: Tensor, old: Tensor) -> Tensor:
+    """Largest relative change of each example; a value that stays infinite or not a number does not change."""
+    same = (new == old) | (new.isnan() & old.isnan())
+    return largest(torch.where(same, 0.0, (new - old).abs() / new.abs().clamp_min(1.0)))
+
+
+def largest(x: Tensor) -> Tensor:
+    """Maximum over all but the batch axis, (batch,); 0 of nothing."""
+    return x.flatten(1).amax(1) if x[0:1].numel() else x.new_zeros(x.shape[0])

@@ -147,4 +147,4 @@ def _lag_window(sample_rate: int, order: int) -> Tensor:
 
 
 def _by_block(x: Tensor, like: Tensor) -> Tensor:
-    return x.reshape(x.shape[0], like.shape[1], -1)
+    return x.reshape(x.shape[0], like.shape[1], x.shape[1] // like.shape[1])

@@ -102,9 +102,8 @@ class WaveNetStack(nn.Module):
             gates = conv(hidden, past[layer] if past else None)
             if conditions is not None:
                 bias = conditions[layer]
-                gates = (gates.reshape(batch, bias.shape[1], -1, 2 * channels) + bias.unsqueeze(2)).reshape(
-                    batch, time, 2 * channels
-                )
+                by_block = gates.reshape(batch, bias.shape[1], time // bias.shape[1], 2 * channels)
+                gates = (by_block + bias.unsqueeze(2)).reshape(batch, time, 2 * channels)
             gated = gated_unit(gates).reshape(-1, channels)
             skip = gated @ self.skip[layer] if skip is None else torch.addmm(skip, gated, self.skip[layer])
             if layer < len(self.residual):
@@ -112,7 +111,7 @@ class WaveNetStack(nn.Module):
         head = torch.relu(self.hidden(torch.relu(skip)))
         with torch.autocast(x.device.type, enabled=False):  # locations and log-scales need more than 8 bits
             out = self.output(full_precision(head))
-        return out.view(batch, time, -1), inputs
+        return out.view(batch, time, out.shape[-1]), inputs
 
 
 def gated_unit(gates: Tensor) -> Tensor:
