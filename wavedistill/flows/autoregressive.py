@@ -13,7 +13,8 @@ With m_i and s_i > 0 computed by one network from the elements before i (feature
 
 The right column is the left one with data and noise exchanged: ``.inv`` turns either into the other. Log-determinants of x -> z are -sum_i log s_i in
 both. A sequential direction takes as many steps as there are elements; each hidden unit is evaluated once, so its arithmetic is that of about
-one pass (`wavedistill.flows.stepping`). Both directions are differentiable. Other inverses, with their costs counted: `wavedistill.flows.inversion`.
+one pass (`wavedistill.flows.stepping`). Both directions are differentiable (and `torch.compile` unrolls
+the sequential one, so compile it for short inputs only). Other inverses, with their costs counted: `wavedistill.flows.inversion`.
 
 Example:
     >>> import torch
@@ -115,10 +116,10 @@ class AutoregressiveFlow(Transform):
             self.ranks, self.dim = (3,), 1
 
     def loc_scale(self, x: Tensor, cond: Any = None) -> LocScale:
-        """Parameters at every element of x (batch, dim) or (batch, samples) from the elements before it."""
+        """Parameters at every element of x (batch, dim) or (batch, samples) from the elements before it; cond as `check_condition` returns it."""
         if self.of_vectors:
             return self.split(self.predictor(x, cond))
-        features, source = cond or Condition()
+        features, source = Condition() if cond is None else cond
         return self.split(*self.predictor(x, features, source))
 
     def split(self, parameters: Tensor, shift: Tensor | None = None) -> LocScale:

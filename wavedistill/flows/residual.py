@@ -45,7 +45,7 @@ class ResidualFlow(Transform):
         dim: features.
         hidden, num_layers, kernel_size, activation: of g, see `LipschitzNetwork`; an odd kernel_size above 1 is for waveforms.
         cond_dim: channels of the condition, 0 for none.
-        lipschitz: c. Nearer to 1 a layer can do more, and the inverse and the series take longer.
+        lipschitz: c. Nearer to 1 a layer can do more, the inverse and the series take longer, and the inverse magnifies rounding by up to 1 / (1 - c).
         log_det: see above. "roulette" cannot be compiled into one graph: its length is drawn outside.
         num_terms: of the series; for "roulette" those that are never left out.
         survival: "roulette" goes on to each further term with this probability. Above c^2 the variance is finite; None: c.

@@ -24,8 +24,9 @@ from wavedistill.nn.filters import moving_average
 from wavedistill.nn.made import MaskedPredictor
 from wavedistill.nn.predictor import INPUT_RANGE, CausalPredictor
 
-BLOCK = 32
-"""Steps of a masked perceptron after which its pending sums are brought up to date by one matrix product per layer."""
+BLOCK = 16
+"""Steps of a masked perceptron after which its pending sums are brought up to date by one matrix product per layer: few enough that on a
+CPU the small products in between stay on one thread."""
 
 
 class MaskedStepper:
