@@ -19,7 +19,7 @@ from wavedistill import __version__
 from wavedistill.errors import WavedistillError
 
 CHECKPOINT_HELP = "checkpoint folder, run folder, bundled name (speech-teacher, speech-student) or hub id"
-RECIPE_VERBS = {"train": "train a teacher", "distill": "distil a student from a teacher"}
+RECIPE_VERBS = {"train": "train a teacher or a one-stage flow", "distill": "distil a student from a teacher"}
 RECIPE_EPILOG = (
     "Every field of the recipe can be set on the command line, for example --run.minutes 60 --optim.lr 5e-4.\n"
     "`wavedistill {verb} RECIPE.yaml --help` lists them all with their values."
@@ -157,6 +157,17 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the noise (default: %(default)d)")
     _device(verb)
 
+    verb = add("playground", "fit every flow family to two-dimensional densities: a table, pictures, animations")
+    verb.add_argument("--out", required=True, metavar="DIR", help="output folder; finished fits there are not done again")
+    verb.add_argument(
+        "--density", action="append", metavar="NAME",
+        help="may be repeated: two_moons, checkerboard, rings (default: these), eight_gaussians, spirals",
+    )  # fmt: skip
+    verb.add_argument("--family", action="append", metavar="NAME", help="may be repeated: realnvp, maf, ... (default: all)")
+    verb.add_argument("--depth", type=int, metavar="N", help="layers (default: the family's own)")
+    verb.add_argument("--steps", type=int, metavar="N", help="training steps (default: the family's own)")
+    verb.add_argument("--seed", type=int, default=0, metavar="S", help="seed of weights and batches (default: %(default)d)")
+
     verb = add("info", "say what a checkpoint is")
     verb.add_argument("checkpoint", metavar="DIR|NAME", help=CHECKPOINT_HELP)
 
@@ -171,10 +182,15 @@ def build_parser() -> argparse.ArgumentParser:
         help="offer this checkpoint (may be repeated; default: all bundled)",
     )
 
-    verb = add("benchmark", "measure the speed of teacher and student on this machine's CPU")
+    verb = add("benchmark", "measure speed on this machine's CPU: of teacher and student, or of the flow toolbox")
+    verb.add_argument(
+        "what", nargs="?", choices=("voices", "flows"), default="voices",
+        help="voices: teacher and student; flows: MAF, RealNVP and a WaveNet's inverse, beside zuko, nflows and normflows "
+        "where they are installed (default: %(default)s)",
+    )  # fmt: skip
     verb.add_argument("--teacher", default="speech-teacher", metavar="DIR|NAME", help="default: %(default)s")
     verb.add_argument("--student", default="speech-student", metavar="DIR|NAME", help="default: %(default)s")
-    verb.add_argument("--out", metavar="DIR", help="folder for benchmark.md and benchmark.json")
+    verb.add_argument("--out", metavar="DIR", help="folder for the table, as Markdown and JSON")
     return parser
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from argparse import Namespace
 from functools import partial
@@ -37,10 +38,15 @@ def prepare(args: Namespace) -> None:
 
 
 def train(args: Namespace) -> None:
-    from wavedistill.training import train_teacher
+    from wavedistill.training import FlowRecipe, recipe_type, train_flow, train_teacher
 
-    run = train_teacher(recipe_file(args.recipe), args.overrides)
-    print(f"the teacher is in {run}\nnext: wavedistill distill RECIPE.yaml --teacher {run}")
+    recipe = recipe_file(args.recipe)
+    if recipe_type(recipe) is FlowRecipe:
+        run = train_flow(recipe, args.overrides)
+        print(f"the flow is in {run}\nnext: wavedistill synthesize INPUT --checkpoint {run} --out DIR")
+    else:
+        run = train_teacher(recipe, args.overrides)
+        print(f"the teacher is in {run}\nnext: wavedistill distill RECIPE.yaml --teacher {run}")
 
 
 def distill(args: Namespace) -> None:
@@ -79,22 +85,26 @@ def sample(args: Namespace) -> None:
     print(f"{len(audio) / vocoder.sample_rate:.2f} s at {vocoder.sample_rate} Hz written to {args.out}")
 
 
+def playground(args: Namespace) -> None:
+    from wavedistill.playground import run_playground
+
+    report = run_playground(args.out, args.density, args.family, args.depth, args.steps, args.seed, progress=True)
+    print(report.markdown)
+
+
 def info(args: Namespace) -> None:
     from wavedistill.models.pretrained import (
         CARD_FILE,
         WEIGHTS_FILE,
         load_pretrained,
-        model_type,
         resolve_checkpoint,
+        title,
     )
 
     folder = resolve_checkpoint(args.checkpoint)
     model = load_pretrained(folder)
-    role = {"wavenet": "WaveNet (teacher)", "parallel_wavenet": "Parallel WaveNet (student)"}[
-        model_type(model)
-    ]
     size = sum(p.numel() for p in model.parameters())
-    print(f"{args.checkpoint}: {role}, {size / 1e6:.2f} M parameters, {model.sample_rate} Hz")
+    print(f"{args.checkpoint}: {title(model)}, {size / 1e6:.2f} M parameters, {model.sample_rate} Hz")
     print(f"folder: {folder} ({(folder / WEIGHTS_FILE).stat().st_size / 1e6:.1f} MB)")
     _print_fields(to_dict(model.config))
     if (folder / CARD_FILE).is_file():
@@ -117,7 +127,12 @@ def evaluate(args: Namespace) -> None:
     print(report.markdown)
 
 
-def benchmark(args: Namespace) -> None:
+def benchmark(args: Namespace) -> int | None:
+    if args.what == "flows":
+        from wavedistill.assets import recipe_path
+
+        script = [sys.executable, str(recipe_path("benchmark/flows.py")), *(("--out", args.out) if args.out else ())]
+        return subprocess.run(script).returncode  # the peers must not be imported here
     from wavedistill.evaluation.benchmark import run_benchmark
 
     print(run_benchmark(args.teacher, args.student, out=args.out, progress=True).markdown)
