@@ -16,6 +16,9 @@ from wavedistill.nn.filters import all_pole
 class Scale(Transform):
     """y = c x with a constant c > 0; log|det| = (number of elements) log c.
 
+    References:
+        Normalizing Flows for Probabilistic Modeling and Inference (Papamakarios et al., 2021), https://arxiv.org/abs/1912.02762, section 3
+
     Example:
         >>> import torch
         >>> from wavedistill.flows import Scale
@@ -108,6 +111,9 @@ class PreEmphasis(Transform):
     """y_t = x_t - c x_{t-1}: flattens speech's spectrum with a unit Jacobian (log|det| = 0). Inverse: de-emphasis.
 
     Shapes: (batch, channels, samples).
+
+    References:
+        Linear Prediction of Speech (Markel & Gray, 1976), section 10.2
 
     Example:
         >>> import torch

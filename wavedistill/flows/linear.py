@@ -52,6 +52,11 @@ class Orthogonal(Transform):
             linear, orthogonal_map="matrix_exp", use_trivialization=False
         )
 
+    @torch.no_grad()
+    def set_matrix(self, rotation: Tensor) -> None:
+        """Make Q this rotation (orthogonal, determinant 1)."""
+        self.rotation.parametrizations.weight.original.copy_(_rotation_logarithm(rotation.double()).tril(-1))
+
     def matrix(self) -> Tensor:
         """Q, (dim, dim)."""
         rough = full_precision(self.rotation.weight)

@@ -84,6 +84,13 @@ class LinearPredictionFlow(Transform):
 
     Shapes:
         x, u (batch, 1, samples), samples a multiple of the number of blocks.
+
+    Example:
+        >>> import torch
+        >>> from wavedistill.flows import LinearPredictionFlow, LinearPredictor
+        >>> cond = LinearPredictor(coefficients=torch.tensor([[[0.5]]]), log_gain=torch.zeros(1, 1))
+        >>> LinearPredictionFlow().inverse(torch.tensor([[[1.0, 0.0, 0.0]]]), cond).value
+        tensor([[[1.0000, 0.5000, 0.2500]]])
     """
 
     dim = 1

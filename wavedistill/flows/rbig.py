@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.gaussianization import MixtureCDF
-from wavedistill.flows.linear import Orthogonal, _rotation_logarithm
+from wavedistill.flows.linear import Orthogonal
 from wavedistill.flows.transform import Compose, Transform
 
 ROTATIONS = ("random", "pca")
@@ -138,5 +138,5 @@ def _rotation(points: Tensor, kind: str, generator: torch.Generator | None) -> O
     if torch.linalg.det(axes) < 0:  # rotations only
         axes[axes.diagonal().argmin()] *= -1.0
     layer = Orthogonal(dim)
-    layer.rotation.parametrizations.weight.original.copy_(_rotation_logarithm(axes).tril(-1))
+    layer.set_matrix(axes)
     return layer
