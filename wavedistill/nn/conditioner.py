@@ -80,7 +80,7 @@ class ConditionerNet(nn.Module):
         shares = self._project(x, cond)
         hidden = _add(_convolve(self.layers[0], x), shares[0])
         for layer, share in zip(self.layers[1:], shares[1:], strict=True):
-            hidden = _add(hidden + _convolve(layer, silu(hidden)), share)
+            hidden = _add(_residual(hidden, layer), share)
         with torch.autocast(x.device.type, enabled=False):  # locations and log-scales need more than 8 bits
             return _convolve(self.output, full_precision(silu(hidden)))
 
@@ -98,6 +98,13 @@ def _convolve(conv: nn.Conv1d, x: Tensor) -> Tensor:
     if x.dim() == 3:
         return conv(x)
     return linear(x, conv.weight[..., 0], conv.bias)
+
+
+def _residual(hidden: Tensor, conv: nn.Conv1d) -> Tensor:
+    """hidden + conv(silu(hidden)); for a vector the sum is the matrix product's own, which saves a pass over memory."""
+    if hidden.dim() == 3:
+        return hidden + conv(silu(hidden))
+    return torch.addmm(hidden, silu(hidden), conv.weight[..., 0].t()) + conv.bias
 
 
 def _add(hidden: Tensor, share: Tensor | None) -> Tensor:
