@@ -54,7 +54,7 @@ def test_table_and_files(result, tmp_path):
 
 def test_command_runs_the_script_in_a_process_of_its_own(monkeypatch, tmp_path):
     ran = []
-    monkeypatch.setattr(commands.subprocess, "run", lambda words: ran.append(words) or type("Done", (), {"returncode": 3}))
+    monkeypatch.setattr(commands.subprocess, "run", lambda words, env: ran.append(words) or type("Done", (), {"returncode": 3}))
     assert cli.main(["benchmark", "flows", "--out", str(tmp_path)]) == 3
     assert ran[0][1].endswith("flows.py") and ran[0][2:] == ["--out", str(tmp_path)]
 

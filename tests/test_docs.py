@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 from test_recipes import TINY, make_tones
-from tiny_models import tiny_student, tiny_teacher
+from tiny_models import tiny_flow, tiny_student, tiny_teacher
 
-from wavedistill import assets, cli, load_audio, save_audio
+from wavedistill import assets, cli, flows, load_audio, save_audio
 from wavedistill.data.manifest import read_manifest
 from wavedistill.losses import TERMS
 from wavedistill.models.pretrained import load_pretrained, save_pretrained
@@ -98,6 +98,7 @@ def newcomer(tmp_path, monkeypatch) -> Path:
     bundled = tmp_path / "package" / "_assets" / "checkpoints"
     save_pretrained(tiny_teacher(), bundled / "speech-teacher")
     save_pretrained(tiny_student(), bundled / "speech-student")
+    save_pretrained(tiny_flow(), bundled / "speech-flow")
     monkeypatch.setattr(assets, "_PACKAGE", tmp_path / "package")
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     make_tones(tmp_path / "data" / "speech", seconds=1.1)
@@ -213,7 +214,7 @@ def test_the_tree_is_the_house():
         assert inside[name] == {path.stem for path in (package / name).glob("*.py")} - {"__init__"}, name
     tracked = {path.name + "/" for path in ROOT.iterdir() if path.is_dir()}
     assert outside.keys() <= tracked and outside.keys() >= {"wavedistill/", "recipes/", "checkpoints/", "web/", "tests/", ".ci/"}
-    assert outside["recipes/"] == {path.parent.name for path in (ROOT / "recipes").glob("*/*.yaml")}
+    assert outside["recipes/"] == {path.parent.name for path in (ROOT / "recipes").glob("*/*.[ypm]*")}
     assert outside["checkpoints/"] == {path.parent.name for path in (ROOT / "checkpoints").glob("*/config.json")}
 
 
@@ -222,6 +223,17 @@ def test_the_loss_is_told_in_full():
         text = page.read_text()
         assert all(f"`{name}`" in text for name in ("stft", "mel", "pitch", "entropy", "floor_share", "amplitude_std", "real_std"))
     assert all(f"`{name}`" in (ROOT / "README.md").read_text() for name in TERMS)
+
+
+def test_the_toolbox_is_listed_in_full():
+    (table,) = re.findall(r"(?:^\| `.*\n)+", (ROOT / "README.md").read_text().partition("| class | source |")[2], re.MULTILINE)[:1]
+    listed = {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    layers = {
+        name for name in flows.__all__
+        if isinstance(getattr(flows, name), type) and issubclass(getattr(flows, name), flows.Transform)
+    }  # fmt: skip
+    assert listed == (layers | {"fit_rbig"}) - {"Transform", "Inverse", "Compose"}
+    assert all(len(row.split("|")) == 9 for row in table.splitlines())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)

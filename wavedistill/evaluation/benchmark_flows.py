@@ -7,6 +7,7 @@ The package imports no other flow library (importing zuko switches off argument 
 from __future__ import annotations
 
 import copy
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -132,7 +133,7 @@ def run_flow_benchmark(
     peers: Mapping[str, Build] | None = None,
     *,
     dims: Sequence[int] = (64, 512),
-    batch: int = 256,
+    batch: int = 1024,
     threads: int = 2,
     repeats: int = 7,
     stack: StackConfig | None = None,
@@ -200,13 +201,14 @@ class _Perceptron(nn.Sequential):
 
 
 def _take_turns(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each run, all of them run once in every round. The first round warms up and counts for slow runs only."""
+    """Median seconds of each run, all of them run once in every round, in another order each time: what ran before leaves caches and
+    memory in a state of its own. The first round warms up and counts for slow runs only."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for round_ in range(repeats + 1):
-        for name, run in runs.items():
+        for name in random.Random(round_).sample([*runs], len(runs)):
             if round_ and times[name][0] > SLOW_SECONDS:
                 continue
-            times[name].append(_seconds(run))
+            times[name].append(_seconds(runs[name]))
     return {name: statistics.median(found[1:] or found) for name, found in times.items()}
 
 
