@@ -21,7 +21,7 @@ LAYERS = [
     {"losses"},
     {"data"},
     {"training", "inference"},
-    {"evaluation"},
+    {"evaluation", "playground"},
     {"quickstart"},
     {"commands"},
     {"cli"},

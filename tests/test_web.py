@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import socket
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from web_browser import click, free_port, opened
 
 from wavedistill.assets import web_path
 from wavedistill.audio.io import load_audio, save_audio, to_int16
@@ -22,28 +20,8 @@ from wavedistill.models.pretrained import save_pretrained
 from wavedistill.models.wavenet import WaveNet, WaveNetConfig
 from wavedistill.nn.wavenet_stack import StackConfig
 
-CHROMIUM = Path("/usr/bin/chromium")
-CHROMIUM_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--autoplay-policy=no-user-gesture-required",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-]
 STACK = StackConfig(num_layers=2, num_cycles=1, channels=8, skip_channels=8)
 EXAMPLE = web_path() / "examples" / "english.flac"
-
-
-@pytest.fixture(scope="module")
-def app():
-    """``web/app.py``, imported by path as the command line does."""
-    spec = importlib.util.spec_from_file_location("wavedistill_web_app", web_path() / "app.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -61,33 +39,6 @@ def checkpoints(tmp_path_factory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def outside(monkeypatch_module) -> list:
-    """Every address that this process, and so the server, tries to reach beyond the loopback."""
-    tried = []
-    connect, getaddrinfo = socket.socket.connect, socket.getaddrinfo
-
-    def watched_connect(self, address):
-        if self.family != socket.AF_UNIX and not str(address[0]).startswith(("127.", "::1", "localhost")):
-            tried.append(address)
-        return connect(self, address)
-
-    def watched_getaddrinfo(host, *args, **kwargs):
-        if host not in (None, "localhost", "::1") and not str(host).startswith("127."):
-            tried.append(host)
-        return getaddrinfo(host, *args, **kwargs)
-
-    monkeypatch_module.setattr(socket.socket, "connect", watched_connect, raising=False)
-    monkeypatch_module.setattr(socket, "getaddrinfo", watched_getaddrinfo)
-    return tried
-
-
-@pytest.fixture(scope="module")
-def monkeypatch_module():
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
-
-
-@pytest.fixture(scope="module")
 def address(app, checkpoints, outside):
     served = app.launch(free_port(), list(checkpoints.values()), block=False, quiet=True)
     yield served.address
@@ -102,12 +53,6 @@ def client(address, tmp_path, monkeypatch):
     # the client (not the page) asks the hub which agents there are, to name one in its user-agent header
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", True)
     return Client(address, verbose=False, analytics_enabled=False, download_files=str(tmp_path / "downloads"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def synthesize(client, checkpoints, recording=EXAMPLE, seed=0):
@@ -264,42 +209,16 @@ def endpoints(demo) -> set[str]:
 
 def test_tabs_are_usable_only_with_what_they_need(app, checkpoints, monkeypatch):
     assert "/sample" not in endpoints(app.build_demo([checkpoints["student"]]))
-    assert endpoints(app.build_demo([checkpoints["free"]])) == {"/sample"}
+    assert endpoints(app.build_demo([checkpoints["free"]])) == {"/sample", "/playground"}
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert endpoints(app.build_demo(list(checkpoints.values()))) == {"/synthesize", "/teacher", "/sample"}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is missing: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=CHROMIUM_FLAGS)
-        yield browser
-        browser.close()
+    assert endpoints(app.build_demo(list(checkpoints.values()))) == {"/synthesize", "/teacher", "/sample", "/playground"}
 
 
 @pytest.fixture
 def page(address, browser):
-    """The page, freshly opened; nothing it does may leave the machine or raise."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(60_000)
-    requests, failures = [], []
-    page.on("request", lambda request: requests.append(request.url))
-    page.on("pageerror", lambda error: failures.append(str(error)))
-    page.goto(address)
-    page.get_by_label("number input for Teacher excerpt (s)").fill("0.1")  # 1600 samples, one by one
-    yield page
-    page.close()
-    assert len(requests) > 10
-    assert [url for url in requests if not url.startswith((address, "data:", "blob:"))] == []
-    assert failures == []
-
-
-def click(page, name: str) -> None:
-    page.get_by_role("button", name=name, exact=True).locator("visible=true").click()
+    with opened(browser, address) as page:
+        page.get_by_label("number input for Teacher excerpt (s)").fill("0.1")  # 1600 samples, one by one
+        yield page
 
 
 def test_page_synthesises_an_example(page, outside):

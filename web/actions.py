@@ -83,7 +83,7 @@ class Actions:
         checkpoints: bundled names, checkpoint or run folders, in the order to offer them; None: all bundled.
 
     Attributes:
-        students, teachers, unconditional: the given names by role (unconditional: it takes no mel).
+        students, teachers, unconditional: the given names by role (students: one-stage flows too; unconditional: it takes no mel).
         speakers: names of the speakers that any of them knows.
     """
 
@@ -93,16 +93,19 @@ class Actions:
         self.unconditional: list[str] = []
         self.speakers: list[str] = []
         self._parallel: set[str] = set()
+        kinds: dict[str, str] = {}
         for name in map(str, bundled_checkpoints() if checkpoints is None else checkpoints):
             config = read_json(resolve_checkpoint(name) / CONFIG_FILE)
             known = config["config"].get("speakers", [])
             self.speakers += [speaker for speaker in known if speaker not in self.speakers]
-            if config["model_type"] == "parallel_wavenet":
+            if config["model_type"] != "wavenet":
                 self._parallel.add(name)
             if config["config"].get("mel") is None:
                 self.unconditional.append(name)
             else:
                 (self.students if name in self._parallel else self.teachers).append(name)
+                kinds[name] = config["model_type"]
+        self.students.sort(key=lambda name: kinds[name] != "parallel_wavenet")  # one-stage flows, one pass too, after the students
         self._voices: dict[str, Vocoder] = {}
         self._loading = threading.Lock()
         self._busy = threading.Lock()

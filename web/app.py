@@ -1,4 +1,4 @@
-"""The demo page (Gradio 6): layout only. What its buttons do is in ``actions.py``.
+"""The demo page (Gradio 6): layout only. What its buttons do is in ``actions.py``; the flow playground is ``playground.py``.
 
     from app import build_demo, launch
     launch(port=7860)                                   # or: wavedistill demo --port 7860
@@ -32,11 +32,11 @@ FOLDER = Path(__file__).resolve().parent
 EXAMPLES = {"English": "english.flac", "Italian": "italian.flac", "Russian": "russian.flac"}
 
 
-def _load_actions() -> ModuleType:
-    """``actions.py`` beside this file, by path: ``web`` is no package, in a checkout or a wheel."""
-    name = "wavedistill_web_actions"
+def _load(stem: str) -> ModuleType:
+    """A file beside this one, by path: ``web`` is no package, in a checkout or a wheel."""
+    name = f"wavedistill_web_{stem}"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, FOLDER / "actions.py")
+        spec = importlib.util.spec_from_file_location(name, FOLDER / f"{stem}.py")
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         try:
@@ -47,7 +47,8 @@ def _load_actions() -> ModuleType:
     return sys.modules[name]
 
 
-actions = _load_actions()
+actions = _load("actions")
+playground = _load("playground")
 
 INTRO = """# wavedistill
 Speech from mel spectrograms: the **student** computes all samples at once, the **teacher** one by one."""
@@ -157,6 +158,8 @@ def _page(act: object) -> gr.Blocks:
         if shutil.which("ffmpeg"):  # Gradio encodes streamed audio with it
             with gr.Tab("Stream"):
                 _stream_tab(act)
+        with gr.Tab("Flow playground"):
+            playground.playground_tab(playground.Playground(act._busy, actions.errors_shown), **COMPUTE)
     return demo
 
 

@@ -1,0 +1,100 @@
+"""What the tests of the demo page share: the page's module, a headless Chromium, a watch on the network."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from wavedistill.assets import web_path
+
+CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--autoplay-policy=no-user-gesture-required",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
+
+
+@pytest.fixture(scope="module")
+def app():
+    """``web/app.py``, imported by path as the command line does."""
+    spec = importlib.util.spec_from_file_location("wavedistill_web_app", web_path() / "app.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def outside(monkeypatch_module) -> list:
+    """Every address that this process, and so the server, tries to reach beyond the loopback."""
+    tried = []
+    connect, getaddrinfo = socket.socket.connect, socket.getaddrinfo
+
+    def watched_connect(self, address):
+        if self.family != socket.AF_UNIX and not str(address[0]).startswith(("127.", "::1", "localhost")):
+            tried.append(address)
+        return connect(self, address)
+
+    def watched_getaddrinfo(host, *args, **kwargs):
+        if host not in (None, "localhost", "::1") and not str(host).startswith("127."):
+            tried.append(host)
+        return getaddrinfo(host, *args, **kwargs)
+
+    monkeypatch_module.setattr(socket.socket, "connect", watched_connect, raising=False)
+    monkeypatch_module.setattr(socket, "getaddrinfo", watched_getaddrinfo)
+    return tried
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is missing: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def opened(browser, address: str) -> Iterator:
+    """The page, freshly opened; nothing it does may leave the machine or raise."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(60_000)
+    requests, failures = [], []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    page.goto(address)
+    yield page
+    page.close()
+    assert len(requests) > 10
+    assert [url for url in requests if not url.startswith((address, "data:", "blob:"))] == []
+    assert failures == []
+
+
+def click(page, name: str) -> None:
+    page.get_by_role("button", name=name, exact=True).locator("visible=true").click()
