@@ -94,7 +94,7 @@ def playground_tab(playground: Playground, **compute: object) -> None:
             with gr.Row():
                 button = gr.Button("Train", variant="primary")
                 stop = gr.Button("Stop and draw")
-            stopper = gr.State(Stopper)
+            stopper = gr.State(Stopper())  # Gradio copies it for each visitor
         with gr.Column(scale=3):
             caption = gr.Markdown("Nothing is trained yet.", elem_classes="caption", elem_id="flow-caption")
             layers = gr.Image(
