@@ -5,7 +5,7 @@ from tiny_models import FRONTS, speech_batch, tiny_student, tiny_teacher
 from wavedistill.data.dataset import Batch, Utterance
 from wavedistill.errors import WavedistillError
 from wavedistill.losses import DistillationConfig
-from wavedistill.training.distill import DistillTask, check_teacher, start_conditioning
+from wavedistill.training.distill import DistillTask, check_teacher, inherit
 
 
 class OneClip:
@@ -22,11 +22,18 @@ class OneClip:
 
 def test_student_starts_from_the_teachers_conditioning_network():
     student, teacher = tiny_student(), tiny_teacher()
-    assert start_conditioning(student, teacher)
+    assert inherit(student, teacher) == ["conditioning"]
     _, mel = speech_batch(1, 5)
     torch.testing.assert_close(student.features(mel, None), teacher.features(mel, None))
-    assert not start_conditioning(tiny_student(cond_channels=6), teacher)
-    assert not start_conditioning(tiny_student(mel=None, source_order=0), tiny_teacher(mel=None))
+    assert not inherit(tiny_student(cond_channels=6), teacher)
+    assert not inherit(tiny_student(mel=None, source_order=0), tiny_teacher(mel=None))
+
+
+def test_student_starts_from_another_students_pitch_and_conditioning():
+    student, donor = tiny_student(patch_size=4), tiny_student(seed=1, num_flows=1)
+    assert inherit(student, donor) == ["conditioning", "pitch"]
+    _, mel = speech_batch(1, 12)
+    assert torch.equal(student.pitch(mel), donor.pitch(mel))
 
 
 def test_teacher_stays_frozen_and_in_eval_mode():

@@ -115,3 +115,22 @@ def test_impossible_combinations_are_refused():
         DistillationLoss(ALL, tiny_student(), tiny_teacher(distribution="mol"))
     with pytest.raises(WavedistillError, match="source_order above 0"):
         DistillationLoss(ALL, tiny_student(source_order=0), tiny_teacher())
+
+
+def test_the_teacher_can_be_asked_about_a_share_of_the_batch():
+    student, teacher = tiny_student(), tiny_teacher()
+    audio, mel = speech_batch(4, 30)
+    values = {}
+    for share in (0.5, 1.0):
+        torch.manual_seed(0)
+        loss = DistillationLoss(DistillationConfig(weights={"kl": 1.0}, kl_share=share), student, teacher)
+        values[share] = loss(student, audio, mel, None, None, 0)[1]["kl_nats"]
+    torch.manual_seed(0)
+    first_half = DistillationLoss(DistillationConfig(weights={"kl": 1.0}), student, teacher)
+    noise = torch.randn(audio.shape)[:2]
+    output = student.rsample(noise, mel[:2])
+    expected = first_half._divergence(student, output, mel[:2], None, 0)["kl_nats"]
+    torch.testing.assert_close(values[0.5], expected.detach())
+    assert not torch.isclose(values[0.5], values[1.0])
+    with pytest.raises(WavedistillError, match="kl_share must be above 0 and at most 1, got 0"):
+        DistillationConfig(kl_share=0.0)

@@ -2,20 +2,25 @@ import math
 
 import pytest
 import torch
-from tiny_models import FRONTS, MEL, speech_batch, tiny_student
+from tiny_models import FRONTS, MEL, shake, speech_batch, tiny_student
 
 from wavedistill.audio.mel import LogMelSpectrogram, MelConfig
 from wavedistill.errors import WavedistillError
+from wavedistill.flows.autoregressive import Condition
 from wavedistill.models import parallel_wavenet
 from wavedistill.models.parallel_wavenet import ParallelWaveNetConfig
 from wavedistill.nn.pitch import F0_MAX, F0_MIN, Pitch, PitchPredictor
+from wavedistill.nn.predictor import CausalPredictor
 from wavedistill.nn.source import HarmonicSource, pulse_train
+from wavedistill.nn.wavenet_stack import StackConfig
 
 KINDS = {
     **{f"front {name}": dict(front=front) for name, front in FRONTS.items()},
     "no source": dict(source_order=0),
     "no mel": dict(mel=None, source_order=0),
     "mel and speaker": dict(speakers=["a", "b"]),
+    "patches": dict(patch_size=4),
+    "patches beyond the linear path": dict(patch_size=8, linear_order=3, front=FRONTS["mel-prediction"]),
 }
 
 
@@ -76,13 +81,14 @@ def test_streamed_equals_whole(kind, frames_per_chunk):
     torch.testing.assert_close(torch.cat(chunks, dim=-1), whole, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["front mel-prediction", "no mel", "mel and speaker"])
+@pytest.mark.parametrize("kind", ["front mel-prediction", "no mel", "mel and speaker", "patches beyond the linear path"])
 def test_pieces_equal_the_pass_with_gradient(kind, monkeypatch):
     model = tiny_student(**KINDS[kind])
     mel, speaker = _condition(model, 7)
     noise = torch.randn(2, 1, 7 * 64, generator=torch.Generator().manual_seed(0))
     whole = model.rsample(noise, mel, speaker).audio.detach()
-    monkeypatch.setattr(parallel_wavenet, "CACHED_SAMPLES", 2 * 2 * 64)  # two frames of the two items
+    two_frames = 2 * 2 * 64 * model.config.stack.channels // model.config.patch_size  # of the two items
+    monkeypatch.setattr(parallel_wavenet, "CACHED_VALUES", two_frames)
     with torch.no_grad():
         torch.testing.assert_close(model.rsample(noise, mel, speaker).audio, whole, atol=1e-5, rtol=0)
 
@@ -165,3 +171,46 @@ def test_pitch_predictor_learns_and_decodes():
     cents = 1200 * (pitch.f0[0, 6:] / f0[0, 6:]).log2()
     assert float(cents.abs().max()) < 30
     assert F0_MIN <= float(pitch.f0.min()) and float(pitch.f0.max()) <= F0_MAX
+
+
+@pytest.mark.parametrize("patch_size", [1, 4, 16])
+def test_each_flow_is_inverted_step_by_step(patch_size):
+    model = tiny_student(patch_size=patch_size).double()
+    mel, _ = _condition(model, 2)
+    source = torch.randn(2, 128, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    condition = Condition(model.features(mel.double(), None), source)
+    z = torch.randn(2, 1, 128, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    for flow in model.flows:
+        found = flow.inverse(flow.forward(z, condition).value, condition).value
+        torch.testing.assert_close(found, z, rtol=0, atol=1e-10)
+
+
+def test_the_network_of_a_patch_sees_earlier_patches_only():
+    predictor = CausalPredictor(2, StackConfig(2, 1, 2, 8, 8), cond_channels=0, linear_order=3, patch_size=8)
+    shake(predictor, 0.1).double()
+    x = torch.randn(1, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    jacobian = torch.autograd.functional.jacobian(lambda x: predictor(x, None)[0].sum(-1)[0], x)[:, 0]
+    seen = torch.tensor([[jacobian[t, s] != 0 for s in range(64)] for t in range(64)])
+    assert not any(seen[t, t - t % 8 :].any() for t in range(64))
+    assert seen[63].nonzero().min() == 63 - predictor.reach == 24  # reach: 4 patches of 8 and the place in its own
+    shift = torch.autograd.functional.jacobian(lambda x: predictor(x, None)[1][0], x)[:, 0]
+    assert shift[20, 17:20].all() and not shift[20, :17].any() and not shift[20, 20:].any()
+
+
+def test_bfloat16_networks_are_close_and_leave_scales_and_density_in_float32():
+    model, mel = tiny_student(patch_size=4), _condition(tiny_student())[0]
+    noise = torch.randn(2, 1, 384, generator=torch.Generator().manual_seed(0))
+    exact = model.sample(mel, noise=noise)
+    with torch.inference_mode():
+        output = model.compute_in(torch.bfloat16).rsample(noise, mel)
+    assert model.flows[0].predictor.stack.convs[0].weight.dtype == torch.bfloat16
+    assert output.audio.dtype == output.log_scale.dtype == torch.float32
+    difference = (output.audio - exact).square().mean() / exact.square().mean()
+    assert 0 < difference < 1e-4
+    rebuilt = output.loc + output.log_scale.exp() * noise[:, 0]
+    torch.testing.assert_close(rebuilt, output.excitation)
+
+
+def test_patches_must_fit_the_blocks_of_the_condition():
+    with pytest.raises(WavedistillError, match="patch_size must divide the 64 samples"):
+        ParallelWaveNetConfig(patch_size=48)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from wavedistill.audio.mel import LogMelSpectrogram
 from wavedistill.distributions import Gaussian, gaussian_kl
 from wavedistill.errors import WavedistillError
+from wavedistill.flows.linear_prediction import LinearPredictor
 from wavedistill.models.parallel_wavenet import ParallelWaveNet, StudentOutput
 from wavedistill.models.wavenet import WaveNet
 
@@ -38,6 +39,8 @@ class DistillationConfig:
     Attributes:
         weights: weight of each term by name; a term that is left out is not computed.
         log_scale_floor: both log-scales are floored here inside the KL (in the front's domain, where speech has unit variance).
+        kl_share: share of each batch on which the teacher is asked for kl and regularizer (rounded up to whole clips): the teacher is
+            most of a step's cost, and a part of the batch estimates the same mean.
         kl_clip, kl_clip_steps: during the first steps each sample's KL counts at most this many nats.
         monte_carlo_samples: draws per sample for a mixture-of-logistics teacher.
         allow_weak_teacher: distil even from a teacher that codes held-out speech worse than linear prediction.
@@ -47,6 +50,7 @@ class DistillationConfig:
         default_factory=lambda: {"kl": 0.5, "regularizer": 2.0, "stft": 1.0, "mel": 1.0, "pitch": 1.0}
     )
     log_scale_floor: float = -7.0
+    kl_share: float = 1.0
     kl_clip: float = 20.0
     kl_clip_steps: int = 1000
     monte_carlo_samples: int = 4
@@ -56,6 +60,8 @@ class DistillationConfig:
         for name in self.weights:
             if name not in TERMS:
                 raise WavedistillError(f"loss.weights: unknown term '{name}'. Known terms: {', '.join(TERMS)}.")
+        if not 0.0 < self.kl_share <= 1.0:
+            raise WavedistillError(f"loss.kl_share must be above 0 and at most 1, got {self.kl_share:g}.")
 
 
 class DistillationLoss(nn.Module):
@@ -95,7 +101,9 @@ class DistillationLoss(nn.Module):
         output = student.rsample(noise, mel, speaker)
         terms = {}
         if {"kl", "regularizer"} & self.config.weights.keys():
-            terms |= self._divergence(student, output, mel, speaker, step)
+            asked = math.ceil(self.config.kl_share * len(audio))
+            part = StudentOutput(*(_first(value, asked) for value in output))
+            terms |= self._divergence(student, part, _first(mel, asked), _first(speaker, asked), step)
         with torch.autocast(audio.device.type, enabled=False):
             if self.stft is not None:
                 terms["stft"] = self.stft(output.audio[:, 0], audio[:, 0])
@@ -171,6 +179,13 @@ class DistillationLoss(nn.Module):
             "real_mean": audio.mean(),
             "real_std": audio.std(),
         }
+
+
+def _first(value: Tensor | LinearPredictor | None, count: int) -> Tensor | LinearPredictor | None:
+    """The first ``count`` clips of a batch."""
+    if isinstance(value, LinearPredictor):
+        return LinearPredictor(*(part[:count] for part in value))
+    return None if value is None else value[:count]
 
 
 def first_counted(student: ParallelWaveNet, teacher: WaveNet, samples: int) -> int:

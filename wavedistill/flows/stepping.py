@@ -160,25 +160,33 @@ class StepwisePredictor:
             self.taps = of_input.flip(-1).transpose(0, 1).contiguous()  # (blocks, batch, order), oldest first
             if predictor.source_order:
                 self.shift_by_source = moving_average(source, of_source)
-        self.past = like.new_zeros(batch, max(self.linear_order, 1))
+        self.patch_size = predictor.patch_size
+        self.past = like.new_zeros(batch, max(self.linear_order, self.patch_size))
 
     def parameters(self, t: int) -> tuple[Tensor, Tensor]:
         """Network output (batch, out_channels) and linear path (batch,) at sample t."""
-        stack, block = self.stack, t // self.block_size
-        previous = self.past[:, -1:].clamp(-INPUT_RANGE, INPUT_RANGE)
+        block, place = t // self.block_size, t % self.patch_size
+        if not place:
+            self.patch = self._patch(t // self.patch_size, block).unflatten(1, (self.patch_size, -1))
+        return self.patch[:, place], self._shift(t, block)
+
+    def _patch(self, step: int, block: int) -> Tensor:
+        """Output of the stack (batch, patch_size * out_channels) at one of its steps."""
+        stack, size = self.stack, self.patch_size
+        previous = self.past[:, -size:].clamp(-INPUT_RANGE, INPUT_RANGE)
         if self.source is not None:
-            previous = torch.cat([previous, self.source[:, t : t + 1]], dim=1)
+            previous = torch.cat([previous, self.source[:, step * size : (step + 1) * size]], dim=1)
         hidden = torch.addmm(stack.input.bias, previous, stack.input.weight.t())
         gated = []
         for layer, (weight, biases, ring, ages) in enumerate(zip(self.weights, self.biases, self.rings, self.ages, strict=True)):
             if layer:
                 hidden = torch.addmm(hidden, gated[-1], self.residual[layer - 1])
-            ring[t % len(ring)] = hidden
-            taps = torch.cat([ring[(t - age) % len(ring)] for age in ages], dim=1)
+            ring[step % len(ring)] = hidden
+            taps = torch.cat([ring[(step - age) % len(ring)] for age in ages], dim=1)
             filters, openings = torch.addmm(biases[min(block, len(biases) - 1)], taps, weight).chunk(2, dim=1)
             gated.append(torch.tanh(filters) * torch.sigmoid(openings))
         skip = torch.cat(gated, dim=1) @ self.skip
-        return stack.output(torch.relu(stack.hidden(torch.relu(skip)))), self._shift(t, block)
+        return stack.output(torch.relu(stack.hidden(torch.relu(skip))))
 
     def feed(self, t: int, x: Tensor) -> None:
         """Make x (batch,) known as sample t."""
@@ -188,4 +196,4 @@ class StepwisePredictor:
         shift = self.no_shift if self.shift_by_source is None else self.shift_by_source[:, t]
         if not self.linear_order:
             return shift
-        return shift + (self.past * self.taps[min(block, len(self.taps) - 1)]).sum(-1)
+        return shift + (self.past[:, -self.linear_order :] * self.taps[min(block, len(self.taps) - 1)]).sum(-1)

@@ -25,15 +25,15 @@ from wavedistill.errors import WavedistillError
 from wavedistill.flows.autoregressive import AutoregressiveFlow, Condition, LocScale
 from wavedistill.flows.linear_prediction import LinearPredictor
 from wavedistill.models.front import FrontConfig
-from wavedistill.models.wavenet import WaveformModel, check_common
+from wavedistill.models.wavenet import GRID_HOP, WaveformModel, check_common
 from wavedistill.nn.conditioning import extended
 from wavedistill.nn.pitch import Pitch, PitchPredictor
 from wavedistill.nn.predictor import CausalPredictor, PredictorState
 from wavedistill.nn.source import HarmonicSource
 from wavedistill.nn.wavenet_stack import StackConfig
 
-CACHED_SAMPLES = 8192
-"""Samples, over the batch, whose activations fit a CPU core's cache."""
+CACHED_VALUES = 2**18
+"""Values of one layer, over the batch, that fit a CPU core's cache."""
 
 
 @dataclass
@@ -44,6 +44,7 @@ class ParallelWaveNetConfig:
         mel, sample_rate, speakers, cond_channels, cond_upsample, front: as in `WaveNetConfig`; mel and front must be the teacher's.
         num_flows: inverse autoregressive flows.
         stack: size of the stack inside each flow.
+        patch_size: samples that a step of a flow's stack stands for (1: full rate); must divide the samples of a block of the condition.
         linear_order: taps of each flow's linear path from the noise before (0: off).
         source_order: taps of each flow's linear path from a harmonic source, whose pitch is predicted from the mel (0: no source).
         source_iterations: projections that fit the source's spectrum to the mel.
@@ -56,6 +57,7 @@ class ParallelWaveNetConfig:
     speakers: list[str] = field(default_factory=list)
     num_flows: int = 2
     stack: StackConfig = field(default_factory=lambda: StackConfig(8, 1, 3, 32, 32))
+    patch_size: int = 1
     cond_channels: int = 128
     cond_upsample: int = 4
     linear_order: int = 32
@@ -67,6 +69,11 @@ class ParallelWaveNetConfig:
 
     def __post_init__(self) -> None:
         check_common(self)
+        block = (self.mel.hop_length if self.mel else GRID_HOP) // self.cond_upsample
+        if self.patch_size < 1 or block % self.patch_size:
+            raise WavedistillError(
+                f"patch_size must divide the {block} samples of a block of the condition (hop_length / cond_upsample), got {self.patch_size}."
+            )
         if self.num_flows < 1:
             raise WavedistillError(f"num_flows must be at least 1, got {self.num_flows}.")
         if self.source_order and self.mel is None:
@@ -107,7 +114,7 @@ class ParallelWaveNet(WaveformModel):
         super().__init__(config)
         self.flows = nn.ModuleList(
             AutoregressiveFlow(
-                CausalPredictor(2, config.stack, self.cond_channels, config.linear_order, config.source_order),
+                CausalPredictor(2, config.stack, self.cond_channels, config.linear_order, config.source_order, config.patch_size),
                 standardize=False,
                 log_scale_min=config.log_scale_min,
             )
@@ -115,13 +122,22 @@ class ParallelWaveNet(WaveformModel):
         )
         self.pitch = PitchPredictor(config.mel.n_mels) if config.source_order else None
         self.source = HarmonicSource(config.mel, config.source_iterations) if config.source_order else None
-        reach = max(config.stack.receptive_field - 1, config.linear_order)
-        self.receptive_field: int = 1 + config.num_flows * reach
+        self.receptive_field: int = sum(flow.predictor.reach for flow in self.flows)
         with torch.no_grad():
             for flow in self.flows:
-                flow.predictor.stack.output.bias[1] = config.initial_log_scale / config.num_flows
+                flow.predictor.stack.output.bias[1::2] = config.initial_log_scale / config.num_flows
             if config.source_order:  # a pulse train beside the noise is a better start than noise alone
                 self.flows[0].predictor.taps.bias[config.linear_order] = 0.9
+
+    def compute_in(self, dtype: torch.dtype) -> ParallelWaveNet:
+        """Let the stacks compute in ``dtype``, for use without gradient (bfloat16: about twice as fast on CPUs that have it).
+
+        Locations, log-scales, filters, pitch and conditioning stay in float32, so that the density of a sample is exact as ever: it is
+        that of the rounded network. Chunks of a stream then equal the whole to about 1e-3, not 1e-5.
+        """
+        for flow in self.flows:
+            flow.predictor.stack.compute_in(dtype)
+        return self
 
     def rsample(self, noise: Tensor, mel: Tensor | None = None, speaker: Tensor | None = None) -> StudentOutput:
         """Reparametrised pass with everything a distillation loss needs.
@@ -231,7 +247,8 @@ class ParallelWaveNet(WaveformModel):
 
         All at once, every layer would write and read the whole signal in main memory. A GPU does take it all at once.
         """
-        size = u.shape[1] if u.is_cuda else max(1, CACHED_SAMPLES // (self.hop_length * u.shape[0])) * self.hop_length
+        fitting = CACHED_VALUES * self.config.patch_size // (self.config.stack.channels * u.shape[0])
+        size = u.shape[1] if u.is_cuda else max(1, fitting // self.hop_length) * self.hop_length
         pieces = []
         for start in range(0, u.shape[1], size):
             end = min(start + size, u.shape[1])

@@ -47,7 +47,7 @@ def _backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
     return recursive_filter_adjoint(gradient, *ctx.saved_tensors).reshape(ctx.shape), None, None
 
 
-def _over_batches(operator) -> Callable:
+def over_batches(operator) -> Callable:
     """vmap's rule: the mapped axis is one more batch axis."""
 
     def mapped(info, in_dims: tuple[int | None, ...], *arguments: Tensor) -> tuple[Tensor, int]:
@@ -56,6 +56,8 @@ def _over_batches(operator) -> Callable:
             for value, axis in zip(arguments, in_dims, strict=True)
         ]
         out = operator(*(value.flatten(0, 1) for value in stacked))
+        if isinstance(out, tuple):
+            return tuple(one.unflatten(0, stacked[0].shape[:2]) for one in out), (0,) * len(out)
         return out.unflatten(0, stacked[0].shape[:2]), 0
 
     return mapped
@@ -63,9 +65,9 @@ def _over_batches(operator) -> Callable:
 
 recursive_filter.register_fake(lambda excitation, coefficients, past: excitation.new_empty(excitation.flatten(1).shape))
 recursive_filter.register_autograd(_backward, setup_context=_save)
-recursive_filter.register_vmap(_over_batches(recursive_filter))
+recursive_filter.register_vmap(over_batches(recursive_filter))
 recursive_filter_adjoint.register_fake(lambda gradient, coefficients: torch.empty_like(gradient))
-recursive_filter_adjoint.register_vmap(_over_batches(recursive_filter_adjoint))
+recursive_filter_adjoint.register_vmap(over_batches(recursive_filter_adjoint))
 
 
 @functools.cache

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from wavedistill.nn.compiled import recursive_filter
+from wavedistill.nn.compiled_fir import block_fir
 
 
 def predict(x: Tensor, coefficients: Tensor, past: Tensor | None = None) -> Tensor:
@@ -26,6 +27,13 @@ def moving_average(x: Tensor, coefficients: Tensor, past: Tensor | None = None) 
 
 
 def _slide(padded: Tensor, coefficients: Tensor) -> Tensor:
+    if padded.is_cpu:
+        return block_fir(padded, coefficients)
+    return slide_by_products(padded, coefficients)
+
+
+def slide_by_products(padded: Tensor, coefficients: Tensor) -> Tensor:
+    """`block_fir` as a matrix product over all windows of the signal."""
     batch, blocks, order = coefficients.shape
     windows = padded.unfold(1, order, 1)  # (batch, samples, order), oldest sample first
     samples = windows.shape[1]

@@ -38,6 +38,7 @@ class CausalPredictor(nn.Module):
         cond_channels: width of the condition (0: none).
         linear_order: coefficients h (0: no linear path on x).
         source_order: coefficients b (0: no source).
+        patch_size: samples a step of the stack stands for; must divide the samples of a block.
 
     Shapes:
         x (batch, samples), cond (batch, blocks, cond_channels), source (batch, samples)
@@ -45,11 +46,13 @@ class CausalPredictor(nn.Module):
     """
 
     def __init__(
-        self, out_channels: int, stack: StackConfig, cond_channels: int, linear_order: int, source_order: int = 0
+        self, out_channels: int, stack: StackConfig, cond_channels: int, linear_order: int, source_order: int = 0, patch_size: int = 1
     ) -> None:
         super().__init__()
-        self.linear_order, self.source_order = linear_order, source_order
-        self.stack = WaveNetStack(2 if source_order else 1, out_channels, stack, cond_channels)
+        self.linear_order, self.source_order, self.patch_size = linear_order, source_order, patch_size
+        inputs = 2 * patch_size if source_order else patch_size
+        self.stack = WaveNetStack(inputs, out_channels * patch_size, stack, cond_channels)
+        self.reach = max(patch_size * (stack.receptive_field + 1) - 1, linear_order)
         taps = linear_order + source_order
         if taps and cond_channels:
             self.taps = nn.Linear(cond_channels, taps)
@@ -75,19 +78,20 @@ class CausalPredictor(nn.Module):
         return self._run(x, cond, source, state, keep_state=True)
 
     def _run(self, x, cond, source, state, keep_state):
-        shifted = torch.cat([x.new_zeros(x.shape[0], 1) if state is None else state.inputs[:, -1:], x[:, :-1]], dim=1)
-        channels = [shifted.clamp(-INPUT_RANGE, INPUT_RANGE)]
-        if self.source_order:
-            channels.append(source)
-        stacked = torch.stack(channels, dim=-1)
+        (batch, samples), size = x.shape, self.patch_size
+        before = x.new_zeros(batch, size) if state is None else state.inputs[:, -size:]
+        shifted = torch.cat([before, x[:, : samples - size]], dim=1).clamp(-INPUT_RANGE, INPUT_RANGE)
+        channels = [shifted, source] if self.source_order else [shifted]
+        stacked = torch.cat([channel.reshape(batch, samples // size, size) for channel in channels], dim=-1)
         if keep_state:
             parameters, past = self.stack.forward_chunk(stacked, cond, state.stack if state else None)
         else:
             parameters, past = self.stack(stacked, cond), None
+        parameters = parameters.reshape(batch, samples, -1)
         shift = self._linear_path(x, cond, source, state)
         if not keep_state:
             return parameters, shift, None
-        inputs = keep_last(x, state.inputs if state else None, max(self.linear_order, 1))
+        inputs = keep_last(x, state.inputs if state else None, max(self.linear_order, size))
         sources = keep_last(source, state.source if state else None, self.source_order - 1) if self.source_order else None
         return parameters, shift, PredictorState(inputs, sources, past)
 
@@ -98,7 +102,7 @@ class CausalPredictor(nn.Module):
         of_input, of_source = self.linear_taps(cond, x.shape[0])
         with torch.autocast(x.device.type, enabled=False):
             if self.linear_order:
-                shift = shift + predict(x, of_input, state.inputs if state else None)
+                shift = shift + predict(x, of_input, state.inputs[:, -self.linear_order :] if state else None)
             if self.source_order:
                 shift = shift + moving_average(source, of_source, state.source if state else None)
         return shift

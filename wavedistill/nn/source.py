@@ -7,7 +7,6 @@ adds it to its location stays an exact density.
 References:
     Neural Source-Filter Waveform Models (Wang et al., 2019), https://arxiv.org/abs/1904.12088
     Signal Estimation from Modified Short-Time Fourier Transform (Griffin & Lim, 1984): the projections
-    Algorithms for Non-negative Matrix Factorization (Lee & Seung, 2001): the multiplicative update
 """
 
 from __future__ import annotations
@@ -18,9 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from wavedistill.audio.mel import MelConfig, mel_filter_bank
+from wavedistill.nn.mel_inversion import MelInversion
 from wavedistill.nn.pitch import Pitch
-
-INVERSION_STEPS = 10
 
 
 class HarmonicSource(nn.Module):
@@ -41,42 +39,31 @@ class HarmonicSource(nn.Module):
         super().__init__()
         self.mel, self.iterations = mel, iterations
         self.context_frames = (1 + iterations) * -(-mel.n_fft // mel.hop_length)
-        self.register_buffer("filters", mel_filter_bank(mel), persistent=False)
+        self.inversion = MelInversion(mel_filter_bank(mel))
         self.register_buffer("window", _centred_window(mel), persistent=False)
         self.left = mel.n_fft // 2 if mel.centered else (mel.n_fft - mel.hop_length) // 2
 
     @torch.no_grad()
     def forward(self, pitch: Pitch, log_mel: Tensor, phase: Tensor | None = None) -> tuple[Tensor, Tensor]:
         hop = self.mel.hop_length
-        pulses, phases = pulse_train(pitch, hop, self.mel.sample_rate, phase)
-        spectrum = self._analyse(pulses.to(log_mel.dtype))
-        magnitude = self._invert(log_mel, spectrum.abs())
+        pulses, phases = pulse_train(pitch, hop, self.mel.sample_rate, phase, log_mel.dtype)
+        spectrum = self._analyse(pulses)
+        magnitude = self.inversion(log_mel.transpose(1, 2).exp().contiguous(), spectrum.abs()).pow(1.0 / self.mel.power)
         wave = self._synthesise(_with_magnitude(spectrum, magnitude))
         for _ in range(self.iterations):
             wave = self._synthesise(_with_magnitude(self._analyse(wave), magnitude))
         return wave * interpolate_frames(pitch.voicing.to(wave.dtype), hop), phases
 
-    def _invert(self, log_mel: Tensor, shape: Tensor) -> Tensor:
-        """Non-negative magnitudes (batch, bins, frames) whose mel is ``log_mel``, with the fine structure of ``shape``."""
-        filters = self.filters.to(log_mel.dtype)
-        target = log_mel.exp()
-        start = filters @ (target / filters.sum(0)[:, None].clamp_min(1e-9))
-        estimate = start * (shape / shape.mean(1, keepdim=True).clamp_min(1e-9)).clamp(0.1, 10.0)
-        wanted = filters @ target
-        for _ in range(INVERSION_STEPS):
-            estimate = estimate * wanted / (filters @ (filters.T @ estimate)).clamp_min(1e-9)
-        return estimate.pow(1.0 / self.mel.power)
-
     def _analyse(self, wave: Tensor) -> Tensor:
         mel = self.mel
         padded = nn.functional.pad(wave, (self.left, mel.n_fft - mel.hop_length - self.left))
         frames = padded.unfold(1, mel.n_fft, mel.hop_length) * self.window.to(wave.dtype)
-        return torch.fft.rfft(frames).transpose(1, 2)
+        return torch.fft.rfft(frames)
 
     def _synthesise(self, spectrum: Tensor) -> Tensor:
         """Least-squares overlap-add (Griffin & Lim, 1984, equation 6)."""
         mel, window = self.mel, self.window.to(spectrum.real.dtype)
-        frames = torch.fft.irfft(spectrum.transpose(1, 2), n=mel.n_fft) * window
+        frames = torch.fft.irfft(spectrum, n=mel.n_fft) * window
         samples = slice(self.left, self.left + frames.shape[1] * mel.hop_length)
         weight = self._overlap_add(window.square().expand(1, frames.shape[1], -1))
         return (self._overlap_add(frames) / weight.clamp_min(1e-3))[:, samples]
@@ -93,7 +80,9 @@ class HarmonicSource(nn.Module):
         return total.flatten(1)
 
 
-def pulse_train(pitch: Pitch, hop_length: int, sample_rate: int, phase: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def pulse_train(
+    pitch: Pitch, hop_length: int, sample_rate: int, phase: Tensor | None = None, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
     """A band-limited pulse train of unit power.
 
     The sum of all K = floor(sample_rate / 2 / f0) harmonics in closed form: sum_k cos(k p) = sin((K + 1/2) p) / (2 sin(p / 2)) - 1/2.
@@ -101,7 +90,7 @@ def pulse_train(pitch: Pitch, hop_length: int, sample_rate: int, phase: Tensor |
 
     Shapes:
         pitch (batch, frames + 2), one more frame on either side than is wanted; phase (batch,) at the start in cycles (default
-        0) -> pulses (batch, frames * hop_length) and the phase in cycles after each sample, in the same shape.
+        0) -> pulses (batch, frames * hop_length) of ``dtype`` and the phase in cycles after each sample, in the same shape.
     """
     weights = pitch.voicing.double() + 1e-4
     log_f0 = interpolate_frames(pitch.f0.double().log() * weights, hop_length) / interpolate_frames(weights, hop_length)
@@ -109,12 +98,14 @@ def pulse_train(pitch: Pitch, hop_length: int, sample_rate: int, phase: Tensor |
     cycles = f0.div(sample_rate).cumsum(1)
     if phase is not None:
         cycles = cycles + phase.unsqueeze(1)
-    angle = 2.0 * math.pi * cycles.frac()
     harmonics = torch.floor(0.5 * sample_rate / f0)
-    half = torch.sin(0.5 * angle)
-    small = half.abs() < 1e-6
-    total = torch.where(small, harmonics, torch.sin((harmonics + 0.5) * angle) / (2.0 * half.masked_fill(small, 1.0)) - 0.5)
-    return (total * torch.sqrt(2.0 / harmonics)).to(pitch.f0.dtype), cycles.frac()
+    # in double precision up to what the sines see: less than one turn, around zero, where their float32 is exact enough
+    around = cycles - cycles.round()
+    turns = (harmonics + 0.5) * around
+    half, whole = (torch.sin(2.0 * math.pi * x.to(dtype)) for x in (0.5 * around, turns - turns.round()))
+    harmonics, small = harmonics.to(dtype), half.abs() < 1e-6
+    total = torch.where(small, harmonics, whole / (2.0 * half.masked_fill(small, 1.0)) - 0.5)
+    return total * torch.sqrt(2.0 / harmonics), cycles.frac()
 
 
 def interpolate_frames(frames: Tensor, hop_length: int) -> Tensor:

@@ -78,9 +78,17 @@ class WaveNetStack(nn.Module):
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
+    def compute_in(self, dtype: torch.dtype) -> WaveNetStack:
+        """Keep the weights in ``dtype`` and compute in it, for use without gradient; the output layer stays in float32."""
+        self.to(dtype)
+        self.output.float()
+        return self
+
     def project_condition(self, cond: Tensor | None) -> list[Tensor] | None:
         """Each layer's share of the condition, (batch, blocks, 2 * channels)."""
-        return None if self.cond is None else list(self.cond(cond).chunk(self.config.num_layers, dim=-1))
+        if self.cond is None:
+            return None
+        return list(self.cond(cond.to(self.cond.weight.dtype)).chunk(self.config.num_layers, dim=-1))
 
     def forward(self, x: Tensor, cond: Tensor | None = None, past: list[Tensor] | None = None) -> Tensor:
         return self._run(x, cond, past)[0]
@@ -95,7 +103,7 @@ class WaveNetStack(nn.Module):
         batch, time, _ = x.shape
         channels = self.config.channels
         conditions = self.project_condition(cond)
-        hidden = self.input(x)
+        hidden = self.input(x.to(self.input.weight.dtype))
         skip, inputs = None, []
         for layer, conv in enumerate(self.convs):
             inputs.append(hidden)

@@ -52,15 +52,21 @@ class DistillTask(nn.Module):
         return spoken_again(self.model, "student", dataset)
 
 
-def start_conditioning(student: ParallelWaveNet, teacher: WaveNet) -> bool:
-    """Give the student the teacher's conditioning network to start from; returns whether the two are of one size."""
-    if student.conditioning is None or teacher.conditioning is None:
-        return False
-    own, given = student.conditioning.state_dict(), teacher.conditioning.state_dict()
-    if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in given.items()}:
-        return False
-    student.conditioning.load_state_dict(given)
-    return True
+def inherit(student: ParallelWaveNet, donor: WaveNet | ParallelWaveNet) -> list[str]:
+    """Give the student the donor's conditioning network and pitch predictor to start from; returns the names of those it took.
+
+    A part is taken where both have it in the same size.
+    """
+    taken = []
+    for name in ("conditioning", "pitch"):
+        own, given = (getattr(model, name, None) for model in (student, donor))
+        if own is None or given is None:
+            continue
+        weights = given.state_dict()
+        if {key: value.shape for key, value in own.state_dict().items()} == {key: value.shape for key, value in weights.items()}:
+            own.load_state_dict(weights)
+            taken.append(name)
+    return taken
 
 
 @torch.no_grad()

@@ -45,6 +45,8 @@ class StudentRecipe:
     run: RunConfig
     teacher: str = "speech-teacher"
     """Checkpoint of the teacher: a folder, a run folder or a bundled name."""
+    start_from: str | None = None
+    """A student, of any shape, whose conditioning network and pitch predictor this one starts with (default: the teacher's conditioning)."""
 
 
 @dataclass(kw_only=True)

@@ -15,7 +15,7 @@ from wavedistill.models.pretrained import load_pretrained, role
 from wavedistill.models.waveform_flow import WaveformFlow
 from wavedistill.models.wavenet import WaveformModel, WaveNet
 from wavedistill.training.checkpoint import list_states
-from wavedistill.training.distill import DistillTask, check_teacher, start_conditioning
+from wavedistill.training.distill import DistillTask, check_teacher, inherit
 from wavedistill.training.distributed import current_ranks, pick_device
 from wavedistill.training.flow import FlowTask
 from wavedistill.training.loop import fit
@@ -84,7 +84,14 @@ def distill_student(
     voice = load_pretrained(recipe.teacher, pick_device(recipe.run.device, current_ranks()))
     if not isinstance(voice, WaveNet):
         raise WavedistillError(f"teacher {recipe.teacher} is a {role(voice)}. Give the checkpoint of a teacher (a WaveNet).")
-    start_conditioning(model, voice)
+    inherit(model, voice)
+    if recipe.start_from is not None:
+        donor = load_pretrained(recipe.start_from)
+        if not isinstance(donor, ParallelWaveNet) or not inherit(model, donor):
+            raise WavedistillError(
+                f"start_from {recipe.start_from}: a student whose conditioning network or pitch predictor has this model's size is needed, "
+                f"this is a {role(donor)}. Give another checkpoint, or leave start_from out."
+            )
     task = DistillTask(model, voice, recipe.loss)
     with_f0 = "pitch" in recipe.loss.weights
     train, valid = (_dataset(recipe, model, split, with_f0) for split in ("train", "valid"))
