@@ -154,3 +154,15 @@ BAD = {
 def test_bad_input_is_refused(student, make, message):
     with pytest.raises(WavedistillError, match=message):
         student(make())
+
+
+def test_bfloat16_is_for_students_and_close(student, teacher, tmp_path):
+    folder = student.save_pretrained(tmp_path / "student")
+    mel = student.mel(speech_like(0.5))
+    half, full = (Vocoder.from_pretrained(folder, precision=p)(mel, seed=1) for p in ("bf16", "fp32"))
+    assert torch.equal(full, student(mel, seed=1)) and not torch.equal(half, full)
+    torch.testing.assert_close(half, full, rtol=0, atol=0.02)
+    with pytest.raises(WavedistillError, match="bf16 is for students.*teacher"):
+        Vocoder.from_pretrained(teacher.save_pretrained(tmp_path / "teacher"), precision="bf16")
+    with pytest.raises(WavedistillError, match="precision must be fp32 or bf16, got 'fp16'"):
+        Vocoder.from_pretrained(folder, precision="fp16")

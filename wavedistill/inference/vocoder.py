@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from wavedistill.audio.io import resample
 from wavedistill.audio.mel import LogMelSpectrogram, check_mel
 from wavedistill.errors import WavedistillError
 from wavedistill.inference.stream import stream
-from wavedistill.models.pretrained import CARD_FILE, load_pretrained, resolve_checkpoint, save_pretrained
+from wavedistill.models.parallel_wavenet import ParallelWaveNet
+from wavedistill.models.pretrained import CARD_FILE, load_pretrained, resolve_checkpoint, role, save_pretrained
 from wavedistill.models.wavenet import WaveformModel, WaveNet
 
 LONG_SECONDS = 20.0
@@ -46,10 +48,23 @@ class Vocoder:
         )
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, device: str | torch.device = "cpu") -> Vocoder:
-        """Load a checkpoint folder, a run folder, a bundled name or a hub id (only the last touches the network)."""
+    def from_pretrained(
+        cls, name: str | Path, device: str | torch.device = "cpu", precision: Literal["fp32", "bf16"] = "fp32"
+    ) -> Vocoder:
+        """Load a checkpoint folder, a run folder, a bundled name or a hub id (only the last touches the network).
+
+        ``precision`` "bf16" lets a student's networks compute in bfloat16 (`ParallelWaveNet.compute_in`): faster on processors with
+        such instructions, slower on others; chunks of a stream then equal the whole to about 1e-3.
+        """
         folder = resolve_checkpoint(name)
-        return cls(load_pretrained(folder, device), folder)
+        model = load_pretrained(folder, device)
+        if precision not in ("fp32", "bf16"):
+            raise WavedistillError(f"precision must be fp32 or bf16, got {precision!r}")
+        if precision == "bf16":
+            if not isinstance(model, ParallelWaveNet):
+                raise WavedistillError(f"precision bf16 is for students; {name} is a {role(model)}: leave it at fp32")
+            model.compute_in(torch.bfloat16)
+        return cls(model, folder)
 
     def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> Path:
         """Write the model as a checkpoint folder: config.json, model.safetensors, README.md, samples/.

@@ -48,7 +48,7 @@ class HarmonicSource(nn.Module):
         hop = self.mel.hop_length
         pulses, phases = pulse_train(pitch, hop, self.mel.sample_rate, phase, log_mel.dtype)
         spectrum = self._analyse(pulses)
-        magnitude = self.inversion(log_mel.transpose(1, 2).exp().contiguous(), spectrum.abs()).pow(1.0 / self.mel.power)
+        magnitude = self.inversion(log_mel.transpose(1, 2).exp().contiguous(), _power(spectrum).sqrt_()).pow(1.0 / self.mel.power)
         wave = self._synthesise(_with_magnitude(spectrum, magnitude))
         for _ in range(self.iterations):
             wave = self._synthesise(_with_magnitude(self._analyse(wave), magnitude))
@@ -115,8 +115,14 @@ def interpolate_frames(frames: Tensor, hop_length: int) -> Tensor:
     return (centre + offset.clamp_min(0) * (right - centre) + offset.clamp_max(0) * (centre - left)).flatten(1)
 
 
+def _power(spectrum: Tensor) -> Tensor:
+    """|spectrum|^2 (several times as fast on a CPU as the absolute value of complex numbers, measured)."""
+    parts = torch.view_as_real(spectrum)
+    return parts[..., 0].square().addcmul_(parts[..., 1], parts[..., 1])
+
+
 def _with_magnitude(spectrum: Tensor, magnitude: Tensor) -> Tensor:
-    return spectrum * (magnitude / spectrum.abs().clamp_min(1e-9))
+    return spectrum * (magnitude * _power(spectrum).clamp_min_(1e-18).rsqrt_())
 
 
 def _centred_window(mel: MelConfig) -> Tensor:
