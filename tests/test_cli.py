@@ -27,6 +27,7 @@ VERBS = [
     "synthesize",
     "sample",
     "evaluate",
+    "playground",
     "info",
     "demo",
     "benchmark",

@@ -108,11 +108,11 @@ class Actions:
         self.students.sort(key=lambda name: kinds[name] != "parallel_wavenet")  # one-stage flows, one pass too, after the students
         self._voices: dict[str, Vocoder] = {}
         self._loading = threading.Lock()
-        self._busy = threading.Lock()
+        self.busy = threading.Lock()
 
     def wait(self) -> None:
         """Wait for the computation that runs, if any: a process that ends inside one would be aborted."""
-        with self._busy:
+        with self.busy:
             pass
 
     def voice(self, name: str) -> Vocoder:
@@ -134,7 +134,7 @@ class Actions:
         Gives the original and its caption, the student's audio and its caption, the mel picture, and what
         `teach` needs.
         """
-        with self._busy, errors_shown():
+        with self.busy, errors_shown():
             voice = self.voice(student)
             original = read_recording(recording, voice.sample_rate)
             seconds = len(original) / voice.sample_rate
@@ -165,7 +165,7 @@ class Actions:
         """
         if not teacher or not seconds:
             return None, "", gr.skip(), ""
-        with self._busy, errors_shown():
+        with self.busy, errors_shown():
             if spoken is None:
                 raise WavedistillError("there is nothing to compare with yet: let the student speak first")
             student, voice = self.voice(spoken.student), self.voice(teacher)
@@ -189,7 +189,7 @@ class Actions:
         self, checkpoint: str, seconds: float, seed: float, temperature: float, speaker: str | None
     ) -> tuple[Sound, str, Figure]:
         """A waveform from an unconditional model: the sound, its caption and its mel picture."""
-        with self._busy, errors_shown():
+        with self.busy, errors_shown():
             voice = self.voice(checkpoint)
             made = _timed(voice, seconds, **_options(voice, seed, temperature, speaker))
             config = replace(MelConfig(), sample_rate=voice.sample_rate, f_max=voice.sample_rate / 2)
@@ -216,7 +216,7 @@ class Actions:
             first = compute = heard = 0.0
             while True:
                 began = time.perf_counter()
-                with self._busy:  # not over the yield: a listener who leaves must not keep it
+                with self.busy:  # not over the yield: a listener who leaves must not keep it
                     chunk = next(chunks, None)
                 if chunk is None:
                     return

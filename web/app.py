@@ -159,7 +159,7 @@ def _page(act: object) -> gr.Blocks:
             with gr.Tab("Stream"):
                 _stream_tab(act)
         with gr.Tab("Flow playground"):
-            playground.playground_tab(playground.Playground(act._busy, actions.errors_shown), **COMPUTE)
+            playground.playground_tab(playground.Playground(act.busy, actions.errors_shown), **COMPUTE)
     return demo
 
 

@@ -139,7 +139,7 @@ def _residual(depth: int) -> Compose:
 
 def _continuous(depth: int) -> Compose:
     def layer() -> Transform:
-        # fixed steps: right to about 0.01 nats here, in a third of an adaptive solver's time
+        # fixed steps, in a third of an adaptive solver's time: trained flows come back to within 0.06 of where they began
         flow = ContinuousFlow(DIM, num_layers=3, solver="rk4", step_size=0.5, adjoint=False)
         return _unsettled(flow, flow.network.output.weight, 0.02)
 
