@@ -41,13 +41,19 @@ METHODS = {
     "gauss_seidel": dict(method="gauss_seidel", tolerance=1e-14),
     "gauss_seidel, blocks across the condition's": dict(method="gauss_seidel", tolerance=1e-14, block_size=7),
     "gauss_seidel, one block": dict(method="gauss_seidel", tolerance=1e-14, block_size=100),
+    "quasi_newton": dict(method="quasi_newton", tolerance=1e-14),
 }
+WAVEFORMS = ("maf-waveform", "iaf-waveform")
 
 
 @pytest.mark.parametrize("options", METHODS.values(), ids=list(METHODS))
 @pytest.mark.parametrize("kind", KINDS)
 def test_methods_agree(kind, options):
     flow, y, cond = made(kind)
+    if options["method"] == "quasi_newton" and kind not in WAVEFORMS:
+        with pytest.raises(WavedistillError, match="for flows of waveforms; for vectors use"):
+            invert(flow, y, cond, **options)
+        return
     expected = flow.inverse(y, cond)
     found = invert(flow, y, cond, **options)
     torch.testing.assert_close(found.value, expected.value, atol=1e-12, rtol=1e-12)
@@ -81,8 +87,10 @@ def test_first_elements_are_exact_after_as_many_sweeps(kind):
     torch.testing.assert_close(found.value, flow.inverse(y, cond).value, atol=1e-11, rtol=1e-11)
 
 
-@pytest.mark.parametrize("method", ["jacobi", "gauss_seidel"])
-@pytest.mark.parametrize("kind", KINDS)
+METHODS_AND_KINDS = [(method, kind) for method in ("jacobi", "gauss_seidel") for kind in KINDS] + [("quasi_newton", kind) for kind in WAVEFORMS]
+
+
+@pytest.mark.parametrize("method, kind", METHODS_AND_KINDS)
 def test_a_draft_saves_sweeps(kind, method):
     flow, y, cond = made(kind)
     cold = invert(flow, y, cond, method)
@@ -92,8 +100,7 @@ def test_a_draft_saves_sweeps(kind, method):
     torch.testing.assert_close(warm.value, cold.value, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["jacobi", "gauss_seidel"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method, kind", METHODS_AND_KINDS)
 def test_each_example_stops_by_itself(kind, method):
     flow, y, cond = made(kind)
     draft = torch.zeros_like(y)
@@ -108,12 +115,12 @@ def test_each_example_stops_by_itself(kind, method):
         torch.testing.assert_close(alone.value[0], together.value[item], atol=1e-13, rtol=1e-13)
 
 
-@pytest.mark.parametrize("method", ["jacobi", "gauss_seidel"])
+@pytest.mark.parametrize("method", ["jacobi", "gauss_seidel", "quasi_newton"])
 def test_looser_tolerance_saves_sweeps_and_shows_in_the_residual(method):
     flow, y, cond = made("maf-waveform")
     loose, tight = (invert(flow, y, cond, method, tolerance=tolerance) for tolerance in (1e-2, 1e-12))
     assert (loose.sweeps < tight.sweeps).all()
-    assert 1e-6 < float(loose.residual.max()) < 0.1 and float(tight.residual.max()) < 1e-11
+    assert 1e-7 < float(loose.residual.max()) < 0.1 and float(tight.residual.max()) < 1e-11
 
 
 def test_no_convergence_is_an_error_that_says_what_to_do():
@@ -124,8 +131,7 @@ def test_no_convergence_is_an_error_that_says_what_to_do():
         invert(flow, y, cond, "jacobi", max_sweeps=0)
 
 
-@pytest.mark.parametrize("method", ["incremental", "naive", "jacobi", "gauss_seidel"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method, kind", METHODS_AND_KINDS + [(method, kind) for method in ("incremental", "naive") for kind in KINDS])
 def test_nan_stays_in_its_example_and_stops(kind, method):
     flow, y, cond = made(kind)
     expected = invert(flow, y, cond, method).value
@@ -136,7 +142,7 @@ def test_nan_stays_in_its_example_and_stops(kind, method):
     torch.testing.assert_close(found.value[1:], expected[1:])
 
 
-@pytest.mark.parametrize("method", ["incremental", "naive", "jacobi", "gauss_seidel"])
+@pytest.mark.parametrize("method", ["incremental", "naive", "jacobi", "gauss_seidel", "quasi_newton"])
 @pytest.mark.parametrize("shape", [(0, 1, 8), (2, 1, 0), (2, 1, 1)])
 def test_empty_and_short(method, shape):
     flow = waveform(cond=0).double()
@@ -147,10 +153,10 @@ def test_empty_and_short(method, shape):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(method="newton"), "one of incremental, naive, jacobi, gauss_seidel"),
+        (dict(method="newton"), "one of incremental, naive, jacobi, gauss_seidel, quasi_newton"),
         (dict(method="naive", draft=torch.zeros(3, STEPS)), "draft and max_sweeps are for"),
         (dict(max_sweeps=3), "draft and max_sweeps are for"),
-        (dict(method="jacobi", block_size=3), "block_size is for 'gauss_seidel'"),
+        (dict(method="jacobi", block_size=3), "block_size is for 'gauss_seidel' and 'quasi_newton'"),
         (dict(method="gauss_seidel", block_size=0), "at least 1"),
         (dict(method="jacobi", draft=torch.zeros(3, 2)), "shape of y"),
     ],
@@ -169,6 +175,74 @@ def test_only_autoregressive_flows_and_their_shapes():
         invert(flow, y[:, 1:], cond, "jacobi")
     with pytest.raises(WavedistillError, match="condition"):
         invert(flow, y, None, "jacobi")
+
+
+def long_flow(standardize=True, patch=1, samples=240):
+    """A waveform flow over several windows, whose linear path resonates."""
+    torch.manual_seed(1)
+    network = CausalPredictor(2, StackConfig(3, 1, 2, 8, 8), 5, 3, 2, patch)
+    flow = shake(AutoregressiveFlow(network, standardize), 0.1).double()
+    with torch.no_grad():
+        flow.predictor.taps.bias[:2] += torch.tensor([1.2, -0.7]) if standardize else torch.tensor([0.3, 0.1])
+    flow.requires_grad_(False)
+    return flow, draw(3, 1, samples, seed=1), Condition(draw(3, samples // 6, 5, seed=2), draw(3, samples, seed=3))
+
+
+@pytest.mark.parametrize("standardize, patch", [(True, 1), (False, 1), (True, 3), (False, 2)])
+def test_windows_of_any_length_find_the_same(standardize, patch):
+    flow, y, cond = long_flow(standardize, patch)
+    expected = flow.inverse(y, cond).value
+    for window in (1, 70, 1000):
+        found = invert(flow, y, cond, "quasi_newton", tolerance=1e-12, block_size=window)
+        torch.testing.assert_close(found.value, expected, atol=1e-9, rtol=1e-9)
+        assert int(found.sweeps.max()) < 240 / 2
+    torch.testing.assert_close(invert(flow, y, cond, "gauss_seidel", tolerance=1e-12).value, expected, atol=1e-9, rtol=1e-9)
+
+
+def test_the_linear_path_is_solved_inside_a_sweep():
+    """A flow that is nothing but its linear path takes one step of Newton in each window, however long it rings."""
+    flow, y, cond = long_flow()
+    with torch.no_grad():
+        flow.predictor.stack.output.weight.zero_()
+    found = invert(flow, y, cond, "quasi_newton", tolerance=1e-10, block_size=1000)
+    assert found.sweeps.tolist() == [2] * 3  # the second sees that the first was right
+    assert int(invert(flow, y, cond, "jacobi", tolerance=1e-10).sweeps.min()) > 10
+    torch.testing.assert_close(found.value, flow.inverse(y, cond).value, atol=1e-9, rtol=1e-9)
+
+
+def test_a_linear_path_longer_than_the_band_or_the_signal():
+    torch.manual_seed(1)
+    flow = shake(AutoregressiveFlow(CausalPredictor(2, StackConfig(2, 1, 2, 4, 4), 0, 40)), 0.05).double()
+    for samples in (1, 30, 130):
+        y = draw(2, 1, samples)
+        found = invert(flow, y, method="quasi_newton", tolerance=1e-12)
+        torch.testing.assert_close(found.value, flow.inverse(y).value.detach(), atol=1e-10, rtol=1e-10)
+
+
+def test_quasi_newton_counts_evaluated_samples():
+    flow, y, cond = long_flow()
+    counted = []
+    forward_chunk = flow.predictor.forward_chunk
+    flow.predictor.forward_chunk = lambda x, *rest: counted.append(x.numel()) or forward_chunk(x, *rest)
+    found = invert(flow, y, cond, "quasi_newton")
+    assert found.network_evaluations == pytest.approx(sum(counted) / y.numel() + 1)
+
+
+@pytest.mark.parametrize("draft", [1e30, torch.nan, torch.inf])
+def test_a_wild_draft_does_not_poison(draft):
+    flow, y, cond = long_flow()
+    found = invert(flow, y, cond, "quasi_newton", tolerance=1e-10, draft=torch.full_like(y, draft))
+    torch.testing.assert_close(found.value, flow.inverse(y, cond).value, atol=1e-7, rtol=1e-7)
+
+
+def test_an_iteration_that_settles_nowhere_still_ends_with_the_samples_of_stepping():
+    """tolerance -1: nothing is ever accepted but the first sample of each sweep, which is exact."""
+    flow, y, cond = long_flow(samples=150)
+    found = invert(flow, y, cond, "quasi_newton", tolerance=-1.0)
+    assert found.sweeps.tolist() == [150] * 3
+    torch.testing.assert_close(found.value, flow.inverse(y, cond).value, atol=1e-10, rtol=1e-10)
+    with pytest.raises(WavedistillError, match=r"after 9 sweeps 3 of 3 examples are not found .* Raise max_sweeps \(150 are always enough\)"):
+        invert(flow, y, cond, "quasi_newton", tolerance=-1.0, max_sweeps=9)
 
 
 def chaotic(steps, dtype=torch.float32):

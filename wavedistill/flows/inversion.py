@@ -8,9 +8,10 @@ Given y, find x with y_i = affine(x_i; x_<i). For n elements, in units of passes
 | incremental | each hidden unit once (`wavedistill.flows.stepping`); what ``flow.inverse`` does | 1 | n |
 | jacobi | all elements at once from the last sweep's x, until nothing changes | sweeps | sweeps |
 | gauss_seidel | the same block after block, each from the finished ones before it | mean sweeps of a block + 1 | their sum |
+| quasi_newton | waveforms: Newton's step in a moving window, Jacobian from linear path and sweeps (`wavedistill.flows.quasi_newton`) | sweeps * window / n + 1 | sweeps |
 
 After k sweeps the first k elements are exact, whatever the iteration started from, so n sweeps always suffice; where elements depend weakly on each
-other far fewer do, and a good draft saves more. Each example stops by itself and is left out of later sweeps, so a result does
+other far fewer do, and a good draft saves more. Where they depend strongly, as in speech, only "quasi_newton" is far from n. Each example stops by itself and is left out of later sweeps, so a result does
 not depend on the batch it is in. These methods are for use without gradient; ``flow.inverse`` is differentiable.
 
 References:
@@ -26,10 +27,12 @@ from torch import Tensor
 
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.autoregressive import AutoregressiveFlow, Condition, LocScale
+from wavedistill.flows.quasi_newton import select, solve
 from wavedistill.flows.stepping import MaskedStepper
 from wavedistill.nn.predictor import PredictorState
 
-METHODS = ("incremental", "naive", "jacobi", "gauss_seidel")
+METHODS = ("incremental", "naive", "jacobi", "gauss_seidel", "quasi_newton")
+ITERATIONS = METHODS[2:]
 
 
 class Inversion(NamedTuple):
@@ -60,12 +63,13 @@ def invert(
     Args:
         flow: an `AutoregressiveFlow`.
         y, cond: as in ``flow.inverse``.
-        method: "incremental", "naive", "jacobi" or "gauss_seidel".
+        method: "incremental", "naive", "jacobi", "gauss_seidel" or, for waveforms, "quasi_newton".
         tolerance: an iteration has converged when no element changes by more than this, relative to max(1, |x|). 0 goes on until
-            nothing changes at all.
-        max_sweeps: sweeps allowed (in each block); None: as many as there are elements, which is always enough.
-        block_size: elements of a block of "gauss_seidel"; None: about the square root of their number.
-        draft: first guess of x, shaped as y; None: zeros. For the two iterations.
+            nothing changes at all. For "quasi_newton" it is F(x) - x that must not be more, x = F(x) being the solution.
+        max_sweeps: sweeps allowed (in each block of "gauss_seidel"); None: as many as there are elements, which is always enough.
+        block_size: elements of a block of "gauss_seidel", None: about the square root of their number; samples of the window of
+            "quasi_newton", None: 256. It is rounded up to whole blocks of the condition.
+        draft: first guess of x, shaped as y; None: zeros. For the three iterations.
 
     Raises:
         WavedistillError: for an unknown method, an option that the method does not take, or an iteration that has not converged
@@ -84,7 +88,7 @@ def invert(
     """
     if not isinstance(flow, AutoregressiveFlow):
         raise WavedistillError(f"invert needs an AutoregressiveFlow (to invert its .inv, run forward), got {type(flow).__name__}.")
-    _check_options(method, y, max_sweeps, block_size, draft)
+    _check_options(flow, method, y, max_sweeps, block_size, draft)
     flow._check(y)
     network_cond = flow.check_condition(y, cond)
     steps = y.shape[-1]
@@ -94,9 +98,14 @@ def invert(
         elif method == "naive":
             x, work = _naive(flow, _flat(flow, y), network_cond), float(steps)
         else:
-            size = max(steps, 1) if method == "jacobi" else block_size or max(1, round(steps**0.5))
             guess = torch.zeros_like(y) if draft is None else draft.to(y)
-            x, sweeps, work = _iterate(flow, y, guess, network_cond, size, tolerance, max_sweeps)
+            if method == "quasi_newton":
+                x, sweeps, work = _in_windows(flow, y, guess, network_cond, block_size, tolerance, max_sweeps)
+            else:
+                size = max(steps, 1) if method == "jacobi" else block_size or max(1, round(steps**0.5))
+                if not flow.of_vectors:  # whole patches
+                    size += -size % flow.predictor.patch_size
+                x, sweeps, work = _iterate(flow, y, guess, network_cond, size, tolerance, max_sweeps)
         if method in ("incremental", "naive"):
             sweeps = torch.full(y.shape[:1], steps, device=y.device)
         x = x.reshape(y.shape)
@@ -104,13 +113,17 @@ def invert(
     return Inversion(x, -log_det, largest((there - y).abs() / y.abs().clamp_min(1.0)), sweeps, work + 1.0)
 
 
-def _check_options(method: str, y: Tensor, max_sweeps: int | None, block_size: int | None, draft: Tensor | None) -> None:
+def _check_options(
+    flow: AutoregressiveFlow, method: str, y: Tensor, max_sweeps: int | None, block_size: int | None, draft: Tensor | None
+) -> None:
     if method not in METHODS:
         raise WavedistillError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
-    if (draft is not None or max_sweeps is not None) and method not in ("jacobi", "gauss_seidel"):
-        raise WavedistillError(f"draft and max_sweeps are for 'jacobi' and 'gauss_seidel', not for {method!r}.")
-    if block_size is not None and (method != "gauss_seidel" or block_size < 1):
-        raise WavedistillError(f"block_size is for 'gauss_seidel' and at least 1, got {block_size} for {method!r}.")
+    if method == "quasi_newton" and flow.of_vectors:
+        raise WavedistillError("method 'quasi_newton' is for flows of waveforms; for vectors use 'gauss_seidel' or 'incremental'.")
+    if (draft is not None or max_sweeps is not None) and method not in ITERATIONS:
+        raise WavedistillError(f"draft and max_sweeps are for {', '.join(map(repr, ITERATIONS))}, not for {method!r}.")
+    if block_size is not None and (method not in ("gauss_seidel", "quasi_newton") or block_size < 1):
+        raise WavedistillError(f"block_size is for 'gauss_seidel' and 'quasi_newton' and at least 1, got {block_size} for {method!r}.")
     if draft is not None and draft.shape != y.shape:
         raise WavedistillError(f"draft must have the shape of y, {tuple(y.shape)}, got {tuple(draft.shape)}.")
 
@@ -127,6 +140,20 @@ def _naive(flow: AutoregressiveFlow, y: Tensor, cond: Any) -> Tensor:
         loc, log_scale = flow.loc_scale(x, cond)
         x[:, element] = flow.affine_inverse(y[:, element], LocScale(loc[:, element], log_scale[:, element]))[0]
     return x
+
+
+def _in_windows(
+    flow: AutoregressiveFlow, y: Tensor, guess: Tensor, cond: Any, window: int | None, tolerance: float, max_sweeps: int | None
+) -> tuple[Tensor, Tensor, float]:
+    """`wavedistill.flows.quasi_newton.solve`, with an error where it has been stopped."""
+    solution = solve(flow, _flat(flow, y), cond, _flat(flow, guess), tolerance=tolerance, window=window, max_sweeps=max_sweeps)
+    missing = int((~solution.found).sum())
+    if missing:
+        raise WavedistillError(
+            f"no convergence: after {max_sweeps} sweeps {missing} of {len(y)} examples are not found to the end (tolerance {tolerance:.0e}). "
+            f"Raise max_sweeps ({y.shape[-1]} are always enough) or tolerance, give a better draft, or use method='incremental'."
+        )
+    return solution.value, solution.sweeps, solution.passes
 
 
 def _iterate(
@@ -197,16 +224,14 @@ class _WaveformBlocks:
             hop = self.samples // features.shape[1]
             if start % hop == 0 and end % hop == 0:
                 features = features[:, start // hop : end // hop]
-            else:  # the block cuts through blocks of the condition: one vector a sample
-                features = features[:, torch.arange(start, end, device=features.device) // hop]
+            else:  # the block cuts through blocks of the condition: one vector a sample, or a patch
+                patches = torch.arange(start, end, self.flow.predictor.patch_size, device=features.device)
+                features = features[:, patches // hop]
         self.part = Condition(features, None if source is None else source[:, start:end])
 
     def loc_scale(self, x: Tensor, examples: Tensor) -> LocScale:
         part = Condition(*(None if one is None else one[examples] for one in self.part))
-        state = self.state
-        if state is not None:
-            source = None if state.source is None else state.source[examples]
-            state = PredictorState(state.inputs[examples], source, [past[examples] for past in state.stack])
+        state = None if self.state is None else select(self.state, examples)
         return self.flow.forward_chunk(x, part, state)[0]
 
     def close(self, x: Tensor) -> None:

@@ -10,9 +10,11 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,8 +23,11 @@ from wavedistill.distributions import Gaussian, MixtureOfLogistics, MuLawCategor
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.stepping import StepwisePredictor
 from wavedistill.models.front import Front, FrontConfig
+from wavedistill.nn.compiled_sampler import can_compile, fill
 from wavedistill.nn.conditioning import ConditioningNetwork
+from wavedistill.nn.precision import full_precision
 from wavedistill.nn.predictor import CausalPredictor
+from wavedistill.nn.step_kernel import CATEGORICAL, GAUSSIAN, MIXTURE, Draw
 from wavedistill.nn.wavenet_stack import StackConfig
 
 GRID_HOP = 256
@@ -196,6 +201,9 @@ class WaveNet(WaveformModel):
     ) -> Tensor:
         """Draw waveforms one sample at a time, O(layers) work per sample.
 
+        In float32 on a CPU this runs in compiled code, the batch on as many threads as torch may use; elsewhere step by step in torch.
+        Both draw the same samples up to float rounding.
+
         Args:
             mel: (batch, n_mels, frames), or None with ``num_samples`` (and ``batch_size``) for a model without mel.
             seed: item b of the batch uses seed + b, or the b-th of a list; None: a fresh one.
@@ -206,7 +214,9 @@ class WaveNet(WaveformModel):
             progress: show a progress bar on stderr.
 
         Returns:
-            audio (batch, 1, samples), not clipped; exactly reproducible for one seed, whatever the batch.
+            audio (batch, 1, samples), not clipped. The same call gives the same audio bit for bit; an item's noise depends on its seed
+            alone, so that other company in the batch or another number of threads changes float rounding only (which, fed back sample by
+            sample, can grow; with "mol" and "mulaw" it can tip a draw that lies on the edge between two components or cells).
         """
         batch, samples = self.check_condition(mel, speaker, num_samples, batch_size)
         if noise is None:
@@ -216,25 +226,42 @@ class WaveNet(WaveformModel):
             self._need_gaussian("sample(noise=...)")
             noise = noise.transpose(1, 2)
         condition = self.front.condition(mel)
-        device = next(self.parameters()).device
-        u = torch.zeros(batch, samples, device=device)
+        weight = next(self.parameters())
+        u = full_precision(weight.new_zeros(batch, samples))
         known = 0
         if prime is not None:
             known = min(prime.shape[-1], samples)
             padded = nn.functional.pad(prime[..., :known], (0, samples - known))
             u[:, :known] = self.front.forward(padded, condition).value[:, 0, :known]
-        self._fill(u, known, noise.to(device), self.features(mel, speaker), temperature, progress)
+        self._fill(u, known, noise.to(u), self.features(mel, speaker), temperature, progress)
         return self.front.inverse(u.unsqueeze(1), condition).value
 
     def _fill(self, u: Tensor, known: int, noise: Tensor, features: Tensor | None, temperature: float, progress: bool) -> None:
+        """Draw u (batch, samples) in place from sample ``known`` on: compiled where that is possible, else step by step."""
         from tqdm import tqdm
 
+        if can_compile(self.predictor):
+            drawn = fill(self.predictor, u, known, noise, features, self._draw(temperature))
+        else:
+            drawn = self._steps(u, known, noise, features, temperature)
+        with tqdm(total=u.shape[1], desc="sampling", unit="sample", disable=not progress, leave=False) as bar:
+            for count in drawn:
+                bar.update(count)
+
+    def _steps(self, u: Tensor, known: int, noise: Tensor, features: Tensor | None, temperature: float) -> Iterator[int]:
         stepper = StepwisePredictor(self.predictor, *u.shape, features, None)
-        for t in tqdm(range(u.shape[1]), desc="sampling", unit="sample", disable=not progress, leave=False):
+        for t in range(u.shape[1]):
             parameters, shift = stepper.parameters(t)
             if t >= known:
                 u[:, t] = self.distribution.sample(parameters, shift, noise[:, t], temperature)
             stepper.feed(t, u[:, t])
+            yield 1
+
+    def _draw(self, temperature: float) -> Draw:
+        kind = {"gaussian": GAUSSIAN, "mol": MIXTURE, "mulaw": CATEGORICAL}[self.config.distribution]
+        table = {MIXTURE: "spread", CATEGORICAL: "edges"}.get(kind)
+        values = getattr(self.distribution, table).numpy() if table else np.zeros(0, np.float32)
+        return Draw(kind, float(self.config.log_scale_min), values, float(temperature))
 
     def _need_gaussian(self, what: str) -> None:
         if self.config.distribution != "gaussian":

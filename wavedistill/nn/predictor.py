@@ -82,12 +82,12 @@ class CausalPredictor(nn.Module):
         before = x.new_zeros(batch, size) if state is None else state.inputs[:, -size:]
         shifted = torch.cat([before, x[:, : samples - size]], dim=1).clamp(-INPUT_RANGE, INPUT_RANGE)
         channels = [shifted, source] if self.source_order else [shifted]
-        stacked = torch.cat([channel.reshape(batch, samples // size, size) for channel in channels], dim=-1)
+        stacked = torch.cat([channel.reshape(batch, channel.shape[1] // size, size) for channel in channels], dim=-1)
         if keep_state:
             parameters, past = self.stack.forward_chunk(stacked, cond, state.stack if state else None)
         else:
             parameters, past = self.stack(stacked, cond), None
-        parameters = parameters.reshape(batch, samples, -1)
+        parameters = parameters.reshape(batch, parameters.shape[1] * size, parameters.shape[-1] // size)[:, :samples]
         shift = self._linear_path(x, cond, source, state)
         if not keep_state:
             return parameters, shift, None
