@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from wavedistill.config import write_json, write_text
-from wavedistill.evaluation.benchmark import machine, threads_restored
+from wavedistill.evaluation.benchmark_timing import machine, threads_restored
 from wavedistill.flows import AffineCoupling, AutoregressiveFlow, Compose, Condition, Reverse
 from wavedistill.nn.made import MaskedPredictor
 from wavedistill.nn.predictor import CausalPredictor
