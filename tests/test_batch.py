@@ -19,9 +19,10 @@ from tiny_models import MEL, speech_like, tiny_flow, tiny_student, tiny_teacher
 
 from wavedistill import Vocoder, save_audio, synthesize
 from wavedistill.errors import WavedistillError
-from wavedistill.inference import batch as batch_module
-from wavedistill.inference.batch import item_seed, make_batches
+from wavedistill.inference import reading
 from wavedistill.inference.items import Item
+from wavedistill.inference.job import deal, make_batches, padded_frames
+from wavedistill.inference.work import item_seed
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +149,20 @@ def test_batches_hold_every_item_once_within_the_limit():
     assert all(len(group) == 1 or len(group) * max(n for _, n in group) <= 64 for group in batches)
     assert len(batches) == 5
     assert make_batches(reversed(items), 64) == batches
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 40])
+def test_shards_are_of_equal_cost(count):
+    lengths = np.random.default_rng(0).integers(20, 700, 90).tolist()
+    items = [(Item(f"{i}", Path(f"{i}.wav"), Path(f"o/{i}.wav")), n) for i, n in enumerate(lengths)]
+    batches = make_batches(items, 800)
+    shards = deal(batches, count)
+    assert sorted(pair[0].name for shard in shards for batch in shard for pair in batch) == sorted(
+        pair[0].name for pair in items
+    )
+    loads = [sum(map(padded_frames, shard)) for shard in shards]
+    assert max(loads) - min(loads) <= max(map(padded_frames, batches))
+    assert deal(batches, count) == shards
 
 
 def test_failures_are_listed_and_not_fatal(voice, folder, tmp_path):
@@ -291,7 +306,7 @@ def test_full_disk_is_one_clear_error_and_leaves_no_half_file(voice, folder, tmp
 
 
 def test_files_that_are_too_long_are_refused(voice, tmp_path, monkeypatch):
-    monkeypatch.setattr(batch_module, "MAX_SECONDS", 0.5)
+    monkeypatch.setattr(reading, "MAX_SECONDS", 0.5)
     save_audio(tmp_path / "a.wav", speech_like(0.6), 8000)
     report = synthesize(tmp_path / "a.wav", voice, tmp_path / "out")
     assert "at most 0.5 s" in report.failures[0].reason
@@ -325,3 +340,22 @@ def test_a_folder_of_another_voice_or_seed_is_refused(tmp_path):
         synthesize(tmp_path / "one.npy", Vocoder(tiny_student()), tmp_path / "out", seed=2)
     with pytest.raises(WavedistillError, match="another weights"):
         synthesize(tmp_path / "one.npy", Vocoder(tiny_student(seed=5)), tmp_path / "out", seed=1)
+
+
+def test_torchrun_deals_the_shards(voice, folder, tmp_path):
+    """Each of two processes has an input that fails, the second nothing else: no reason to end the first, or to fail the job."""
+    voice.save_pretrained(tmp_path / "voice")
+    for name in ("bad1.wav", "bad2.wav"):
+        (folder / name).write_bytes(b"")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "wavedistill", "synthesize",
+               str(folder), "--checkpoint", str(tmp_path / "voice"), "--out", str(tmp_path / "ranks")]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
+    assert run.returncode == 0, run.stderr
+    assert sorted(line.split()[0] for line in run.stdout.splitlines() if " written " in line) == ["0", "8"]
+    synthesize(folder, voice, tmp_path / "whole")
+    assert outputs(tmp_path / "ranks") == outputs(tmp_path / "whole")
+    assert len(list((tmp_path / "ranks").glob("failures-*-of-2.json"))) == 2
+
+    strict = subprocess.run([*command, "--strict"], env=environment, capture_output=True, text=True, timeout=250)
+    assert strict.returncode == 1
