@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from wavedistill.nn.compiled_gate import bfloat16_gate, suits_kernel
 from wavedistill.nn.conv import CausalConv, keep_last
 from wavedistill.nn.precision import full_precision
 
@@ -125,9 +126,12 @@ class WaveNetStack(nn.Module):
 def gated_unit(gates: Tensor) -> Tensor:
     """tanh of the first half of the channels times sigmoid of the second.
 
+    bfloat16 on a CPU goes through `wavedistill.nn.compiled_gate`, with and without gradient.
     Without gradient, in float32, the input is overwritten: tanh(a) = 2 sigmoid(2a) - 1 makes one sigmoid over contiguous memory
     out of two functions over strided halves (2-3 times as fast on a CPU, measured).
     """
+    if suits_kernel(gates):
+        return bfloat16_gate(gates)
     filters, openings = gates.chunk(2, dim=-1)
     if torch.is_grad_enabled() or gates.dtype is not torch.float32:
         return torch.tanh(filters) * torch.sigmoid(openings)
