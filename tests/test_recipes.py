@@ -21,9 +21,9 @@ from wavedistill.training import FlowRecipe, StudentRecipe, TeacherRecipe, load_
 ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "recipes"
 YAMLS = sorted(RECIPES.glob("*/*.yaml"))
-PAIRS = [("teacher.yaml", "student.yaml"), ("unconditional.yaml", "unconditional_student.yaml")]
+PAIRS = [("teacher.yaml", "student.yaml"), ("teacher.yaml", "student-fast.yaml"), ("unconditional.yaml", "unconditional_student.yaml")]
 FLOWS = [path for path in YAMLS if path.name == "flow.yaml"]
-CASES = [(folder.name, *pair) for folder in sorted(RECIPES.iterdir()) for pair in PAIRS if (folder / pair[0]).is_file()]
+CASES = [(folder.name, *pair) for folder in sorted(RECIPES.iterdir()) for pair in PAIRS if all((folder / name).is_file() for name in pair)]
 
 TINY = """
     --model.stack.num_layers 2 --model.stack.num_cycles 1 --model.stack.channels 4 --model.stack.skip_channels 4
@@ -134,7 +134,7 @@ def metrics(tmp_path) -> Path:
 def test_curve_script_of_the_bundled_voice(metrics):
     for name in ("curves.py", "README.md"):
         shutil.copy(RECIPES / "speech" / name, metrics.parent)
-    for who in ("teacher", "student", "flow"):
+    for who in ("teacher", "student", "student-fast", "flow"):
         shutil.copy(metrics, metrics.parent / f"metrics-{who}.jsonl")
     runpy.run_path(str(metrics.parent / "curves.py"), run_name="__main__")
     page = (metrics.parent / "README.md").read_text()

@@ -116,16 +116,21 @@ def build_parser() -> argparse.ArgumentParser:
         "synthesize",
         "turn recordings or mels into speech",
         epilog="Finished outputs are skipped, so a stopped run is continued by the same command. Inputs that fail are listed\n"
-        "on stderr and in failures.json; the exit code is 1 if all of them failed (with --strict: if any failed).",
+        "on stderr and in failures.json; the exit code is 1 if all of them failed (with --strict: if any failed).\n\n"
+        "Several processes: `torchrun --nproc_per_node N -m wavedistill synthesize ...` deals the shards (and the GPUs) itself. On one\n"
+        "machine's CPU let OMP_NUM_THREADS be the cores of each process (torchrun and Ray set 1), so that they do not get in each\n"
+        "other's way. --engine ray uses the cluster that RAY_ADDRESS names, or starts Ray on this machine.",
     )
     verb.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="wav, flac, ogg, mp3 or mel .npy files, or folders"
     )
     _checkpoint(verb)
     verb.add_argument("--out", required=True, metavar="DIR", help="output folder")
+    verb.add_argument("--shard", type=_shard, metavar="i/n", help="do part i (from 0) of n, for n machines")
     verb.add_argument(
-        "--shard", type=_shard, default=(0, 1), metavar="i/n", help="do part i (from 0) of n, for n machines"
+        "--engine", choices=("local", "ray"), default="local", help="this process, or workers of Ray (default: %(default)s)"
     )
+    verb.add_argument("--workers", type=int, metavar="N", help="processes of --engine ray (default: one for each CPU or GPU)")
     _noise(verb)
     verb.add_argument(
         "--batch-seconds",
@@ -168,6 +173,15 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--steps", type=int, metavar="N", help="training steps (default: the family's own)")
     verb.add_argument("--seed", type=int, default=0, metavar="S", help="seed of weights and batches (default: %(default)d)")
 
+    verb = add(
+        "export", "write a student as one file for other runtimes: ONNX or torch.export",
+        epilog="The file takes noise, mel and speaker, any batch, any length. An ONNX file needs onnxruntime alone to speak:\n"
+        "recipes/onnx/synthesize.py.",
+    )  # fmt: skip
+    verb.add_argument("checkpoint", metavar="DIR|NAME", help=CHECKPOINT_HELP)
+    verb.add_argument("--out", required=True, metavar="FILE", help="file.onnx or file.pt2")
+    verb.add_argument("--format", choices=("onnx", "torch"), help="default: what the file's name ends with")
+
     verb = add("info", "say what a checkpoint is")
     verb.add_argument("checkpoint", metavar="DIR|NAME", help=CHECKPOINT_HELP)
 
@@ -182,14 +196,18 @@ def build_parser() -> argparse.ArgumentParser:
         help="offer this checkpoint (may be repeated; default: all bundled)",
     )
 
-    verb = add("benchmark", "measure speed on this machine's CPU: of teacher and student, or of the flow toolbox")
+    verb = add(
+        "benchmark", "measure speed on this machine: of students, teacher and other vocoders, or of the flow toolbox",
+        epilog="Medians of repeats, the systems in turns, about six minutes. Other vocoders (Vocos, HiFi-GAN, Parallel WaveGAN) and flow\n"
+        "libraries (zuko, nflows, normflows) take part where they are installed; the report names what is missing.",
+    )  # fmt: skip
     verb.add_argument(
         "what", nargs="?", choices=("voices", "flows"), default="voices",
-        help="voices: teacher and student; flows: MAF, RealNVP and a WaveNet's inverse, beside zuko, nflows and normflows "
-        "where they are installed (default: %(default)s)",
+        help="voices: synthesis, sampling, training; flows: MAF, RealNVP and a WaveNet's inverse (default: %(default)s)",
     )  # fmt: skip
-    verb.add_argument("--teacher", default="speech-teacher", metavar="DIR|NAME", help="default: %(default)s")
-    verb.add_argument("--student", default="speech-student", metavar="DIR|NAME", help="default: %(default)s")
+    verb.add_argument("--teacher", metavar="DIR|NAME", help="of voices (default: speech-teacher)")
+    verb.add_argument("--student", action="append", metavar="DIR|NAME", help="of voices; repeat it to compare (default: every bundled student)")
+    verb.add_argument("--device", help="of voices: cpu, cuda or cuda:N (default: the CPU and, where there is one, the GPU)")
     verb.add_argument("--out", metavar="DIR", help="folder for the table, as Markdown and JSON")
     return parser
 

@@ -10,10 +10,13 @@ from argparse import Namespace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wavedistill.config import to_dict
 from wavedistill.errors import WavedistillError
+
+if TYPE_CHECKING:
+    from wavedistill.training.distributed import Ranks
 
 
 def quickstart(args: Namespace) -> None:
@@ -58,20 +61,58 @@ def distill(args: Namespace) -> None:
 
 
 def synthesize(args: Namespace) -> int:
-    from wavedistill.inference.batch import synthesize as run
+    from wavedistill.training.distributed import current_ranks
 
-    report = run(
-        args.inputs, args.checkpoint, args.out, seed=args.seed, batch_seconds=args.batch_seconds, shard=args.shard,
-        temperature=args.temperature, speaker=args.speaker, device=_device(args.device), progress=True,
-    )  # fmt: skip
+    ranks = current_ranks()
+    device = _device(args.device)
+    options = {
+        "seed": args.seed, "batch_seconds": args.batch_seconds, "temperature": args.temperature, "speaker": args.speaker,
+        "progress": ranks.is_main,
+    }  # fmt: skip
+    if args.engine == "ray":
+        if args.shard is not None or ranks.world_size > 1:
+            raise WavedistillError("--engine ray deals the work to its workers itself: leave out --shard and torchrun")
+        from wavedistill.inference.ray_engine import synthesize_with_ray
+
+        report = synthesize_with_ray(
+            args.inputs, args.checkpoint, args.out, workers=args.workers, device=device, **options
+        )
+    else:
+        if args.workers is not None:
+            raise WavedistillError("--workers is for --engine ray: add it, or start several processes with torchrun or --shard")
+        if args.shard is not None and ranks.world_size > 1:
+            raise WavedistillError(
+                f"torchrun deals {ranks.world_size} shards itself, and with --shard each of its processes would do the same one: "
+                "leave --shard out"
+            )
+        if device == "cuda" and ranks.world_size > 1:
+            device = _device(f"cuda:{ranks.local_rank}")
+        from wavedistill.inference.batch import synthesize as run
+
+        shard = args.shard or (ranks.rank, ranks.world_size)
+        report = run(args.inputs, args.checkpoint, args.out, shard=shard, device=device, **options)
     for failure in report.failures:
         print(f"failed {failure.reason}", file=sys.stderr)
     print(
         f"{len(report.written)} written to {args.out} ({report.seconds:.1f} s of audio in {report.compute_seconds:.1f} s), "
         f"{len(report.skipped)} there already, {len(report.failures)} failed"
     )
-    done = report.written or report.skipped
-    return 1 if report.failures and (args.strict or not done) else 0
+    failed, done = _over_ranks(ranks, bool(report.failures), bool(report.written or report.skipped))
+    return 1 if failed and (args.strict or not done) else 0
+
+
+def _over_ranks(ranks: Ranks, *flags: bool) -> list[bool]:
+    """Each flag, whether any process of the job has it. Waits for all: torchrun ends the others as soon as one ends with an error."""
+    import torch
+
+    from wavedistill.training.distributed import join, leave
+
+    joined = join(ranks, torch.device("cpu"))
+    try:
+        return [flag > 0 for flag in ranks.maximum([float(flag) for flag in flags])]
+    finally:
+        if joined:
+            leave()
 
 
 def sample(args: Namespace) -> None:
@@ -91,6 +132,13 @@ def playground(args: Namespace) -> None:
 
     report = run_playground(args.out, args.density, args.family, args.depth, args.steps, args.seed, progress=True)
     print(report.markdown)
+
+
+def export(args: Namespace) -> None:
+    from wavedistill.inference.export import export_model
+
+    path = export_model(args.checkpoint, args.out, args.format)
+    print(f"{args.checkpoint} written to {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 def info(args: Namespace) -> None:
@@ -128,17 +176,18 @@ def evaluate(args: Namespace) -> None:
     print(report.markdown)
 
 
-def benchmark(args: Namespace) -> int | None:
-    if args.what == "flows":
-        from wavedistill.assets import recipe_path
+def benchmark(args: Namespace) -> int:
+    from wavedistill.assets import recipe_path
 
-        script = [sys.executable, str(recipe_path("benchmark/flows.py")), *(("--out", args.out) if args.out else ())]
-        # in a process of its own, where the peers may be imported; glibc keeps freed memory there, so that nobody is timed getting it anew
-        keep = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
-        return subprocess.run(script, env={**os.environ, **keep}).returncode
-    from wavedistill.evaluation.benchmark import run_benchmark
-
-    print(run_benchmark(args.teacher, args.student, out=args.out, progress=True).markdown)
+    device = None if args.device is None else _device(args.device)
+    given = [("--teacher", args.teacher), *(("--student", name) for name in args.student or ()), ("--device", device)]
+    options = [word for option, value in given if value is not None for word in (option, value)]
+    if args.what == "flows" and options:
+        raise WavedistillError(f"`wavedistill benchmark flows` measures no checkpoint, so {options[0]} means nothing to it: leave it out.")
+    # in a process of its own, where the peers may be imported; glibc keeps freed memory there, so that nobody is timed getting it anew
+    script = [sys.executable, str(recipe_path(f"benchmark/{args.what}.py")), *options, *(("--out", args.out) if args.out else ())]
+    keep = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
+    return subprocess.run(script, env={**os.environ, **keep}).returncode
 
 
 def demo(args: Namespace) -> None:

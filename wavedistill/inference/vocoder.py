@@ -16,7 +16,13 @@ from wavedistill.audio.mel import LogMelSpectrogram, check_mel
 from wavedistill.errors import WavedistillError
 from wavedistill.inference.stream import stream
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
-from wavedistill.models.pretrained import CARD_FILE, load_pretrained, resolve_checkpoint, role, save_pretrained
+from wavedistill.models.pretrained import (
+    CARD_FILE,
+    load_pretrained,
+    resolve_checkpoint,
+    role,
+    save_pretrained,
+)
 from wavedistill.models.wavenet import WaveformModel, WaveNet
 
 LONG_SECONDS = 20.0

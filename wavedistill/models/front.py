@@ -51,6 +51,7 @@ class Front(Transform):
         if config.mel_prediction_order and mel is None:
             raise WavedistillError("front: mel_prediction_order needs a mel-conditioned model; set it to 0 or give a mel.")
         self.config = config
+        self.block = math.gcd(mel.hop_length, 64) if mel is not None else 64
         if config.mel_prediction_order:
             self.predictor = MelLinearPredictor(mel, config.mel_prediction_order, upsample, config.white_noise)
             self.transform = LinearPredictionFlow()
@@ -70,7 +71,7 @@ class Front(Transform):
     def synthesize(self, u: Tensor, cond: LinearPredictor | None, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """`inverse` of u (batch, samples), without log-determinant but with memory: takes and returns the waveform's last samples."""
         if cond is None:
-            block = math.gcd(u.shape[1], 64)
+            block = self.block if u.shape[1] % self.block == 0 else math.gcd(u.shape[1], self.block)
             excitation = (u / self.config.scale).reshape(u.shape[0], -1, block)
             return all_pole(excitation, u.new_full((*excitation.shape[:2], 1), self.config.pre_emphasis), past)
         return self.transform.synthesize(u, cond, past)

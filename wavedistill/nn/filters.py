@@ -7,6 +7,7 @@ from torch import Tensor
 
 from wavedistill.nn.compiled import recursive_filter
 from wavedistill.nn.compiled_fir import block_fir
+from wavedistill.nn.compiled_levinson import levinson_recursion
 
 
 def predict(x: Tensor, coefficients: Tensor, past: Tensor | None = None) -> Tensor:
@@ -101,6 +102,8 @@ def levinson_durbin(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
     Shapes:
         autocorrelation (..., order + 1) -> coefficients (..., order) and the prediction error variance (...).
     """
+    if autocorrelation.is_cpu and not autocorrelation.requires_grad:
+        return levinson_recursion(autocorrelation)
     order = autocorrelation.shape[-1] - 1
     coefficients = autocorrelation[..., :0]
     error = autocorrelation[..., 0].clone()
