@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavedistill.nn.compiled import SIMD, over_batches
+from wavedistill.nn.compiled import over_batches
+from wavedistill.nn.rational_tanh import OPTIONS, tanh_parts
 
 MAX_THREADS = 2
 """With more, torch's own operations, which share the work among threads, can be faster than this loop on one."""
@@ -68,14 +69,8 @@ def _kernels():
     import numba
     from numba.extending import register_jitable
 
-    import wavedistill.nn.step_kernel as rational  # not at the top: it imports the stack, which imports this file
-
-    options = {"fastmath": SIMD, "error_model": "numpy"}  # as in step_kernel: what loops need to vectorise
-    inner = register_jitable(**options)
-    limit, half, one = rational.TANH_LIMIT, np.float32(0.5), np.float32(1.0)
-    t1, t3, t5, t7, t9, t11, t13 = (getattr(rational, f"TANH_{power}") for power in range(1, 14, 2))
-    b0, b2, b4, b6 = (getattr(rational, f"BELOW_{power}") for power in range(0, 7, 2))
-    places = np.uint32(16)
+    inner, parts = register_jitable(**OPTIONS), tanh_parts()
+    half, one, places = np.float32(0.5), np.float32(1.0), np.uint32(16)
 
     @inner
     def widened(bits):
@@ -89,17 +84,14 @@ def _kernels():
 
     @inner
     def tanh(x):
-        x = min(max(x, -limit), limit)
-        s = x * x
-        p = (((((t13 * s + t11) * s + t9) * s + t7) * s + t5) * s + t3) * s + t1
-        q = ((b6 * s + b4) * s + b2) * s + b0
-        return x * p / q
+        p, q = parts(x)
+        return p / q
 
     @inner
     def sigmoid(x):
         return half + half * tanh(half * x)
 
-    @numba.njit(cache=True, nogil=True, **options)
+    @numba.njit(cache=True, nogil=True, **OPTIONS)
     def forward(gates, gated):
         channels = gated.shape[1]
         for n in range(len(gates)):
@@ -107,7 +99,7 @@ def _kernels():
             for j in range(channels):
                 out[j] = rounded(tanh(widened(filters[j])) * sigmoid(widened(openings[j])))
 
-    @numba.njit(cache=True, nogil=True, **options)
+    @numba.njit(cache=True, nogil=True, **OPTIONS)
     def backward(gradient, gates, of_gates):
         channels = gradient.shape[1]
         for n in range(len(gates)):

@@ -17,21 +17,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wavedistill.nn.compiled import SIMD
 from wavedistill.nn.predictor import INPUT_RANGE
+from wavedistill.nn.rational_tanh import OPTIONS, tanh_parts
 
 ROWS = 8
 """Rows of a matrix that are multiplied in one go: widths are filled up with zeros to multiples of it."""
-
-TANH_LIMIT = np.float32(7.9053111)
-TANH_1, TANH_3, TANH_5, TANH_7, TANH_9, TANH_11, TANH_13 = np.array(
-    [4.89352455891786e-03, 6.37261928875436e-04, 1.48572235717979e-05, 5.12229709037114e-08, -8.60467152213735e-11, 2.00018790482477e-13, -2.76076847742355e-16], np.float32
-)  # fmt: skip
-BELOW_0, BELOW_2, BELOW_4, BELOW_6 = np.array(
-    [4.89352518554385e-03, 2.26843463243900e-03, 1.18534705686654e-04, 1.19825839466702e-06], np.float32
-)
-"""tanh(x) = x P(x^2) / Q(x^2) up to the limit, beyond which tanh is 1 within 3e-7: the approximation of the Eigen library
-(https://eigen.tuxfamily.org, MathFunctionsImpl.h). Greatest error of the gate: 5e-7."""
 
 GAUSSIAN, MIXTURE, CATEGORICAL = range(3)
 
@@ -82,9 +72,8 @@ def kernel() -> Callable:
     import numba
     from numba.extending import register_jitable
 
-    options = {"fastmath": SIMD, "error_model": "numpy"}  # no test for division by zero, which would keep loops from vectorising
-    inner = register_jitable(**options)  # not njit: the disk cache would miss a function that calls compiled ones
-    limit, reach, half, zero = TANH_LIMIT, np.float32(INPUT_RANGE), np.float32(0.5), np.float32(0.0)
+    inner, tanh = register_jitable(**OPTIONS), tanh_parts()
+    reach, half, zero = np.float32(INPUT_RANGE), np.float32(0.5), np.float32(0.0)
 
     @inner
     def accumulate(y, y_row, x, x_row, w, w_row, rows, inputs):
@@ -116,23 +105,14 @@ def kernel() -> Callable:
                     y0[j] += near + ((a4 * w4[j] + a5 * w5[j]) + (a6 * w6[j] + a7 * w7[j]))
 
     @inner
-    def tanh_parts(x):
-        """p and q of tanh(x) = p / q; NaN stays NaN."""
-        x = min(max(x, -limit), limit)
-        s = x * x
-        p = (((((TANH_13 * s + TANH_11) * s + TANH_9) * s + TANH_7) * s + TANH_5) * s + TANH_3) * s + TANH_1
-        q = ((BELOW_6 * s + BELOW_4) * s + BELOW_2) * s + BELOW_0
-        return x * p, q
-
-    @inner
     def gate(gates, biases, gated):
         """gated = tanh(filters) * sigmoid(openings) of one row, with sigmoid(b) = (1 + tanh(b / 2)) / 2: one division for both."""
         channels = len(gated)
         filters, openings = gates[:channels], gates[channels:]
         of_filters, of_openings = biases[:channels], biases[channels:]
         for j in range(channels):
-            p, q = tanh_parts(filters[j] + of_filters[j])
-            r, s = tanh_parts(half * (openings[j] + of_openings[j]))
+            p, q = tanh(filters[j] + of_filters[j])
+            r, s = tanh(half * (openings[j] + of_openings[j]))
             gated[j] = half * p * (s + r) / (q * s)
 
     @inner
@@ -206,7 +186,7 @@ def kernel() -> Callable:
                 hidden[item, j] = max(hidden[item, j], zero)
         accumulate(memory.out, 0, hidden, 0, weights.output, 0, batch, skip.shape[1])
 
-    @numba.njit(cache=True, nogil=True, **options)
+    @numba.njit(cache=True, nogil=True, **OPTIONS)
     def run(u, start, stop, known, noise, size, biases, taps, weights, memory, draw):
         batch, channels = memory.gated.shape
         order = taps.shape[2]
