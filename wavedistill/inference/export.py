@@ -1,0 +1,185 @@
+"""Students as files that other runtimes read: ONNX, and a program of `torch.export`.
+
+A student is a function (noise, mel, speaker) -> audio. Both files take any batch and any number of frames, and the ONNX file carries the settings of its mel: synthesis needs that file and onnxruntime, no torch (``recipes/onnx/synthesize.py``).
+
+References:
+    https://docs.pytorch.org/docs/stable/export.html
+    https://docs.pytorch.org/docs/stable/onnx_export.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from wavedistill.config import to_dict
+from wavedistill.errors import WavedistillError
+from wavedistill.models.parallel_wavenet import ParallelWaveNet
+from wavedistill.models.pretrained import load_pretrained, model_type, role
+from wavedistill.models.wavenet import WaveformModel, WaveNet
+
+Format = Literal["onnx", "torch"]
+SUFFIXES: dict[str, Format] = {".onnx": "onnx", ".pt2": "torch"}
+METADATA_KEY = "wavedistill"
+"""Of the settings (JSON) in an ONNX file's metadata; with ".json" the name of the extra file in a program's."""
+EXAMPLE_BATCH, EXAMPLE_FRAMES = 2, 7
+"""Of the arguments that the model is traced with; sizes that happen to be special (1, a width of the model) would be taken for constants."""
+
+
+class OnePass(nn.Module):
+    """noise -> audio of a student, as one function of tensors: ``model.sample(mel, noise=noise, speaker=speaker)``.
+
+    Shapes:
+        noise (batch, 1, frames * hop_length), standard normal, times a temperature if one is wanted; mel (batch, n_mels, frames),
+        natural logarithm, for a model that takes one; speaker (batch,), int64, for a model with speakers -> audio (batch, 1, frames *
+        hop_length), not clipped.
+    """
+
+    def __init__(self, model: ParallelWaveNet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, noise: Tensor, mel: Tensor | None = None, speaker: Tensor | None = None) -> Tensor:
+        return self.model.rsample(noise, mel, speaker).audio
+
+
+def export_model(model: WaveformModel | str | Path, path: str | Path, format: Format | None = None) -> Path:
+    """Write a student for other runtimes, and return the file's path.
+
+        export_model("speech-student", "student.onnx")
+        session = onnxruntime.InferenceSession("student.onnx")
+        audio = session.run(["audio"], {"noise": noise, "mel": mel})[0]     # float32 arrays; any batch, any number of frames
+
+        export_model("speech-student", "student.pt2")
+        import wavedistill.nn.filters                                       # the program's own operators
+        audio = torch.export.load("student.pt2").module()(noise=noise, mel=mel)
+
+    Inputs and output are those of `OnePass`. The settings that make a mel (see `settings`) are in the ONNX file's metadata under
+    "wavedistill", in the program's extra file "wavedistill.json".
+
+    Args:
+        model: a student, or its checkpoint to load (folder, run, bundled name or hub id).
+        path: the file; it appears under its name when it is whole.
+        format: "onnx" or "torch"; by default what the path ends with, .onnx or .pt2.
+
+    Raises:
+        WavedistillError: a teacher (its samples follow one another) or a one-stage flow, a path that tells no format, missing packages, a full disk.
+    """
+    path = Path(path)
+    format = _format(path, format)
+    if format == "onnx":
+        _need_onnx()
+    loaded = load_pretrained(model) if isinstance(model, (str, Path)) else copy.deepcopy(model).cpu().eval()
+    if not isinstance(loaded, ParallelWaveNet):
+        raise WavedistillError(
+            "a teacher cannot be exported: it makes one sample after another, and a file holds one pass. Distil a student from it "
+            "(`wavedistill distill`) and export that." if isinstance(loaded, WaveNet)
+            else f"only students can be exported, and this is a {role(loaded)}: give a student."
+        )
+    with _quiet():
+        program = _traced(loaded)
+        content = _onnx(program, settings(loaded)) if format == "onnx" else _torch(program, settings(loaded))
+    _write(path, content)
+    return path
+
+
+def settings(model: WaveformModel) -> dict[str, Any]:
+    """What a program needs to know beside the network: model_type, sample_rate (Hz), hop_length (samples), mel (the fields of `MelConfig`,
+    or None), speakers (names, in the order of their indices)."""
+    config = to_dict(model.config)
+    return {
+        "model_type": model_type(model), "sample_rate": model.sample_rate, "hop_length": model.hop_length,
+        "mel": config["mel"], "speakers": config["speakers"],
+    }  # fmt: skip
+
+
+def _format(path: Path, format: Format | None) -> Format:
+    if format is None and path.suffix not in SUFFIXES:
+        raise WavedistillError(f"{path} tells no format: end its name in .onnx or .pt2, or give the format, onnx or torch (--format).")
+    format = format or SUFFIXES[path.suffix]
+    if format not in SUFFIXES.values():
+        raise WavedistillError(f"there is no format {format!r}: give onnx or torch.")
+    return format
+
+
+def _traced(model: ParallelWaveNet) -> torch.export.ExportedProgram:
+    """The pass as a graph of operators, for any batch and any number of frames."""
+    hop, config = model.hop_length, model.config
+    batch, frames = (torch.export.Dim(name, min=1) for name in ("batch", "frames"))
+    arguments = {"noise": torch.zeros(EXAMPLE_BATCH, 1, EXAMPLE_FRAMES * hop)}
+    shapes: dict[str, dict[int, Any]] = {"noise": {0: batch, 2: hop * frames}}
+    if config.mel is not None:
+        arguments["mel"], shapes["mel"] = torch.zeros(EXAMPLE_BATCH, config.mel.n_mels, EXAMPLE_FRAMES), {0: batch, 2: frames}
+    if config.speakers:
+        arguments["speaker"], shapes["speaker"] = torch.zeros(EXAMPLE_BATCH, dtype=torch.long), {0: batch}
+    with torch.enable_grad():  # without gradient the student works in pieces, of a number that depends on the length
+        return torch.export.export(OnePass(model), (), arguments, dynamic_shapes=shapes, strict=False)
+
+
+def _torch(program: torch.export.ExportedProgram, values: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={f"{METADATA_KEY}.json": json.dumps(values)})
+    return buffer.getvalue()
+
+
+def _onnx(program: torch.export.ExportedProgram, values: dict[str, Any]) -> bytes:
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
+    from onnxscript.optimizer import fold_constants
+
+    from wavedistill.inference.onnx_operators import translations
+
+    written = torch.onnx.export(
+        program, dynamo=True, custom_translation_table=translations(), output_names=["audio"], verbose=False,
+        optimize=False,  # among its rules is one that takes 1 + 1e-7 for 1
+    )  # fmt: skip
+    fold_constants(written.model)
+    RemoveUnusedNodesPass()(written.model)
+    ClearMetadataAndDocStringPass()(written.model)  # where in which source file each node was traced
+    written.model.metadata_props[METADATA_KEY] = json.dumps(values)
+    return written.model_proto.SerializeToString()
+
+
+def _need_onnx() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise WavedistillError(f"ONNX files need {error.name}, which is not installed: pip install 'wavedistill[onnx]'") from None
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write to a temporary name in the same folder, then rename: a reader never sees half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise WavedistillError(f"cannot write {path}: {error.strerror}. Give a folder you can write to.") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters tell of packages that are not there and are not needed."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,176 @@
+"""How operators that ONNX or its runtime lacks are written in ONNX's own: time-varying filters, linear prediction, some float64.
+
+torch's exporter takes a graph of operators and asks `translations` for those it does not know. Every translation holds for any batch
+and any length.
+
+References:
+    https://onnx.ai/onnx/operators/onnx__Scan.html
+    https://docs.pytorch.org/docs/stable/onnx_export.html: custom_translation_table
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+
+from wavedistill.nn.compiled import recursive_filter
+from wavedistill.nn.compiled_fir import block_fir
+from wavedistill.nn.compiled_levinson import levinson_recursion
+
+T = TypeVar("T")
+"""Any type of tensor: the exporter reads from a signature what a function takes and gives."""
+DOUBLE = 11
+"""ONNX's number for float64."""
+
+
+def translations() -> dict[Callable, Callable]:
+    """For the argument ``custom_translation_table`` of `torch.onnx.export`. Needs onnx and onnxscript."""
+    from onnxscript import graph, ir, script
+    from onnxscript import opset18 as op
+    from onnxscript.values import Opset
+
+    domain = Opset("wavedistill", 1)
+
+    @script(domain, default_opset=op)
+    def all_pole(excitation: T, coefficients: T, past: T) -> T:
+        """x_t = e_t + sum_k a_k x_{t-k}. All blocks at once run for their own length: once with their excitation after silence, f, and once
+        with an impulse, h. Then only x = f + C x_past, with C made of h, goes from block to block. Shapes as in `recursive_filter`."""
+        size = op.Shape(excitation, start=2, end=3)
+        order = op.Shape(coefficients, start=2, end=3)
+        zero, one, minus_one = op.Constant(value_ints=[0]), op.Constant(value_ints=[1]), op.Constant(value_ints=[-1])
+        last, longest = op.Constant(value_ints=[2]), op.Constant(value_ints=[9223372036854775807])
+        silence = op.CastLike(op.Constant(value_floats=[0.0]), op.Cast(coefficients, to=DOUBLE))
+        taps = op.Unsqueeze(op.Cast(coefficients, to=DOUBLE), last)  # (batch, blocks, 1, order), newest first
+        times, lags = op.Range(op.Squeeze(zero), op.Squeeze(size), op.Squeeze(one)), op.Range(op.Squeeze(zero), op.Squeeze(order), op.Squeeze(one))
+
+        driven = op.Unsqueeze(op.Cast(excitation, to=DOUBLE), last)  # (batch, blocks, 1, n)
+        impulse = op.Expand(op.Cast(op.Equal(times, zero), to=DOUBLE), op.Shape(driven))
+        inputs = op.Concat(driven, impulse, axis=2)
+
+        @graph()
+        def sample(before, now):  # before (batch, blocks, 2, order), newest first
+            x = now + op.ReduceSum(before * taps, minus_one, keepdims=0)
+            after = op.Slice(op.Concat(op.Unsqueeze(x, minus_one), before, axis=3), zero, order, op.Constant(value_ints=[3]))
+            return after, op.Identity(x)
+
+        rest = op.Expand(silence, op.Concat(op.Shape(inputs, start=0, end=3), order, axis=0))
+        _, responses = op.Scan(rest, inputs, body=sample, num_scan_inputs=1, scan_input_axes=[3], scan_output_axes=[3])
+        forced = op.Gather(responses, op.Squeeze(zero), axis=2)
+        response = op.Gather(responses, op.Squeeze(one), axis=2)  # (batch, blocks, n)
+
+        # C = H P: P holds the taps that reach back, P[i, j] = a_{i + order - j} for j >= i; H[t, i] = h_{t - i}
+        reached = op.Slice(times, zero, op.Min(size, order), zero)
+        reach = op.Unsqueeze(reached, one) - op.Unsqueeze(lags, zero)  # (i, j)
+        reach = op.Where(reach <= zero, reach + order - one, order)
+        nothing = op.Expand(silence, op.Concat(op.Shape(response, start=0, end=2), one, axis=0))
+        back = op.Gather(op.Concat(op.Cast(coefficients, to=DOUBLE), nothing, axis=2), reach, axis=2)
+        lag = op.Unsqueeze(times, one) - op.Unsqueeze(reached, zero)  # (t, i)
+        spread = op.Gather(op.Concat(response, nothing, axis=2), op.Where(lag >= zero, lag, size), axis=2)
+        from_past = op.MatMul(spread, back)  # (batch, blocks, n, order)
+
+        @graph()
+        def block(before, new, matrix):  # before (batch, order, 1), oldest first; new (batch, n, 1)
+            x = new + op.MatMul(matrix, before)
+            return op.Slice(op.Concat(before, x, axis=1), zero - order, longest, one), x
+
+        start = op.Unsqueeze(op.Cast(past, to=DOUBLE), last)
+        _, x = op.Scan(
+            start, op.Unsqueeze(forced, minus_one), from_past, body=block, num_scan_inputs=2, scan_input_axes=[1, 1], scan_output_axes=[1]
+        )
+        return op.CastLike(op.Reshape(x, op.Constant(value_ints=[0, -1])), excitation)
+
+    @script(domain, default_opset=op)
+    def finite(padded: T, coefficients: T) -> T:
+        """y_t = sum_k c_k p_{t + order - 1 - k}, tap after tap; shapes as in `block_fir`."""
+        zero, one, two = op.Constant(value_ints=[0]), op.Constant(value_ints=[1]), op.Constant(value_ints=[2])
+        blocks, order = op.Shape(coefficients, start=1, end=2), op.Shape(coefficients, start=2, end=3)
+        size = (op.Shape(padded, start=1, end=2) - order + one) / blocks
+        starts = op.Unsqueeze(op.Range(op.Squeeze(zero), op.Squeeze(blocks), op.Squeeze(one)), one) * size
+        offsets = op.Range(op.Squeeze(zero), op.Squeeze(size + order - one), op.Squeeze(one))
+        seen = op.Gather(padded, starts + offsets, axis=1)  # (batch, blocks, n + order - 1)
+
+        @graph()
+        def tap(total, weight, age):
+            first = order - one - age
+            return total + op.Slice(seen, first, first + size, two) * op.Unsqueeze(weight, two)
+
+        silence = op.Expand(op.CastLike(op.Constant(value_float=0.0), padded), op.Concat(op.Shape(coefficients, start=0, end=2), size, axis=0))
+        ages = op.Range(op.Squeeze(zero), op.Squeeze(order), op.Squeeze(one))
+        total = op.Scan(silence, coefficients, ages, body=tap, num_scan_inputs=2, scan_input_axes=[2, 0])
+        return op.Reshape(total, op.Constant(value_ints=[0, -1]))
+
+    @script(domain, default_opset=op)
+    def levinson(autocorrelation: T) -> tuple[T, T]:
+        """Coefficients and error variance; shapes as in `levinson_recursion`. A step in tensors of one size, zeros where it has not come to."""
+        zero, one, minus_one = op.Constant(value_ints=[0]), op.Constant(value_ints=[1]), op.Constant(value_ints=[-1])
+        leading = op.Shape(autocorrelation, start=0, end=-1)
+        order = op.Shape(autocorrelation, start=-1) - one
+        r = op.Transpose(op.Reshape(autocorrelation, op.Concat(minus_one, order + one, axis=0)), perm=[1, 0])  # (order + 1, rows)
+        variance = op.Slice(r, zero, one, zero)
+        nothing = variance * op.CastLike(op.Constant(value_float=0.0), r)
+        count = op.Range(op.Squeeze(zero), op.Squeeze(order), op.Squeeze(one))
+        step, k = op.Unsqueeze(count, one), op.Unsqueeze(count, zero)
+        lags = op.Gather(op.Concat(r, nothing, axis=0), op.Where(k < step, step - k, order + one), axis=0)  # r_{step - k}
+        following = op.Unsqueeze(op.Slice(r, one, order + one, zero), one)  # r_{step + 1}
+        mirror = op.Where(k < step, step - k - one, order)
+        newest = op.Unsqueeze(op.CastLike(op.Equal(k, step), r), op.Constant(value_ints=[2]))
+
+        @graph()
+        def advance(a, error, lag, after, reversal, place):  # a (order, rows), error (1, rows)
+            reflection = (after - op.ReduceSum(a * lag, zero, keepdims=1)) / error
+            mirrored = op.Gather(op.Concat(a, nothing, axis=0), reversal, axis=0)
+            return a - reflection * (mirrored - place), error - error * reflection * reflection
+
+        rest = op.Expand(nothing, op.Concat(order, one, axis=0))
+        a, error = op.Scan(rest, variance, lags, following, mirror, newest, body=advance, num_scan_inputs=4)
+        return op.Reshape(op.Transpose(a, perm=[1, 0]), op.Concat(leading, order, axis=0)), op.Reshape(error, leading)
+
+    def conv1d(x, weight, bias=None, stride=(1,), padding=(0,), dilation=(1,), groups=1):
+        """onnxruntime has no convolution in float64: there it becomes a product of matrices."""
+        if x.dtype is ir.DataType.DOUBLE and _plain(stride, padding, groups):
+            return op.Transpose(products(op.Transpose(x, perm=[0, 2, 1]), weight, weight.shape, bias, dilation[0]), perm=[0, 2, 1])
+        return op.Conv(x, weight, bias, strides=stride, pads=[*padding, *padding], dilations=dilation, group=groups)
+
+    def conv2d(x, weight, bias=None, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1):
+        """A convolution over time that is written as one over an image's rows of one row, and lies in memory as (time, channels): a product of
+        matrices there is as fast, without the two changes of layout."""
+        if weight.shape[2] != 1 or not _plain(stride, padding, groups):
+            return op.Conv(x, weight, bias, strides=stride, pads=[*padding, *padding], dilations=dilation, group=groups)
+        axis = op.Constant(value_ints=[2])
+        rows = op.Transpose(op.Squeeze(x, axis), perm=[0, 2, 1])
+        return op.Unsqueeze(op.Transpose(products(rows, op.Squeeze(weight, axis), weight.shape, bias, dilation[1]), perm=[0, 2, 1]), axis)
+
+    def products(x, weight, shape, bias, dilation):
+        """Convolution of x (batch, time, channels) with weight (out, channels, taps) -> (batch, time - dilation * (taps - 1), out)."""
+        channels, taps = shape[0], shape[-1]
+        axis, ends = op.Constant(value_ints=[1]), [dilation * (tap + 1 - taps) or 2**63 - 1 for tap in range(taps)]
+        slices = [op.Slice(x, op.Constant(value_ints=[dilation * tap]), op.Constant(value_ints=[end]), axis) for tap, end in enumerate(ends)]
+        matrix = op.Reshape(op.Transpose(weight, perm=[2, 1, 0]), op.Constant(value_ints=[-1, channels]))
+        product = op.MatMul(op.Concat(*slices, axis=2), matrix)
+        return product if bias is None else op.Add(product, bias)
+
+    def leaky_relu(x, negative_slope=0.01, inplace=False):
+        """Nor has it this one in float64."""
+        if x.dtype is not ir.DataType.DOUBLE:
+            return op.LeakyRelu(x, alpha=negative_slope)
+        return op.Max(x, op.Mul(x, op.Constant(value=ir.tensor(negative_slope, ir.DataType.DOUBLE))))
+
+    def scalar_tensor(value, dtype=ir.DataType.FLOAT, layout=None, device=None, pin_memory=None):
+        """The exporter's own goes through float32, which turns a white noise of 1e-7 beside 1 into another one."""
+        return op.Constant(value=ir.tensor(value, ir.DataType(dtype))) if isinstance(value, (int, float)) else op.Cast(value, to=dtype)
+
+    return {
+        recursive_filter._opoverload: all_pole,
+        block_fir._opoverload: finite,
+        levinson_recursion._opoverload: levinson,
+        torch.ops.aten.conv1d.default: conv1d,
+        torch.ops.aten.conv2d.default: conv2d,
+        torch.ops.aten.leaky_relu.default: leaky_relu,
+        torch.ops.aten.scalar_tensor.default: scalar_tensor,
+    }
+
+
+def _plain(stride: Sequence[int], padding: Sequence[int], groups: int) -> bool:
+    return all(step == 1 for step in stride) and not any(padding) and groups == 1
