@@ -28,6 +28,7 @@ VERBS = [
     "sample",
     "evaluate",
     "playground",
+    "export",
     "info",
     "demo",
     "benchmark",
@@ -89,6 +90,8 @@ def test_version(capsys):
         (["synthesize", "a.wav", "--out", "o", "--checkpoint", "c", "--shard", "half"], "0/4"),
         (["synthesize", "a.wav", "--out", "o", "--checkpoint", "c", "--sede", "1"], "--sede"),
         (["synthesize", "no-such.wav", "--out", "o", "--checkpoint", "speech-student"], "no-such.wav"),
+        (["synthesize", "a.wav", "--out", "o", "--checkpoint", "speech-teacher", "--precision", "bf16"], "speech-teacher is a teacher: leave it at fp32"),
+        (["synthesize", "a.wav", "--out", "o", "--checkpoint", "c", "--precision", "bf16", "--engine", "ray"], "bf16 is for --engine local"),
         (["info", "speech-studnet"], "no checkpoint 'speech-studnet'"),
         (
             [

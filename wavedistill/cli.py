@@ -130,6 +130,9 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--engine", choices=("local", "ray"), default="local", help="this process, or workers of Ray (default: %(default)s)"
     )
+    verb.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="of a student's networks (default: %(default)s); bf16 is faster on processors that have it"
+    )  # fmt: skip
     verb.add_argument("--workers", type=int, metavar="N", help="processes of --engine ray (default: one for each CPU or GPU)")
     _noise(verb)
     verb.add_argument(

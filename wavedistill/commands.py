@@ -72,6 +72,8 @@ def synthesize(args: Namespace) -> int:
     if args.engine == "ray":
         if args.shard is not None or ranks.world_size > 1:
             raise WavedistillError("--engine ray deals the work to its workers itself: leave out --shard and torchrun")
+        if args.precision != "fp32":
+            raise WavedistillError(f"--precision {args.precision} is for --engine local: leave one of the two out")
         from wavedistill.inference.ray_engine import synthesize_with_ray
 
         report = synthesize_with_ray(
@@ -88,9 +90,11 @@ def synthesize(args: Namespace) -> int:
         if device == "cuda" and ranks.world_size > 1:
             device = _device(f"cuda:{ranks.local_rank}")
         from wavedistill.inference.batch import synthesize as run
+        from wavedistill.inference.vocoder import Vocoder
 
+        vocoder = Vocoder.from_pretrained(args.checkpoint, device, args.precision)
         shard = args.shard or (ranks.rank, ranks.world_size)
-        report = run(args.inputs, args.checkpoint, args.out, shard=shard, device=device, **options)
+        report = run(args.inputs, vocoder, args.out, shard=shard, **options)
     for failure in report.failures:
         print(f"failed {failure.reason}", file=sys.stderr)
     print(

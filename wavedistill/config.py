@@ -84,12 +84,17 @@ def write_json(path: str | Path, values: Any) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 atomically."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
     """Write to a temporary name in the same folder, then rename: a reader never sees half a file."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text)
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     except OSError as error:
         raise WavedistillError(f"cannot write {path}: {error.strerror}. Give a folder you can write to.") from None

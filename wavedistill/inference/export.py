@@ -14,7 +14,6 @@ import copy
 import io
 import json
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from wavedistill.config import to_dict
+from wavedistill.config import to_dict, write_bytes
 from wavedistill.errors import WavedistillError
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.pretrained import load_pretrained, model_type, role
@@ -89,7 +88,7 @@ def export_model(model: WaveformModel | str | Path, path: str | Path, format: Fo
     with _quiet():
         program = _traced(loaded)
         content = _onnx(program, settings(loaded)) if format == "onnx" else _torch(program, settings(loaded))
-    _write(path, content)
+    write_bytes(path, content)
     return path
 
 
@@ -155,20 +154,6 @@ def _need_onnx() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise WavedistillError(f"ONNX files need {error.name}, which is not installed: pip install 'wavedistill[onnx]'") from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write to a temporary name in the same folder, then rename: a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise WavedistillError(f"cannot write {path}: {error.strerror}. Give a folder you can write to.") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 @contextlib.contextmanager
