@@ -60,25 +60,30 @@ def translations() -> dict[Callable, Callable]:
         forced = op.Gather(responses, op.Squeeze(zero), axis=2)
         response = op.Gather(responses, op.Squeeze(one), axis=2)  # (batch, blocks, n)
 
-        # C = H P: P holds the taps that reach back, P[i, j] = a_{i + order - j} for j >= i; H[t, i] = h_{t - i}
-        reached = op.Slice(times, zero, op.Min(size, order), zero)
-        reach = op.Unsqueeze(reached, one) - op.Unsqueeze(lags, zero)  # (i, j)
-        reach = op.Where(reach <= zero, reach + order - one, order)
-        nothing = op.Expand(silence, op.Concat(op.Shape(response, start=0, end=2), one, axis=0))
-        back = op.Gather(op.Concat(op.Cast(coefficients, to=DOUBLE), nothing, axis=2), reach, axis=2)
-        lag = op.Unsqueeze(times, one) - op.Unsqueeze(reached, zero)  # (t, i)
-        spread = op.Gather(op.Concat(response, nothing, axis=2), op.Where(lag >= zero, lag, size), axis=2)
-        from_past = op.MatMul(spread, back)  # (batch, blocks, n, order)
+        # C = H P, P[i, j] = a_{i + order - j} for j >= i (the taps that reach back), H[t, i] = h_{t - i}; both transposed, row by row
+        rows = op.Min(size, order)
+        nothing = op.Expand(silence, op.Concat(op.Shape(response, start=0, end=2), rows, axis=0))
+        delayed, reaching = op.Concat(nothing, response, axis=2), op.Concat(op.Cast(coefficients, to=DOUBLE), nothing, axis=2)
 
         @graph()
-        def block(before, new, matrix):  # before (batch, order, 1), oldest first; new (batch, n, 1)
-            x = new + op.MatMul(matrix, before)
-            return op.Slice(op.Concat(before, x, axis=1), zero - order, longest, one), x
+        def response_row(i):
+            return op.Slice(delayed, rows - i, rows - i + size, last)
 
-        start = op.Unsqueeze(op.Cast(past, to=DOUBLE), last)
-        _, x = op.Scan(
-            start, op.Unsqueeze(forced, minus_one), from_past, body=block, num_scan_inputs=2, scan_input_axes=[1, 1], scan_output_axes=[1]
-        )
+        @graph()
+        def reach_row(j):
+            return op.Slice(reaching, order - one - j, order - one - j + rows, last)
+
+        h = op.Scan(op.Slice(times, zero, rows, zero), body=response_row, num_scan_inputs=1, scan_output_axes=[2])  # (batch, blocks, i, t)
+        p = op.Scan(lags, body=reach_row, num_scan_inputs=1, scan_output_axes=[2])  # (batch, blocks, j, i)
+        from_past = op.MatMul(p, h)  # (batch, blocks, order, n)
+
+        @graph()
+        def block(before, new, matrix):  # before (batch, 1, order), oldest first; new (batch, 1, n)
+            x = new + op.MatMul(before, matrix)
+            return op.Slice(op.Concat(before, x, axis=2), zero - order, longest, last), x
+
+        start, by_block = op.Unsqueeze(op.Cast(past, to=DOUBLE), one), op.Unsqueeze(forced, last)
+        _, x = op.Scan(start, by_block, from_past, body=block, num_scan_inputs=2, scan_input_axes=[1, 1], scan_output_axes=[1])
         return op.CastLike(op.Reshape(x, op.Constant(value_ints=[0, -1])), excitation)
 
     @script(domain, default_opset=op)
