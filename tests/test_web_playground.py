@@ -20,7 +20,7 @@ def served(app, outside):
 
 @pytest.fixture
 def playground(app, served):
-    return app.playground.Playground(served.actions._busy, app.actions.errors_shown)
+    return app.playground.Playground(served.actions.busy, app.actions.errors_shown)
 
 
 def test_training_reports_on_the_way_and_ends_with_both_pictures(app, playground):
