@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from tiny_models import MEL, STACK, speech_like, tiny_flow
+from tiny_models import MEL, STACK, speech_like, tiny_flow, tiny_student
 
 from wavedistill.audio.io import save_audio
 from wavedistill.config import dump_yaml
@@ -17,7 +18,7 @@ from wavedistill.data.dataset import DataConfig
 from wavedistill.data.manifest import Entry, write_manifest
 from wavedistill.errors import WavedistillError
 from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
-from wavedistill.models.pretrained import load_pretrained
+from wavedistill.models.pretrained import load_pretrained, save_pretrained
 from wavedistill.models.waveform_flow import WaveformFlow
 from wavedistill.models.wavenet import WaveNet, WaveNetConfig
 from wavedistill.training import (
@@ -174,6 +175,23 @@ def test_a_student_starts_from_the_teachers_conditioning_network(
     student = load_pretrained(distill_student(student_recipe, overrides=overrides)).conditioning.state_dict()
     for name, weight in teacher.items():
         torch.testing.assert_close(student[name], weight, rtol=0, atol=1e-6)
+
+
+def test_a_student_starts_from_another_student(teacher_recipe: TeacherRecipe, student_recipe: StudentRecipe, tmp_path: Path) -> None:
+    teacher = train_teacher(teacher_recipe)
+    overrides = ["--loss.allow_weak_teacher", "--optim.lr", "1e-12", "--run.dir", str(tmp_path / "more")]
+    with pytest.raises(WavedistillError, match="start_from .*: a student whose.*this is a teacher"):
+        distill_student(student_recipe, overrides=[*overrides, "--start_from", str(teacher)])
+    donor = tiny_student(mel=student_recipe.model.mel, patch_size=4, cond_channels=student_recipe.model.cond_channels, seed=3)
+    save_pretrained(donor, tmp_path / "donor")
+    overrides += ["--start_from", str(tmp_path / "donor")]
+    student = load_pretrained(distill_student(student_recipe, overrides=overrides))
+    for part in ("conditioning", "pitch"):
+        given, own = (getattr(model, part).state_dict() for model in (donor, student))
+        for name, weight in given.items():
+            torch.testing.assert_close(own[name], weight, rtol=0, atol=1e-6)
+    shutil.rmtree(tmp_path / "donor")  # a run that goes on has no more need of it
+    assert load_newest_state(distill_student(student_recipe, overrides=[*overrides, "--run.steps", "6"]))["step"] == 6
 
 
 def test_from_recipe_to_flow(flow_recipe: FlowRecipe, student_recipe: StudentRecipe, tmp_path: Path) -> None:

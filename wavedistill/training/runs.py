@@ -84,8 +84,9 @@ def distill_student(
     voice = load_pretrained(recipe.teacher, pick_device(recipe.run.device, current_ranks()))
     if not isinstance(voice, WaveNet):
         raise WavedistillError(f"teacher {recipe.teacher} is a {role(voice)}. Give the checkpoint of a teacher (a WaveNet).")
+    fresh = not list_states(Path(recipe.run.dir))
     inherit(model, voice)
-    if recipe.start_from is not None:
+    if fresh and recipe.start_from is not None:
         donor = load_pretrained(recipe.start_from)
         if not isinstance(donor, ParallelWaveNet) or not inherit(model, donor):
             raise WavedistillError(
@@ -95,7 +96,7 @@ def distill_student(
     task = DistillTask(model, voice, recipe.loss)
     with_f0 = "pitch" in recipe.loss.weights
     train, valid = (_dataset(recipe, model, split, with_f0) for split in ("train", "valid"))
-    if not recipe.loss.allow_weak_teacher and not list_states(Path(recipe.run.dir)):
+    if fresh and not recipe.loss.allow_weak_teacher:
         check_teacher(voice, valid, recipe.teacher)
     return fit(task, train, valid, recipe)
 
