@@ -77,6 +77,11 @@ MEL_PRESETS: dict[str, MelConfig] = {
 """Settings by name: ours, and those of widely used text-to-mel models and vocoders."""
 
 
+def whole_frames(seconds: float, sample_rate: int, hop_length: int) -> int:
+    """Frames nearest to ``seconds`` of audio, at least one."""
+    return max(1, round(seconds * sample_rate / hop_length))
+
+
 def mel_filter_bank(config: MelConfig) -> Tensor:
     """The triangular filters, shape (n_fft // 2 + 1, n_mels)."""
     from torchaudio.functional import melscale_fbanks

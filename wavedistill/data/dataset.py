@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavedistill.audio.mel import LogMelSpectrogram, MelConfig
+from wavedistill.audio.mel import LogMelSpectrogram, MelConfig, whole_frames
 from wavedistill.audio.pitch import estimate_f0
 from wavedistill.data.cache import cached_frames, content_hash
 from wavedistill.data.manifest import Entry, read_manifest
@@ -39,7 +39,7 @@ class DataConfig:
 
     def segment_frames(self, sample_rate: int, hop_length: int) -> int:
         """``segment_seconds`` in frames, at least 1."""
-        return max(1, round(self.segment_seconds * sample_rate / hop_length))
+        return whole_frames(self.segment_seconds, sample_rate, hop_length)
 
 
 @dataclass

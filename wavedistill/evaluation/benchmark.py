@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from wavedistill.assets import bundled_checkpoints
+from wavedistill.config import read_json
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.benchmark_macs import MacCount, marginal_macs
 from wavedistill.evaluation.benchmark_report import BenchmarkResult, Cost, GemmPeak
@@ -39,7 +40,7 @@ from wavedistill.evaluation.benchmark_voices import (
     voice_of,
 )
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
-from wavedistill.models.pretrained import load_pretrained
+from wavedistill.models.pretrained import CONFIG_FILE, load_pretrained, resolve_checkpoint
 from wavedistill.models.waveform_flow import WaveformFlow
 from wavedistill.models.wavenet import WaveNet
 
@@ -150,7 +151,7 @@ def _loaded(model: str | Path | WaveNet | ParallelWaveNet | WaveformFlow, defaul
 
 
 def _bundled_students() -> list[str]:
-    found = [name for name in bundled_checkpoints() if isinstance(load_pretrained(name), ParallelWaveNet)]
+    found = [name for name in bundled_checkpoints() if read_json(resolve_checkpoint(name) / CONFIG_FILE)["model_type"] == "parallel_wavenet"]
     if not found:
         raise WavedistillError("no student is bundled: name one with --student DIR.")
     return found

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from wavedistill.audio.mel import whole_frames
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.benchmark_timing import PRECISIONS, Setting, interleaved
 from wavedistill.evaluation.benchmark_voices import Run, condition, speech
 from wavedistill.evaluation.plain import PlainSampler, PlainWaveNet
 from wavedistill.losses import DistillationConfig, DistillationLoss
-from wavedistill.models.parallel_sampling import ParallelSample, sample_parallel
+from wavedistill.models.parallel_sampling import ParallelSample, differences, sample_parallel
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.wavenet import WaveNet
 
@@ -87,14 +88,14 @@ def time_samplers(
         in_parallel = partial(sample_parallel, teacher, tolerance=TOLERANCE)
         samplers[FROM_ZEROS] = _Sampler(in_parallel, 1, parallel_seconds)
         for name, student in (drafts or {}).items():
-            if all(getattr(student.config, part) == getattr(teacher.config, part) for part in ("front", "mel", "speakers")):
+            if not differences(teacher, student):
                 samplers[f"draft-verified, {name}"] = _Sampler(partial(in_parallel, draft=student.to(setting.device)), 1, parallel_seconds)
 
     def prepare(sampler: _Sampler, frames: int) -> Run:
         arguments = condition(teacher, sampler.streams, frames, setting.device)
         return lambda: sampler.sample(**arguments, seed=0)
 
-    frames = {name: max(1, round(sampler.seconds * teacher.sample_rate / teacher.hop_length)) for name, sampler in samplers.items()}
+    frames = {name: whole_frames(sampler.seconds, teacher.sample_rate, teacher.hop_length) for name, sampler in samplers.items()}
     naive = _naive(teacher, setting.device)
     runs = {NAIVE: naive} | {name: prepare(sampler, frames[name]) for name, sampler in samplers.items()}
     warm_ups = [naive, *(prepare(sampler, 1) for sampler in samplers.values())]
@@ -121,7 +122,7 @@ def time_training(
     teacher: WaveNet, students: dict[str, ParallelWaveNet], setting: Setting, repeats: int, budget: float
 ) -> list[TrainingSpeed]:
     """Forward and backward passes in float32 and bfloat16: of the teacher beside the same network written plainly, and of its students."""
-    frames = max(1, round(TRAINING_SECONDS * teacher.sample_rate / teacher.hop_length))
+    frames = whole_frames(TRAINING_SECONDS, teacher.sample_rate, teacher.hop_length)
     samples = frames * teacher.hop_length
     arguments = condition(teacher, TRAINING_BATCH, frames, setting.device)
     mel, speaker = arguments.get("mel"), arguments.get("speaker")

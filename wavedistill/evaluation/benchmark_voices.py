@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from wavedistill.assets import recipe_path
 from wavedistill.audio.io import load_audio
-from wavedistill.audio.mel import LogMelSpectrogram
+from wavedistill.audio.mel import LogMelSpectrogram, whole_frames
 from wavedistill.data.manifest import read_manifest
 from wavedistill.evaluation.benchmark_macs import MacCount, marginal_macs
 from wavedistill.evaluation.benchmark_timing import Setting, interleaved, synchronize
@@ -50,7 +50,7 @@ class Voice:
 
     def frames(self, seconds: float) -> int:
         """Whole frames nearest to ``seconds`` of audio, at least one."""
-        return max(1, round(seconds * self.sample_rate / self.hop_length))
+        return whole_frames(seconds, self.sample_rate, self.hop_length)
 
     def seconds(self, frames: int) -> float:
         return frames * self.hop_length / self.sample_rate
@@ -172,23 +172,21 @@ def time_streams(
     found = []
     for name, values in measured.items():
         first, rate = (median(column) for column in zip(*values[1:], strict=True))  # without the warm-up
-        chunk = _frames(models[name], chunk_seconds) * models[name].hop_length / models[name].sample_rate
+        model = models[name]
+        frames = whole_frames(chunk_seconds, model.sample_rate, model.hop_length)
+        chunk = frames * model.hop_length / model.sample_rate
         found.append(StreamSpeed(name, *setting, chunk, 1000.0 * first, rate))
     return found
 
 
 def _stream_once(model: WaveformModel, device: str, chunk_seconds: float) -> tuple[float, float]:
     """Seconds until the first chunk, and seconds of audio per second over the whole stream."""
-    frames = _frames(model, STREAMED_SECONDS)
+    frames, per_chunk = (whole_frames(seconds, model.sample_rate, model.hop_length) for seconds in (STREAMED_SECONDS, chunk_seconds))
     arguments = condition(model, 1, frames, device)
     synchronize(device)
     start, first = time.perf_counter(), None
-    for _ in model.stream(frames_per_chunk=_frames(model, chunk_seconds), seed=0, **arguments):
+    for _ in model.stream(frames_per_chunk=per_chunk, seed=0, **arguments):
         synchronize(device)
         first = first or time.perf_counter() - start
     spent = time.perf_counter() - start
     return first, frames * model.hop_length / model.sample_rate / spent
-
-
-def _frames(model: WaveformModel, seconds: float) -> int:
-    return max(1, round(seconds * model.sample_rate / model.hop_length))

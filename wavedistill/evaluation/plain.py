@@ -15,7 +15,6 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from wavedistill.distributions import noise_generators
 from wavedistill.models.wavenet import WaveNet
 from wavedistill.nn.precision import full_precision
 from wavedistill.nn.predictor import INPUT_RANGE
@@ -115,9 +114,8 @@ class PlainSampler:
         """As `WaveNet.sample`: audio (batch, 1, samples), the same for the same seed."""
         model = self.model
         batch, samples = model.check_condition(mel, speaker, num_samples, batch_size)
-        draws = [model.distribution.draw_noise((samples,), one) for one in noise_generators(seed, batch)]
         like = self.input[0]
-        noise = torch.stack(draws).to(like)
+        noise = model.draw_noise(batch, samples, seed).to(like)
         features = model.features(mel, speaker)
         cond = features.repeat_interleave(samples // features.shape[1], dim=1) if features is not None else None
         order = model.predictor.linear_order

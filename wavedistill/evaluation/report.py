@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from wavedistill.audio.io import save_audio
-from wavedistill.audio.mel import MelConfig
+from wavedistill.audio.mel import MelConfig, whole_frames
 from wavedistill.config import read_json, write_json, write_text
 from wavedistill.evaluation.likelihood import (
     Statistic,
@@ -145,7 +145,7 @@ def evaluate(
     )
     if teachers:
         hop = math.lcm(*(v.model.hop_length for v in voices))
-        length = max(1, round(teacher_seconds * mel.sample_rate / hop)) * hop
+        length = whole_frames(teacher_seconds, mel.sample_rate, hop) * hop
         by_chance = sorted(clips, key=lambda clip: clip.key)[:teacher_clips]
         excerpts = [clip.excerpt(length) for clip in by_chance]
         spoken = [*systems[: 1 + len(quick)], *(v.system(seed) for v in teachers), *systems[1 + len(quick) :]]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from wavedistill.audio.io import to_int16
+from wavedistill.audio.mel import whole_frames
 from wavedistill.errors import WavedistillError
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.waveform_flow import WaveformFlow
@@ -36,7 +37,7 @@ def stream(
         )
     if not chunk_seconds > 0:
         raise WavedistillError(f"chunks of {chunk_seconds:g} seconds are no audio: give a positive length")
-    frames = max(1, round(chunk_seconds * model.sample_rate / model.hop_length))
+    frames = whole_frames(chunk_seconds, model.sample_rate, model.hop_length)
     return _chunks(model.stream(mel.unsqueeze(0), frames, seed, temperature=temperature, speaker=speaker))
 
 

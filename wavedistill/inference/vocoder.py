@@ -62,10 +62,10 @@ class Vocoder:
         ``precision`` "bf16" lets a student's networks compute in bfloat16 (`ParallelWaveNet.compute_in`): faster on processors with
         such instructions, slower on others; chunks of a stream then equal the whole to about 1e-3.
         """
-        folder = resolve_checkpoint(name)
-        model = load_pretrained(folder, device)
         if precision not in ("fp32", "bf16"):
             raise WavedistillError(f"precision must be fp32 or bf16, got {precision!r}")
+        folder = resolve_checkpoint(name)
+        model = load_pretrained(folder, device)
         if precision == "bf16":
             if not isinstance(model, ParallelWaveNet):
                 raise WavedistillError(f"precision bf16 is for students; {name} is a {role(model)}: leave it at fp32")

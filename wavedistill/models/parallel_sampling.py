@@ -14,7 +14,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from wavedistill.distributions import noise_generators
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.autoregressive import AutoregressiveFlow, Condition
 from wavedistill.flows.inversion import largest
@@ -71,19 +70,21 @@ def sample_parallel(
         >>> bool(torch.allclose(found.audio, teacher.sample(num_samples=300, seed=0), atol=1e-4)), int(found.sweeps) < 300
         (True, True)
     """
-    if teacher.config.distribution != "gaussian":
-        raise WavedistillError(f"sample_parallel needs a teacher with distribution 'gaussian', this one has '{teacher.config.distribution}'.")
+    teacher.need_gaussian("sample_parallel")
     if tolerance <= 0.0 or window < 1:
         raise WavedistillError(f"tolerance must be above 0 and window at least 1, got {tolerance} and {window}.")
     batch, samples = teacher.check_condition(mel, speaker, num_samples, batch_size)
     if noise is None:
-        noise = torch.stack([teacher.distribution.draw_noise((samples,), one).t() for one in noise_generators(seed, batch)])
+        noise = teacher.draw_noise(batch, samples, seed).transpose(1, 2)
     elif noise.shape != (batch, 1, samples):
         raise WavedistillError(f"noise must have the shape ({batch}, 1, {samples}), got {tuple(noise.shape)}.")
     noise = noise.to(next(teacher.parameters())) * temperature
     guess = torch.zeros_like(noise[:, 0])
     if draft is not None:
-        _check_draft(teacher, draft)
+        if different := differences(teacher, draft):
+            name = different[0]
+            own, other = getattr(teacher.config, name), getattr(draft.config, name)
+            raise WavedistillError(f"the draft's {name} must be the teacher's ({own}), got {other}: give a student distilled from this teacher.")
         guess = draft.rsample(noise, mel, speaker).excitation
     predictor = teacher.front.condition(mel)
     condition = Condition(teacher.features(mel, speaker))
@@ -96,8 +97,6 @@ def sample_parallel(
     return ParallelSample(audio, u, solution.sweeps, solution.passes, largest(residual.abs() / u.abs().clamp_min(1.0)))
 
 
-def _check_draft(teacher: WaveNet, draft: ParallelWaveNet) -> None:
-    for name in ("front", "mel", "speakers"):
-        own, other = getattr(teacher.config, name), getattr(draft.config, name)
-        if own != other:
-            raise WavedistillError(f"the draft's {name} must be the teacher's ({own}), got {other}: give a student distilled from this teacher.")
+def differences(teacher: WaveNet, draft: ParallelWaveNet) -> list[str]:
+    """The settings in which a draft must be as the teacher and is not."""
+    return [name for name in ("front", "mel", "speakers") if getattr(teacher.config, name) != getattr(draft.config, name)]

@@ -188,7 +188,7 @@ class WaveNet(WaveformModel):
 
     def encode(self, audio: Tensor, mel: Tensor | None = None, speaker: Tensor | None = None) -> Tensor:
         """The noise from which `sample` makes this audio, (batch, 1, samples): the MAF's density direction. Gaussian only."""
-        self._need_gaussian("encode")
+        self.need_gaussian("encode")
         u = self.front.forward(audio, self.front.condition(mel)).value[:, 0]
         loc, log_scale = self.distribution.loc_scale(*self.predict(u, mel, speaker))
         return ((u - loc) * torch.exp(-log_scale)).unsqueeze(1)
@@ -220,10 +220,9 @@ class WaveNet(WaveformModel):
         """
         batch, samples = self.check_condition(mel, speaker, num_samples, batch_size)
         if noise is None:
-            draws = [self.distribution.draw_noise((samples,), one) for one in noise_generators(seed, batch)]
-            noise = torch.stack(draws)
+            noise = self.draw_noise(batch, samples, seed)
         else:
-            self._need_gaussian("sample(noise=...)")
+            self.need_gaussian("sample(noise=...)")
             noise = noise.transpose(1, 2)
         condition = self.front.condition(mel)
         weight = next(self.parameters())
@@ -263,7 +262,12 @@ class WaveNet(WaveformModel):
         values = getattr(self.distribution, table).numpy() if table else np.zeros(0, np.float32)
         return Draw(kind, float(self.config.log_scale_min), values, float(temperature))
 
-    def _need_gaussian(self, what: str) -> None:
+    def draw_noise(self, batch: int, samples: int, seed: int | list[int] | None) -> Tensor:
+        """The noise that `sample` draws for a seed, (batch, samples, n): n numbers a sample as the distribution needs them, 1 for "gaussian"."""
+        return torch.stack([self.distribution.draw_noise((samples,), one) for one in noise_generators(seed, batch)])
+
+    def need_gaussian(self, what: str) -> None:
+        """Refuse ``what`` for another distribution."""
         if self.config.distribution != "gaussian":
             raise WavedistillError(f"{what} needs a teacher with distribution 'gaussian', this one has '{self.config.distribution}'.")
 
