@@ -38,11 +38,11 @@ FRONT = FRONTS["mel-prediction"]
 
 
 def student(**options) -> ParallelWaveNet:
-    """With everything that a student can have: source, front of linear prediction, speakers.
+    """With everything that a student can have: source, front of linear prediction, speakers, projections onto the mel.
 
     One projection of the source: more of them make the phases of its faintest bins a matter of rounding, in torch alone too.
     """
-    return tiny_student(**{"front": FRONT, "patch_size": 4, "speakers": ["ada", "bob"], "stack": STACK, "source_iterations": 0, **options})
+    return tiny_student(**{"front": FRONT, "patch_size": 4, "speakers": ["ada", "bob"], "stack": STACK, "source_iterations": 0, "mel_projections": 2, **options})
 
 
 def session_of(content: str | bytes) -> onnxruntime.InferenceSession:

@@ -49,7 +49,7 @@ class OnePass(nn.Module):
         self.model = model
 
     def forward(self, noise: Tensor, mel: Tensor | None = None, speaker: Tensor | None = None) -> Tensor:
-        return self.model.rsample(noise, mel, speaker).audio
+        return self.model.rsample(noise, mel, speaker).refined
 
 
 def export_model(model: WaveformModel | str | Path, path: str | Path, format: Format | None = None) -> Path:

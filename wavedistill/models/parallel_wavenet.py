@@ -1,6 +1,6 @@
 """The student: a stack of inverse autoregressive flows that makes a whole waveform in one pass.
 
-    noise z -> IAF_1 -> ... -> IAF_n -> excitation u -> front's inverse -> waveform x
+    noise z -> IAF_1 -> ... -> IAF_n -> excitation u -> front's inverse -> waveform x (-> projections onto the mel)
 
 Every map is triangular in time, without time reversal between them, so that each sample given the noise before it is a Gaussian,
 u_t | z_<t ~ N(loc_t, exp(log_scale_t)^2): the divergence from a Gaussian teacher has a closed form.
@@ -27,6 +27,7 @@ from wavedistill.flows.linear_prediction import LinearPredictor
 from wavedistill.models.front import FrontConfig
 from wavedistill.models.wavenet import GRID_HOP, WaveformModel, check_common
 from wavedistill.nn.conditioning import extended
+from wavedistill.nn.mel_projection import MelProjection
 from wavedistill.nn.pitch import Pitch, PitchPredictor
 from wavedistill.nn.predictor import CausalPredictor, PredictorState
 from wavedistill.nn.source import HarmonicSource
@@ -48,6 +49,7 @@ class ParallelWaveNetConfig:
         linear_order: taps of each flow's linear path from the noise before (0: off).
         source_order: taps of each flow's linear path from a harmonic source, whose pitch is predicted from the mel (0: no source).
         source_iterations: projections that fit the source's spectrum to the mel.
+        mel_projections: projections of the finished waveform onto those with the given mel (0: none); the density is that of the waveform before.
         log_scale_min: floor of each flow's log-scale.
         initial_log_scale: log-scale of the whole stack before training.
     """
@@ -63,6 +65,7 @@ class ParallelWaveNetConfig:
     linear_order: int = 32
     source_order: int = 32
     source_iterations: int = 3
+    mel_projections: int = 0
     log_scale_min: float = -7.0
     initial_log_scale: float = -0.7
     front: FrontConfig = field(default_factory=FrontConfig)
@@ -78,16 +81,20 @@ class ParallelWaveNetConfig:
             raise WavedistillError(f"num_flows must be at least 1, got {self.num_flows}.")
         if self.source_order and self.mel is None:
             raise WavedistillError("source_order needs a mel to read the pitch from; set it to 0 for a model without mel.")
+        if self.mel_projections < 0 or (self.mel_projections and self.mel is None):
+            raise WavedistillError(f"mel_projections must be at least 0, and 0 for a model without mel, got {self.mel_projections}.")
 
 
 class StudentOutput(NamedTuple):
     """One pass of the student.
 
-    audio (batch, 1, samples); excitation, loc, log_scale (batch, samples): u = loc + exp(log_scale) * noise, the front's signal
+    audio (batch, 1, samples), the flows' own; refined, the same after the projections onto the mel (the very same where there are none), what
+    `sample` returns; excitation, loc, log_scale (batch, samples): u = loc + exp(log_scale) * noise, the front's signal
     before its inverse; predictor: the front's condition; pitch_logits (batch, frames, bins) or None.
     """
 
     audio: Tensor
+    refined: Tensor
     excitation: Tensor
     loc: Tensor
     log_scale: Tensor
@@ -122,6 +129,7 @@ class ParallelWaveNet(WaveformModel):
         )
         self.pitch = PitchPredictor(config.mel.n_mels) if config.source_order else None
         self.source = HarmonicSource(config.mel, config.source_iterations) if config.source_order else None
+        self.projection = MelProjection(config.mel, config.mel_projections) if config.mel_projections else None
         self.receptive_field: int = sum(flow.predictor.reach for flow in self.flows)
         with torch.no_grad():
             for flow in self.flows:
@@ -144,7 +152,11 @@ class ParallelWaveNet(WaveformModel):
 
         Shapes: noise (batch, 1, samples) standard normal, samples = frames * hop_length where there is a mel.
         """
-        return self._run(noise[:, 0], self._in_context(mel), speaker, None)[0]
+        output, _ = self._run(noise[:, 0], self._in_context(mel), speaker, None)
+        if self.projection is None:
+            return output
+        with torch.autocast(noise.device.type, enabled=False):
+            return output._replace(refined=self.projection(output.audio[:, 0], mel).unsqueeze(1))
 
     @torch.inference_mode()
     def sample(
@@ -169,7 +181,7 @@ class ParallelWaveNet(WaveformModel):
             generators = noise_generators(seed, batch)
             noise = self._draw(generators, -(-samples // self.hop_length))[..., :samples]
         device = next(self.parameters()).device
-        return self._run(noise[:, 0].to(device) * temperature, self._in_context(mel), speaker, None)[0].audio
+        return self.rsample(noise.to(device) * temperature, mel, speaker).refined
 
     @torch.inference_mode()
     def stream(
@@ -183,6 +195,13 @@ class ParallelWaveNet(WaveformModel):
         self.check_condition(mel, speaker, None, 1)
         if frames_per_chunk < 1:
             raise WavedistillError(f"a chunk must hold at least one frame, got {frames_per_chunk}.")
+        chunks = self._stream(mel, frames_per_chunk, seed, temperature, speaker)
+        yield from chunks if self.projection is None else self.projection.stream(chunks, mel, frames_per_chunk)
+
+    def _stream(
+        self, mel: Tensor, frames_per_chunk: int, seed: int | None, temperature: float, speaker: Tensor | None
+    ) -> Iterator[Tensor]:
+        """The flows' own audio in chunks."""
         generators = noise_generators(seed, mel.shape[0])
         device = next(self.parameters()).device
         frames, state, window = mel.shape[-1], None, self._in_context(mel)
@@ -237,7 +256,8 @@ class ParallelWaveNet(WaveformModel):
             u, loc, log_scale = step.loc + scale * u, step.loc + scale * loc, log_scale + step.log_scale
         with torch.autocast(u.device.type, enabled=False):
             audio, past = self.front.synthesize(u, predictor, state.past if state else None)
-        output = StudentOutput(audio.unsqueeze(1), u, loc, log_scale, predictor, logits)
+        audio = audio.unsqueeze(1)
+        output = StudentOutput(audio, audio, u, loc, log_scale, predictor, logits)
         return output, StreamState(states, phase, past)
 
     def _in_pieces(

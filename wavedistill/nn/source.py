@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from wavedistill.audio.mel import MelConfig, mel_filter_bank
 from wavedistill.nn.mel_inversion import MelInversion
+from wavedistill.nn.mel_stft import MelSTFT, power
 from wavedistill.nn.pitch import Pitch
 
 
@@ -38,46 +39,20 @@ class HarmonicSource(nn.Module):
     def __init__(self, mel: MelConfig, iterations: int) -> None:
         super().__init__()
         self.mel, self.iterations = mel, iterations
-        self.context_frames = (1 + iterations) * -(-mel.n_fft // mel.hop_length)
+        self.stft = MelSTFT(mel)
+        self.context_frames = (1 + iterations) * self.stft.context_frames
         self.inversion = MelInversion(mel_filter_bank(mel))
-        self.register_buffer("window", _centred_window(mel), persistent=False)
-        self.left = mel.n_fft // 2 if mel.centered else (mel.n_fft - mel.hop_length) // 2
 
     @torch.no_grad()
     def forward(self, pitch: Pitch, log_mel: Tensor, phase: Tensor | None = None) -> tuple[Tensor, Tensor]:
         hop = self.mel.hop_length
         pulses, phases = pulse_train(pitch, hop, self.mel.sample_rate, phase, log_mel.dtype)
-        spectrum = self._analyse(pulses)
-        magnitude = self.inversion(log_mel.transpose(1, 2).exp().contiguous(), _power(spectrum).sqrt_()).pow(1.0 / self.mel.power)
-        wave = self._synthesise(_with_magnitude(spectrum, magnitude))
+        spectrum = self.stft(pulses)
+        magnitude = self.inversion(log_mel.transpose(1, 2).exp().contiguous(), power(spectrum).sqrt_()).pow(1.0 / self.mel.power)
+        wave = self.stft.inverse(_with_magnitude(spectrum, magnitude))
         for _ in range(self.iterations):
-            wave = self._synthesise(_with_magnitude(self._analyse(wave), magnitude))
+            wave = self.stft.inverse(_with_magnitude(self.stft(wave), magnitude))
         return wave * interpolate_frames(pitch.voicing.to(wave.dtype), hop), phases
-
-    def _analyse(self, wave: Tensor) -> Tensor:
-        mel = self.mel
-        padded = nn.functional.pad(wave, (self.left, mel.n_fft - mel.hop_length - self.left))
-        frames = padded.unfold(1, mel.n_fft, mel.hop_length) * self.window.to(wave.dtype)
-        return torch.fft.rfft(frames)
-
-    def _synthesise(self, spectrum: Tensor) -> Tensor:
-        """Least-squares overlap-add (Griffin & Lim, 1984, equation 6)."""
-        mel, window = self.mel, self.window.to(spectrum.real.dtype)
-        frames = torch.fft.irfft(spectrum, n=mel.n_fft) * window
-        samples = slice(self.left, self.left + frames.shape[1] * mel.hop_length)
-        weight = self._overlap_add(window.square().expand(1, frames.shape[1], -1))
-        return (self._overlap_add(frames) / weight.clamp_min(1e-3))[:, samples]
-
-    def _overlap_add(self, frames: Tensor) -> Tensor:
-        """(batch, frames, n_fft) -> (batch, n_fft + (frames - 1) * hop_length)."""
-        size, hop = self.mel.n_fft, self.mel.hop_length
-        length = size + hop * (frames.shape[1] - 1)
-        if size % hop:
-            return nn.functional.fold(frames.transpose(1, 2), (1, length), (1, size), stride=(1, hop)).flatten(1)
-        total = frames.new_zeros(frames.shape[0], length // hop, hop)
-        for part in range(size // hop):  # whole hops overlap: a few additions instead of a scatter
-            total[:, part : part + frames.shape[1]] += frames[..., part * hop : (part + 1) * hop]
-        return total.flatten(1)
 
 
 def pulse_train(
@@ -115,16 +90,5 @@ def interpolate_frames(frames: Tensor, hop_length: int) -> Tensor:
     return (centre + offset.clamp_min(0) * (right - centre) + offset.clamp_max(0) * (centre - left)).flatten(1)
 
 
-def _power(spectrum: Tensor) -> Tensor:
-    """|spectrum|^2 (several times as fast on a CPU as the absolute value of complex numbers, measured)."""
-    parts = torch.view_as_real(spectrum)
-    return parts[..., 0].square().addcmul_(parts[..., 1], parts[..., 1])
-
-
 def _with_magnitude(spectrum: Tensor, magnitude: Tensor) -> Tensor:
-    return spectrum * (magnitude * _power(spectrum).clamp_min_(1e-18).rsqrt_())
-
-
-def _centred_window(mel: MelConfig) -> Tensor:
-    side = mel.n_fft - mel.win_length
-    return nn.functional.pad(torch.hann_window(mel.win_length), (side // 2, side - side // 2))
+    return spectrum * (magnitude * power(spectrum).clamp_min_(1e-18).rsqrt_())
