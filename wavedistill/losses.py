@@ -7,11 +7,16 @@
     contrastive  minus the divergence from the teacher under another clip's condition (Parallel WaveNet, equation 9)
     instructive  distance to the recording when the student is fed the very noise the teacher encodes it to
     pitch        cross-entropy of the pitch predictor against measured F0 (models with a harmonic source)
+    adversarial  squared distance of the discriminators' scores from those they give recordings
+    feature_matching  distance to the recording in the discriminators' hidden layers
+
+The last two are for a last stage, from a trained student's weights (``run.init_from``).
 
 References:
     Parallel WaveNet (van den Oord et al., 2017), https://arxiv.org/abs/1711.10433
     ClariNet (Ping et al., 2018), https://arxiv.org/abs/1807.07281, equations 5-7
     Parallel WaveGAN (Yamamoto et al., 2019), https://arxiv.org/abs/1910.11480, section 2.2
+    HiFi-GAN (Kong et al., 2020), https://arxiv.org/abs/2010.05646, equations 1-4
 """
 
 from __future__ import annotations
@@ -28,8 +33,10 @@ from wavedistill.errors import WavedistillError
 from wavedistill.flows.linear_prediction import LinearPredictor
 from wavedistill.models.parallel_wavenet import ParallelWaveNet, StudentOutput
 from wavedistill.models.wavenet import WaveNet
+from wavedistill.nn.discriminators import DiscriminatorConfig, Discriminators
 
-TERMS = ("kl", "regularizer", "stft", "mel", "contrastive", "instructive", "pitch")
+ADVERSARIAL_TERMS = ("adversarial", "feature_matching")
+TERMS = ("kl", "regularizer", "stft", "mel", "contrastive", "instructive", "pitch", *ADVERSARIAL_TERMS)
 
 
 @dataclass
@@ -44,6 +51,7 @@ class DistillationConfig:
         kl_clip, kl_clip_steps: during the first steps each sample's KL counts at most this many nats.
         monte_carlo_samples: draws per sample for a mixture-of-logistics teacher.
         allow_weak_teacher: distil even from a teacher that codes held-out speech worse than linear prediction.
+        discriminator: of the terms adversarial and feature_matching; built where one of them is there.
     """
 
     weights: dict[str, float] = field(
@@ -55,6 +63,7 @@ class DistillationConfig:
     kl_clip_steps: int = 1000
     monte_carlo_samples: int = 4
     allow_weak_teacher: bool = False
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
 
     def __post_init__(self) -> None:
         for name in self.weights:
@@ -67,6 +76,8 @@ class DistillationConfig:
 class DistillationLoss(nn.Module):
     """Weighted sum of the terms, and diagnostics that show what a falling loss can hide.
 
+    ``discriminators`` (None without an adversarial term) are frozen but for their own step, which `discriminate` serves.
+
     Diagnostics: ``kl_nats`` the divergence without clipping or regulariser, ``entropy`` of the student in nats per sample of audio,
     ``floor_share`` of samples on the log-scale floor, ``amplitude_std`` and ``amplitude_mean`` of the student's audio, ``real_std`` and
     ``real_mean`` of the recording's.
@@ -74,7 +85,7 @@ class DistillationLoss(nn.Module):
 
     def __init__(self, config: DistillationConfig, student: ParallelWaveNet, teacher: WaveNet) -> None:
         super().__init__()
-        self.config, self.teacher = config, teacher
+        self.config, self.teacher, self.sample_rate = config, teacher, student.sample_rate
         weights = config.weights
         if student.config.front != teacher.config.front or student.config.mel != teacher.config.mel:
             raise WavedistillError("the student's front and mel settings must be the teacher's: copy them into the recipe's model.")
@@ -89,6 +100,9 @@ class DistillationLoss(nn.Module):
             raise WavedistillError("loss.weights: 'mel' needs a mel-conditioned student and 'pitch' one with source_order above 0.")
         self.stft = MultiResolutionSTFT(student.sample_rate) if "stft" in weights else None
         self.mel = LogMelSpectrogram(student.config.mel) if "mel" in weights else None
+        self.discriminators: Discriminators | None = None
+        if set(ADVERSARIAL_TERMS) & weights.keys():
+            self.discriminators = Discriminators(config.discriminator, student.sample_rate).requires_grad_(False)
 
     def forward(
         self, student: ParallelWaveNet, audio: Tensor, mel: Tensor | None, speaker: Tensor | None, f0: Tensor | None, step: int
@@ -106,11 +120,13 @@ class DistillationLoss(nn.Module):
             terms |= self._divergence(student, part, _first(mel, asked), _first(speaker, asked), step)
         with torch.autocast(audio.device.type, enabled=False):
             if self.stft is not None:
-                terms["stft"] = self.stft(output.audio[:, 0], audio[:, 0])
+                terms["stft"] = self.stft(output.refined[:, 0], audio[:, 0])
             if self.mel is not None:
                 terms["mel"] = (self.mel(output.audio[:, 0]) - mel).abs().mean()
             if "pitch" in self.config.weights:
                 terms["pitch"] = student.pitch.loss(output.pitch_logits, f0)
+        if self.discriminators is not None:
+            terms |= self._adversarial(output.refined[:, 0], audio[:, 0])
         if "contrastive" in self.config.weights:
             terms["contrastive"] = self._contrastive(output, mel, speaker)
         if "instructive" in self.config.weights:
@@ -118,6 +134,41 @@ class DistillationLoss(nn.Module):
         loss = sum(weight * terms[name] for name, weight in self.config.weights.items())
         logged = {name: value.detach() for name, value in terms.items()}
         return loss, logged | self._diagnose(student, output, audio)
+
+    def discriminate(
+        self, student: ParallelWaveNet, audio: Tensor, mel: Tensor | None, speaker: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the discriminators minimise, (D(x) - 1)^2 + D(x^)^2, and the means of their scores.
+
+        Shapes: as in `forward`. The student's audio x^ is made without gradient, from the noise that `forward` draws from the same seed.
+        """
+        with torch.no_grad():
+            made = student.rsample(torch.randn(audio.shape, device=audio.device), mel, speaker).refined
+        made, real = self._crops(made[:, 0], audio[:, 0])
+        fakes, reals = ([score.float() for score in self.discriminators(waves).scores] for waves in (made, real))
+        losses = [(real - 1.0).square().mean() + fake.square().mean() for real, fake in zip(reals, fakes, strict=True)]
+        loss = torch.stack(losses).mean()
+        means = {name: torch.stack([s.mean() for s in scores]).mean().detach() for name, scores in (("real", reals), ("fake", fakes))}
+        return loss, {"discriminator_loss": loss.detach(), "real_score": means["real"], "fake_score": means["fake"]}
+
+    def _adversarial(self, made: Tensor, real: Tensor) -> dict[str, Tensor]:
+        """The student's side of the game, on waveforms (batch, samples); means over discriminators and over hidden layers."""
+        made, real = self._crops(made, real)
+        judged, terms = self.discriminators(made), {}
+        if "adversarial" in self.config.weights:
+            terms["adversarial"] = torch.stack([(score.float() - 1.0).square().mean() for score in judged.scores]).mean()
+        if "feature_matching" in self.config.weights:
+            with torch.no_grad():
+                wanted = self.discriminators(real).features
+            distances = [(ours.float() - theirs.float()).abs().mean() for ours, theirs in zip(judged.features, wanted, strict=True)]
+            terms["feature_matching"] = torch.stack(distances).mean()
+        return terms
+
+    def _crops(self, made: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """The same random crop of both, `DiscriminatorConfig.segment_seconds` long."""
+        length = min(round(self.config.discriminator.segment_seconds * self.sample_rate), real.shape[1])
+        start = int(torch.randint(real.shape[1] - length + 1, ()))
+        return made[:, start : start + length], real[:, start : start + length]
 
     def _divergence(
         self, student: ParallelWaveNet, output: StudentOutput, mel: Tensor | None, speaker: Tensor | None, step: int

@@ -212,6 +212,10 @@ class ParallelWaveNet(WaveformModel):
             output, state = self._run(noise, part, speaker, state)
             yield output.audio
 
+    def condition(self, mel: Tensor | None, speaker: Tensor | None = None) -> tuple[Condition, LinearPredictor | None]:
+        """What the flows and the front are given in a pass over the whole of ``mel`` (batch, n_mels, frames)."""
+        return self._conditions(self._in_context(mel), speaker, None)[:2]
+
     @property
     def context_frames(self) -> int:
         """Mel frames on either side of a chunk that its samples depend on."""
@@ -239,13 +243,8 @@ class ParallelWaveNet(WaveformModel):
 
         The state returned serves the next chunk of a stream; a pass with gradient cannot be continued.
         """
-        features, window_predictor = self._inner(self.features(mel, speaker), mel), self.front.condition(mel)
-        predictor = None
-        if window_predictor is not None:
-            predictor = LinearPredictor(*(self._inner(part, mel) for part in window_predictor))
-        source, phase, logits = self._harmonics(mel, window_predictor, state)
-        u, loc, log_scale = noise, torch.zeros_like(noise), torch.zeros_like(noise)
-        condition, states = Condition(features, source), []
+        condition, predictor, phase, logits = self._conditions(mel, speaker, state)
+        u, loc, log_scale, states = noise, torch.zeros_like(noise), torch.zeros_like(noise), []
         for index, flow in enumerate(self.flows):
             if torch.is_grad_enabled():
                 step = flow.loc_scale(u, condition)
@@ -259,6 +258,17 @@ class ParallelWaveNet(WaveformModel):
         audio = audio.unsqueeze(1)
         output = StudentOutput(audio, audio, u, loc, log_scale, predictor, logits)
         return output, StreamState(states, phase, past)
+
+    def _conditions(
+        self, mel: Tensor | None, speaker: Tensor | None, state: StreamState | None
+    ) -> tuple[Condition, LinearPredictor | None, Tensor | None, Tensor | None]:
+        """Condition of the flows, of the front, the source's phase where the next chunk begins, and the pitch logits."""
+        features, window_predictor = self._inner(self.features(mel, speaker), mel), self.front.condition(mel)
+        predictor = None
+        if window_predictor is not None:
+            predictor = LinearPredictor(*(self._inner(part, mel) for part in window_predictor))
+        source, phase, logits = self._harmonics(mel, window_predictor, state)
+        return Condition(features, source), predictor, phase, logits
 
     def _in_pieces(
         self, flow: AutoregressiveFlow, u: Tensor, condition: Condition, state: PredictorState | None

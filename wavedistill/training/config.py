@@ -56,7 +56,7 @@ class RunConfig:
     """auto: continue where the run folder has state; never: refuse such a folder; or a state file or run folder to
     start from (the run folder's own state wins, so the same command also continues)."""
     init_from: str | None = None
-    """Fine-tuning: a checkpoint whose weights a fresh run starts from."""
+    """Fine-tuning, or a last stage with other terms: a checkpoint all of whose weights a fresh run starts from."""
     wandb: Literal["auto", "off"] = "auto"
     """auto: Weights & Biases, offline where no key is set."""
     wandb_project: str = "wavedistill"

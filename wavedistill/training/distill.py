@@ -16,6 +16,7 @@ from wavedistill.training.task import Sample, spoken_again
 
 if TYPE_CHECKING:
     from wavedistill.data.dataset import Batch, SpeechDataset
+    from wavedistill.nn.discriminators import Discriminators
 
 GATE_SECONDS = 60.0
 """Held-out speech on which `check_teacher` compares the teacher with linear prediction."""
@@ -33,6 +34,15 @@ class DistillTask(nn.Module):
         super().train(mode)
         self.loss.teacher.eval()
         return self
+
+    @property
+    def discriminators(self) -> Discriminators | None:
+        """Those of the adversarial terms; None where the loss has none of these."""
+        return self.loss.discriminators
+
+    def discriminate(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The discriminators' loss on a batch and the student's audio for it."""
+        return self.loss.discriminate(self.model, batch.audio.unsqueeze(1), batch.mel, batch.speaker)
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         return self.loss(self.model, batch.audio.unsqueeze(1), batch.mel, batch.speaker, batch.f0, step)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import hashlib
 import logging
 import secrets
 import shlex
 import signal
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -21,8 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wavedistill.config import dump_yaml, to_dict
 from wavedistill.errors import WavedistillError
+from wavedistill.training.adversarial import Adversary
 from wavedistill.training.checkpoint import check_same_model, find_state, save_atomically, save_state
-from wavedistill.training.config import OptimConfig
+from wavedistill.training.compute import adamw, autocast, keep_freed_memory, step_seed
 from wavedistill.training.distributed import Ranks, current_ranks, join, leave, pick_device
 from wavedistill.training.ema import EMA
 from wavedistill.training.lock import run_lock
@@ -38,8 +36,6 @@ if TYPE_CHECKING:
     from wavedistill.training.task import Task
 
 logger = logging.getLogger(__name__)
-
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def fit(
@@ -59,7 +55,7 @@ def fit(
     device = pick_device(recipe.run.device, ranks)
     _check_options(recipe, device, ranks)
     if device.type == "cpu":
-        _keep_freed_memory()
+        keep_freed_memory()
     joined = join(ranks, device)
     try:
         lock = run_lock(Path(recipe.run.dir)) if ranks.is_main else contextlib.nullcontext()
@@ -89,15 +85,18 @@ def _train(
         _load_weights(task.model, run.init_from)
     task.to(device)
     parameters = [p for p in task.model.parameters() if p.requires_grad]
-    optimizer = _optimizer(parameters, optim)
+    optimizer = adamw(parameters, optim.lr, optim.betas, optim.weight_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
     ema = EMA(task.model, optim.ema)
+    adversary = Adversary(task, run.precision, device, ranks) if getattr(task, "discriminators", None) is not None else None
     step, elapsed_before, wandb_id = 0, 0.0, secrets.token_hex(4)
     if state is not None:
         task.model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         ema.load_state_dict(state["ema"])
         scaler.load_state_dict(state["scaler"])
+        if adversary is not None:
+            adversary.load_state_dict(state.get("adversary"))
         step, elapsed_before, wandb_id = state["step"], state["elapsed"], state["wandb_id"]
     del state
     if ranks.is_main:
@@ -123,7 +122,9 @@ def _train(
             _save_checkpoint(task.model, run_dir)
         values = {"step": step, "elapsed": elapsed, "config": config, "wandb_id": wandb_id}
         values |= {"model": task.model.state_dict(), "optimizer": optimizer.state_dict()}
-        save_state(run_dir, values | {"ema": ema.state_dict(), "scaler": scaler.state_dict()}, run.keep)
+        values |= {"ema": ema.state_dict(), "scaler": scaler.state_dict()}
+        values |= {} if adversary is None else {"adversary": adversary.state_dict()}
+        save_state(run_dir, values, run.keep)
 
     def evaluate(method: Any, *arguments: Any) -> Any:
         task.model.eval()
@@ -153,13 +154,16 @@ def _train(
                 group["lr"] = lr
 
             finite = torch.ones((), dtype=torch.bool, device=device)
-            for micro in range(run.accumulate):
-                batch = batches.next()
+            micros = [batches.next() for _ in range(run.accumulate)]
+            seeds = [step_seed(run.seed, step, ranks.rank, micro) for micro in range(run.accumulate)]
+            if adversary is not None:
+                finite &= adversary.step(micros, seeds, lr / (optim.lr or 1.0), meter)
+            for micro, (batch, seed) in enumerate(zip(micros, seeds, strict=True)):
                 audio_seconds += batch.audio.numel() * ranks.world_size / task.model.sample_rate
-                torch.manual_seed(_seed(run.seed, step, ranks.rank, micro))
+                torch.manual_seed(seed)
                 is_last = micro == run.accumulate - 1
                 with contextlib.nullcontext() if is_last or forward is task else forward.no_sync():
-                    with _autocast(run.precision, device):
+                    with autocast(run.precision, device):
                         loss, values = forward(batch, step)
                     scaler.scale(loss / run.accumulate).backward()
                 finite &= torch.isfinite(loss.detach())
@@ -187,7 +191,7 @@ def _train(
             # a save closes the window of the means, so that a resumed run logs what an uninterrupted one would
             if step % run.log_every == 0 or save_due:
                 check_finite()
-                means = meter.flush(ranks)
+                means = {"loss": 0.0} | meter.flush(ranks)  # the loss first: it is what the bar shows
                 seconds = time.monotonic() - logged_at
                 means |= {"lr": lr, "steps_per_second": (step - logged_step) / seconds}
                 means |= {"audio_seconds_per_second": audio_seconds / seconds}
@@ -233,25 +237,6 @@ def _check_options(recipe: Recipe, device: torch.device, ranks: Ranks) -> None:
         )
 
 
-def _optimizer(parameters: list[nn.Parameter], optim: OptimConfig) -> torch.optim.Optimizer:
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": optim.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=optim.lr, betas=tuple(optim.betas), fused=True)
-
-
-def _autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
-    if precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=_AUTOCAST[precision])
-
-
-def _seed(seed: int, step: int, rank: int, micro: int) -> int:
-    digest = hashlib.blake2b(f"{seed}/{step}/{rank}/{micro}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
 def _load_weights(model: nn.Module, checkpoint: str) -> None:
     from wavedistill.models.pretrained import load_pretrained
 
@@ -292,14 +277,3 @@ def _resume_command(recipe: Recipe) -> str:
     verb = "distill" if hasattr(recipe, "teacher") else "train"
     never = " --run.resume auto" if recipe.run.resume == "never" else ""
     return f"wavedistill {verb} {shlex.quote(str(Path(recipe.run.dir) / 'config.yaml'))}{never}"
-
-
-def _keep_freed_memory() -> None:
-    """Tell glibc not to return big buffers to the system after every step, which costs page faults at each reuse."""
-    if sys.platform != "linux":
-        return
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        libc = ctypes.CDLL("libc.so.6")
-        m_mmap_threshold, m_trim_threshold = -3, -1
-        libc.mallopt(m_mmap_threshold, 1 << 30)
-        libc.mallopt(m_trim_threshold, 1 << 30)

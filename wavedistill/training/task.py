@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from wavedistill.data.dataset import Batch, SpeechDataset
     from wavedistill.models.parallel_wavenet import ParallelWaveNet
     from wavedistill.models.waveform_flow import WaveformFlow
+    from wavedistill.nn.discriminators import Discriminators
 
 
 @dataclass
@@ -42,6 +43,16 @@ class Task(Protocol):
 
     def samples(self, dataset: SpeechDataset) -> list[Sample]:
         """Audio to listen to; the model is in eval mode and holds the averaged weights."""
+
+
+class AdversarialTask(Task, Protocol):
+    """A task whose loss asks discriminators, which `Adversary` trains beside the model."""
+
+    discriminators: Discriminators | None
+    """Frozen but for their own step; None where the loss does not ask them."""
+
+    def discriminate(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The discriminators' own loss, without gradient for the model, and named scalars to log."""
 
 
 def spoken_again(model: ParallelWaveNet | WaveformFlow, name: str, dataset: SpeechDataset) -> list[Sample]:
