@@ -20,7 +20,7 @@ from wavedistill.training import FlowRecipe, StudentRecipe, TeacherRecipe, load_
 
 ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "recipes"
-YAMLS = sorted(RECIPES.glob("*/*.yaml"))
+YAMLS = [path for path in sorted(RECIPES.glob("*/*.yaml")) if path.parent.name != "ablations"]  # a table, no recipe
 PAIRS = [("teacher.yaml", "student.yaml"), ("teacher.yaml", "student-fast.yaml"), ("unconditional.yaml", "unconditional_student.yaml")]
 FLOWS = [path for path in YAMLS if path.name == "flow.yaml"]
 CASES = [(folder.name, *pair) for folder in sorted(RECIPES.iterdir()) for pair in PAIRS if all((folder / name).is_file() for name in pair)]
