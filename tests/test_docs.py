@@ -22,6 +22,7 @@ from tiny_models import tiny_flow, tiny_student, tiny_teacher
 
 from wavedistill import assets, cli, flows, load_audio, save_audio
 from wavedistill.data.manifest import read_manifest
+from wavedistill.evaluation.symptoms import symptom_table
 from wavedistill.losses import TERMS
 from wavedistill.models.pretrained import load_pretrained, save_pretrained
 from wavedistill.training import load_recipe
@@ -124,7 +125,7 @@ def walk(command: list[str]) -> None:
             check(command)
         else:
             assert run_cli([*rest, *TINY, *options]) == 0
-    elif program == "wavedistill" and rest[0] in ("prepare", "synthesize", "sample", "info") and "--engine" not in rest:
+    elif program == "wavedistill" and rest[0] in ("prepare", "synthesize", "sample", "info", "doctor") and "--engine" not in rest:
         assert run_cli(rest) == 0
     elif program == "wavedistill" and rest[0] == "evaluate" and "--limit" in rest:
         assert run_cli([*rest, "--limit", "1"]) == 0
@@ -224,6 +225,13 @@ def test_the_loss_is_told_in_full():
         text = page.read_text()
         assert all(f"`{name}`" in text for name in ("stft", "mel", "pitch", "entropy", "floor_share", "amplitude_std", "real_std"))
     assert all(f"`{name}`" in (ROOT / "README.md").read_text() for name in TERMS)
+
+
+def test_the_table_of_symptoms_is_the_doctor_s_list():
+    _, _, rest = (ROOT / "recipes" / "README.md").read_text().partition("<!-- symptoms:begin -->\n")
+    table = rest.partition("<!-- symptoms:end -->")[0].strip()
+    assert table == symptom_table(), "fill it again: wavedistill.evaluation.curves.fill_block(page, 'symptoms', symptom_table())"
+    assert all(row.count(" | ") == 3 for row in table.splitlines())
 
 
 def test_the_toolbox_is_listed_in_full():

@@ -1,0 +1,201 @@
+"""What a run folder tells: its recipe, the logged numbers, the newest samples beside their originals, and what stopped it."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wavedistill.assets import bundled_checkpoints
+from wavedistill.audio.io import load_audio
+from wavedistill.errors import WavedistillError
+from wavedistill.training.lock import run_lock
+from wavedistill.training.recipe import FlowRecipe, Recipe, StudentRecipe, load_recipe
+from wavedistill.training.schedule import progress
+
+Kind = Literal["train", "valid"]
+
+
+@dataclass(frozen=True)
+class SamplePair:
+    """A held-out recording and what the model made of it, cut to the shorter one: (samples,) each."""
+
+    name: str
+    original: Tensor
+    spoken: Tensor
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run as it lies on disk (`read_run`).
+
+    Attributes:
+        folder: the run folder.
+        recipe: its config.yaml.
+        lines: of metrics.jsonl; numbers that were not finite are NaN.
+        samples_step: step of the newest samples, None where there are none.
+        pairs: those samples, each beside its original.
+        sample_rate: of the samples, Hz.
+        nonfinite: step at which the loss was not finite and its batch was kept, if that happened.
+        is_training: a process trains there now.
+        idle_seconds: since the last line of metrics.jsonl was written.
+    """
+
+    folder: Path
+    recipe: Recipe
+    lines: list[dict[str, Any]]
+    samples_step: int | None
+    pairs: list[SamplePair]
+    sample_rate: int
+    nonfinite: int | None
+    is_training: bool
+    idle_seconds: float
+
+    @property
+    def role(self) -> str:
+        """teacher, student or one-stage flow."""
+        if isinstance(self.recipe, StudentRecipe):
+            return "student"
+        return "one-stage flow" if isinstance(self.recipe, FlowRecipe) else "teacher"
+
+    @property
+    def step(self) -> int:
+        """The last step that was logged."""
+        return self.lines[-1]["step"] if self.lines else 0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds trained."""
+        return self.lines[-1]["elapsed"] if self.lines else 0.0
+
+    @property
+    def done(self) -> float:
+        """Share of the schedule, 0 to 1."""
+        run = self.recipe.run
+        return progress(self.step, run.steps, self.elapsed, run.minutes)
+
+    @property
+    def mark(self) -> str:
+        """The number that training brings down: ``bits`` of a teacher or a flow, a student's ``loss`` (``stft`` where a discriminator takes part)."""
+        if not isinstance(self.recipe, StudentRecipe):
+            return "bits"
+        return "stft" if {"adversarial", "stft"} <= self.recipe.loss.weights.keys() else "loss"
+
+    def values(self, name: str, kind: Kind = "train") -> np.ndarray:
+        """A metric by line, (lines,); NaN where it was not finite, empty where it was never logged."""
+        found = [line[name] for line in self.lines if line["kind"] == kind and name in line]
+        return np.array([math.nan if value is None else value for value in found], dtype=float)
+
+    def steps(self, name: str, kind: Kind = "train") -> np.ndarray:
+        """The steps of `values`."""
+        return np.array([line["step"] for line in self.lines if line["kind"] == kind and name in line])
+
+    def last(self, name: str) -> float | None:
+        """The newest validation's number, else the mean of the last five logs; None where it was never logged."""
+        held_out = self.values(name, "valid")
+        newest = held_out[-1:] if len(held_out) else self.values(name)[-5:]
+        return float(newest.mean()) if len(newest) and np.isfinite(newest).all() else None
+
+    def command(self, *options: str, afresh: bool = False) -> str:
+        """The command that continues this run with other options, or (``afresh``) starts another one with them beside it."""
+        verb = "distill" if isinstance(self.recipe, StudentRecipe) else "train"
+        words = ["wavedistill", verb, str(self.folder / "config.yaml")]
+        if afresh:
+            words += ["--run.dir", str(self.folder.with_name(f"{self.folder.name}-again"))]
+        elif Path(self.recipe.run.dir).resolve() != self.folder:
+            words += ["--run.dir", str(self.folder)]
+        return shlex.join([*words, *options])
+
+    def longer(self, factor: float) -> list[str]:
+        """Options that make the schedule ``factor`` times as long."""
+        run = self.recipe.run
+        if run.minutes is not None and self.elapsed / (60 * run.minutes) >= self.step / run.steps:
+            return ["--run.minutes", f"{factor * run.minutes:g}"]
+        return ["--run.steps", str(round(factor * run.steps))]
+
+
+def read_run(run: str | Path) -> RunFolder:
+    """Read a run folder.
+
+    Raises:
+        WavedistillError: no run folder, a broken config.yaml, or a run that has logged nothing yet.
+    """
+    folder = Path(run).expanduser().resolve()
+    if not (folder / "config.yaml").is_file():
+        what = "is no folder" if not folder.is_dir() else "holds no config.yaml"
+        if folder.is_dir() and (folder / "config.json").is_file() or str(run) in bundled_checkpoints():
+            what = "is a checkpoint"
+        raise WavedistillError(f"{run} {what}: give the folder of a run (its recipe's run.dir), which holds config.yaml and metrics.jsonl.")
+    recipe = load_recipe(folder / "config.yaml")
+    lines, idle = _read_metrics(folder / "metrics.jsonl")
+    nonfinite = _nonfinite_step(folder)
+    if nonfinite is None and not any(line["kind"] == "train" for line in lines):
+        raise WavedistillError(f"{run} has logged nothing yet: let it train for run.log_every = {recipe.run.log_every} steps, then ask again.")
+    step, pairs, rate = _read_samples(folder / "samples")
+    return RunFolder(folder, recipe, lines, step, pairs, rate, nonfinite, _is_training(folder), idle)
+
+
+def _read_metrics(path: Path) -> tuple[list[dict[str, Any]], float]:
+    """The whole lines of a metrics.jsonl (a killed run may leave half a line at the end), and seconds since it was written."""
+    try:
+        text, written = path.read_text(encoding="utf-8"), path.stat().st_mtime
+    except FileNotFoundError:
+        return [], 0.0
+    except (OSError, UnicodeDecodeError) as error:
+        raise WavedistillError(f"cannot read {path}: {error}") from None
+    lines = []
+    rows = text.splitlines()
+    for number, row in enumerate(rows, 1):
+        try:
+            line = json.loads(row)
+            lines.append({"kind": line["kind"], **line, "step": int(line["step"]), "elapsed": float(line["elapsed"])})
+        except (ValueError, KeyError, TypeError):
+            if number < len(rows):
+                raise WavedistillError(f"{path}, line {number} is no line of a run's metrics. Mend or delete the line.") from None
+    return lines, max(0.0, time.time() - written)
+
+
+def _nonfinite_step(folder: Path) -> int | None:
+    """The step whose batch the loop kept because its loss was not finite."""
+    steps = []
+    for path in folder.glob("nonfinite-batch*.pt"):
+        try:
+            steps.append(int(torch.load(path, map_location="cpu", weights_only=True)["step"]))
+        except Exception:  # torn, or something else of that name: that it is there says enough
+            steps.append(0)
+    return max(steps, default=None)
+
+
+def _read_samples(folder: Path) -> tuple[int | None, list[SamplePair], int]:
+    """The newest step with samples, its pairs of spoken and original audio, and their sample rate."""
+    steps = sorted((int(path.name[5:]), path) for path in folder.glob("step-*") if path.name[5:].isdecimal())
+    if not steps:
+        return None, [], 0
+    step, newest = steps[-1]
+    pairs, rate = [], 0
+    for original in sorted(newest.glob("*original.wav")):
+        name = original.name.removesuffix("original.wav")
+        for role in ("student", "flow", "teacher"):
+            spoken = newest / f"{name}{role}.wav"
+            if spoken.is_file():
+                first, rate = load_audio(original)
+                second, _ = load_audio(spoken)
+                length = min(len(first), len(second))
+                pairs.append(SamplePair(name.rstrip("-") or role, first[:length], second[:length]))
+    return step, pairs, rate
+
+
+def _is_training(folder: Path) -> bool:
+    try:
+        with run_lock(folder):
+            return False
+    except WavedistillError:
+        return True
