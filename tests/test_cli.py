@@ -27,6 +27,7 @@ VERBS = [
     "synthesize",
     "sample",
     "evaluate",
+    "doctor",
     "playground",
     "export",
     "info",

@@ -10,15 +10,23 @@ import torch
 from test_metrics import RATE, voice
 from tiny_models import MEL, tiny_flow, tiny_student, tiny_teacher
 
-from wavedistill.audio.io import save_audio
+from wavedistill.audio.io import load_audio, save_audio
 from wavedistill.data.baseline import bits_per_sample, linear_prediction_bits
 from wavedistill.data.manifest import Entry, write_manifest
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation import report as module
+from wavedistill.evaluation import results as stored_results
+from wavedistill.evaluation.comparison import Comparison, Difference
 from wavedistill.evaluation.likelihood import Statistic, student_divergence, weighted
+from wavedistill.evaluation.metrics import SIGNAL_METRICS, missing_packages
+from wavedistill.evaluation.quality import COLUMNS, GROUPS
 from wavedistill.evaluation.report import evaluate
-from wavedistill.evaluation.systems import load_clips
+from wavedistill.evaluation.systems import System, load_clips
+from wavedistill.evaluation.tables import comparison_table, quality_table
 from wavedistill.models.pretrained import save_pretrained
+
+# the other metrics have tests of their own, and their networks take seconds a clip
+SIGNAL = [name for name in SIGNAL_METRICS if name not in missing_packages()]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +48,7 @@ def corpus(tmp_path_factory):
 def finished(corpus, tmp_path_factory):
     """One whole evaluation and its folder."""
     out = tmp_path_factory.mktemp("evaluation")
-    options = dict(out=out, teacher_clips=2, teacher_seconds=0.3)
+    options = dict(out=out, teacher_clips=2, teacher_seconds=0.3, metrics=SIGNAL)
     return evaluate(corpus / "manifest.jsonl", [corpus / "teacher", corpus / "student"], **options), out, options
 
 
@@ -74,7 +82,7 @@ def test_bits_stand_beside_linear_prediction_on_the_same_clips(corpus, finished)
 
 
 def test_one_stage_flow_stands_beside_teacher_and_student(corpus, tmp_path):
-    options = dict(limit=2, anchors=False, teacher_clips=1, teacher_seconds=0.1, out=tmp_path)
+    options = dict(limit=2, anchors=False, teacher_clips=1, teacher_seconds=0.1, out=tmp_path, metrics=["level"])
     report = evaluate(corpus, [corpus / kind for kind in ("teacher", "student", "flow")], **options)
     assert report.quality.keys() == {"original", "student", "flow"} and report.quality["flow"]["level_db"].n == 2
     assert report.bits.keys() == {"teacher", "flow"} and report.divergences.keys() == {"student ‖ teacher"}
@@ -82,7 +90,7 @@ def test_one_stage_flow_stands_beside_teacher_and_student(corpus, tmp_path):
         corpus, "test", limit=1, speakers=None, min_seconds=1, sample_rate=MEL.sample_rate, hop_length=MEL.hop_length
     )[0]
     log_prob = tiny_flow().log_prob(clip.audio[None, None], module.load_voices([str(corpus / "flow")], "cpu")[0].mel(clip))
-    alone = evaluate(corpus, corpus / "flow", limit=1, anchors=False)
+    alone = evaluate(corpus, corpus / "flow", limit=1, anchors=False, metrics=["level"])
     assert alone.bits["flow"][clip.speaker]["model"].mean == pytest.approx(bits_per_sample(float(log_prob.detach()) / len(clip.audio)), abs=1e-3)
     assert "| speaker | teacher | flow | linear prediction, causal |" in report.markdown
 
@@ -123,6 +131,7 @@ def test_files_tell_the_same_as_the_report(finished):
     assert (out / "report.md").read_text() == report.markdown
     stored = json.loads((out / "report.json").read_text())
     assert stored["quality"]["student"]["level_db"]["mean"] == pytest.approx(report.quality["student"]["level_db"].mean)
+    assert stored["comparisons"] and stored["comparisons"][0]["difference"]["verdict"] == "too few clips"
     for word in ("| student |", "Griffin-Lim", "linear prediction", "student ‖ teacher", "±"):
         assert word in report.markdown
     assert len(list((out / "audio" / "student").glob("*.wav"))) == 5  # three clips, two excerpts
@@ -133,8 +142,8 @@ def test_a_second_run_computes_only_what_is_missing(corpus, finished, monkeypatc
     lost = next((out / "clips").glob("student-????????/clip_1-*.json"))
     lost.unlink()
     spoken = []
-    real = module.timed
-    monkeypatch.setattr(module, "timed", lambda system, clips: spoken.append((system.name, len(clips))) or real(system, clips))
+    real = stored_results.timed
+    monkeypatch.setattr(stored_results, "timed", lambda system, clips: spoken.append((system.name, len(clips))) or real(system, clips))
     again = evaluate(corpus / "manifest.jsonl", [corpus / "teacher", corpus / "student"], **options)
     assert set(spoken) == {("student", 1)} and len(spoken) <= 2
     assert again.bits == report.bits
@@ -149,14 +158,14 @@ def test_other_weights_under_the_same_name_are_measured_anew(corpus, finished, m
         next(changed.parameters()).add_(0.1)
     save_pretrained(changed, corpus / "changed" / "student")
     spoken = []
-    real = module.timed
-    monkeypatch.setattr(module, "timed", lambda system, clips: spoken.append(system.name) or real(system, clips))
+    real = stored_results.timed
+    monkeypatch.setattr(stored_results, "timed", lambda system, clips: spoken.append(system.name) or real(system, clips))
     evaluate(corpus / "manifest.jsonl", corpus / "changed" / "student", limit=1, **options)
     assert spoken == ["student"]
 
 
 def test_limit_speakers_and_wrong_input(corpus):
-    report = evaluate(corpus, corpus / "student", limit=2, speakers=["a"], anchors=False)
+    report = evaluate(corpus, corpus / "student", limit=2, speakers=["a"], anchors=False, metrics=["level"])
     assert report.quality.keys() == {"original", "student"} and report.quality["student"]["level_db"].n == 2
     with pytest.raises(WavedistillError, match="no speaker 'zoe'. Speakers: a, b"):
         evaluate(corpus, corpus / "student", speakers=["zoe"])
@@ -181,6 +190,85 @@ def test_tables_are_sound_markdown(finished):
 
 
 def test_a_metric_without_value_for_every_clip_says_so():
-    row = {"stoi": Statistic(0.9, math.nan, 1), "level_db": Statistic(0.0, 0.1, 3), "mcd": Statistic(math.nan, math.nan, 0)}
-    table = module._quality_table("Quality", {"x": row})
-    assert "| x | 0.900 (n 1) | - | 0.000 ± 0.100 | 3 |" in table
+    row = {"stoi": Statistic(0.9, math.nan, 1), "pesq_wb": Statistic(3.0, 0.1, 3), "mcd": Statistic(math.nan, math.nan, 0)}
+    table = quality_table("Quality", {"x": row})
+    assert "| x | 3.00 ± 0.10 | 0.900 (n 1) | - | 3 |" in table
+
+
+def test_level_clipping_and_gross_pitch_are_in_the_json_only(finished):
+    report = finished[0]
+    assert "level" not in report.markdown
+    stored = report.to_json()["quality"]["student"]
+    assert {"level_db", "clipped_percent", "log_spectral_distance"} <= stored.keys()
+    low, high = stored["level_db"]["interval"]
+    assert low < stored["level_db"]["mean"] < high
+
+
+def test_speakers_have_tables_of_their_own_in_the_json(finished):
+    report, _, _ = finished
+    assert report.by_speaker.keys() == {"a", "b"}
+    parts = [report.by_speaker[s]["student"]["level_db"] for s in ("a", "b")]
+    assert [p.n for p in parts] == [2, 1]
+    assert sum(p.mean * p.n for p in parts) / 3 == pytest.approx(report.quality["student"]["level_db"].mean)
+
+
+def test_picture_shows_every_system_and_metric(finished, tmp_path, monkeypatch):
+    report, out, _ = finished
+    assert (out / "report.png").read_bytes().startswith(b"\x89PNG")
+    drawn = {}
+    monkeypatch.setattr(module, "plot_systems", lambda panels, systems, path: drawn.update(panels=panels, systems=systems))
+    report.plot(tmp_path / "x.png")
+    assert set(drawn["systems"]) == {*report.quality, "teacher (excerpts)"}
+    titles = {COLUMNS[m].title for m in report.quality["student"] if m in COLUMNS and COLUMNS[m].higher_is_better is not None}
+    assert drawn["panels"].keys() == titles
+    for points in drawn["panels"].values():
+        assert all(low <= mean <= high or math.isnan(low) for mean, low, high in points.values())
+
+
+def test_a_folder_stands_beside_the_checkpoints_and_is_compared(corpus, tmp_path):
+    for i in range(3):
+        audio, rate = load_audio(corpus / f"{i}.wav")
+        save_audio(tmp_path / "theirs" / f"clip/{i}.wav", audio[:-2000], rate)
+    report = evaluate(corpus, corpus / "student", folders={"theirs": tmp_path / "theirs"}, anchors=False, metrics=["level", *SIGNAL[:1]])
+    assert list(report.quality) == ["original", "student", "theirs"] and "real_time" not in report.quality["theirs"]
+    assert {(c.a, c.b, c.clips, c.difference.verdict) for c in report.comparisons} <= {("student", "theirs", "all clips", "too few clips")}
+    assert any("theirs: 3 of 3 files are shorter" in note for note in report.notes)
+    alone = evaluate(corpus, folders={"theirs": tmp_path / "theirs"}, anchors=False, metrics=["level"])
+    assert list(alone.quality) == ["original", "theirs"] and not alone.comparisons
+    with pytest.raises(WavedistillError, match="two systems are called 'student'"):
+        evaluate(corpus, corpus / "student", folders={"student": tmp_path / "theirs"}, anchors=False, metrics=["level"])
+    with pytest.raises(WavedistillError, match="nothing to evaluate"):
+        evaluate(corpus)
+
+
+def test_pairs_with_a_teacher_are_compared_on_its_excerpts():
+    systems = [System(name, name, list) for name in ("original", "s", "f", "WORLD")]
+    everywhere, on_excerpts = module._pairs(None, ["s", "f"], ["t", "u"], systems)
+    assert everywhere == [("s", "f")]
+    assert set(on_excerpts) == {("s", "t"), ("f", "t"), ("s", "u"), ("f", "u"), ("t", "u")}
+    assert module._pairs([("s", "WORLD"), ("t", "original")], ["s", "f"], ["t"], systems) == ([("s", "WORLD")], [("t", "original")])
+    with pytest.raises(WavedistillError, match="no system 'x' to compare. Systems: original, s, f, WORLD, t"):
+        module._pairs([("s", "x")], ["s", "f"], ["t"], systems)
+
+
+def test_comparisons_are_tabled_by_pair():
+    one = Comparison("s", "t", "excerpts", "pesq_wb", Difference(0.25, 0.1, 0.4, 20, "better"))
+    two = Comparison("s", "t", "excerpts", "stoi", Difference(0.0, -0.01, 0.012, 20, "indistinguishable"))
+    few = Comparison("s", "u", "excerpts", "stoi", Difference(0.5, math.nan, math.nan, 2, "too few clips"))
+    lines = comparison_table([one, two, few]).splitlines()
+    assert lines[-3:] == [
+        "| s − t (excerpts) | PESQ-wb | +0.250 | +0.100 … +0.400 | better | 20 |",
+        "|  | STOI | +0.000 | -0.010 … +0.012 | indistinguishable | 20 |",
+        "| s − u (excerpts) | STOI | +0.500 | - | too few clips | 2 |",
+    ]
+
+
+def test_only_english_texts_are_recognised(tmp_path):
+    entries = []
+    for i, (speaker, text) in enumerate([("en", "Please enter the number of the agent"), ("fr", "Entrez le code"), ("en", None)]):
+        save_audio(tmp_path / f"{i}.wav", voice(1.1, seed=i), RATE)
+        entries.append(Entry(id=f"{i}", audio=f"{i}.wav", duration=1.1, speaker=speaker, text=text, split="test"))
+    write_manifest(tmp_path / "manifest.jsonl", entries)
+    clips = load_clips(tmp_path, "test", limit=None, speakers=None, min_seconds=1, sample_rate=RATE, hop_length=256)
+    assert [clip.text for clip in clips] == ["Please enter the number of the agent", None, None]
+    assert GROUPS["whisper"].compute(clips[1], clips[1].audio, RATE) == {}

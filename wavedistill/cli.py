@@ -150,20 +150,45 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--out", required=True, metavar="FILE", help="wav, flac, ogg or mp3 file")
     _noise(verb)
 
-    verb = add("evaluate", "measure a checkpoint on held-out recordings, beside Griffin-Lim and WORLD")
+    verb = add(
+        "evaluate", "measure checkpoints and other systems' recordings on held-out clips, beside Griffin-Lim and WORLD",
+        epilog="Computes every metric whose package is installed; all of them: pip install \"wavedistill[eval]\". With --out, a run that\n"
+        "was interrupted, or that now has more checkpoints, folders or metrics, computes only what is missing.",
+    )  # fmt: skip
     verb.add_argument("manifest", metavar="MANIFEST", help="manifest.jsonl of prepared data")
     verb.add_argument(
-        "--checkpoint",
-        action="append",
-        required=True,
-        metavar="DIR|NAME",
+        "--checkpoint", action="append", metavar="DIR|NAME",
         help=f"{CHECKPOINT_HELP}; repeat it to compare, a student with its teacher for example",
-    )
+    )  # fmt: skip
+    verb.add_argument(
+        "--folder", action="append", metavar="NAME=DIR",
+        help="recordings of any other system, one CLIP_ID.wav or .flac each; may be repeated",
+    )  # fmt: skip
+    verb.add_argument(
+        "--metric", action="append", metavar="NAME",
+        help="may be repeated: pesq_wb, stoi, mcd, f0, level, distillmos, dnsmos, speaker, whisper (default: all that are installed)",
+    )  # fmt: skip
+    verb.add_argument(
+        "--compare", action="append", metavar="A:B",
+        help="paired difference of two systems by their names in the table; may be repeated (default: each checkpoint and folder with "
+        "each other)",
+    )  # fmt: skip
     verb.add_argument("--split", default="test", help="train, valid or test (default: %(default)s)")
+    verb.add_argument("--speaker", action="append", metavar="NAME", help="use this speaker only; may be repeated (default: all)")
     verb.add_argument("--limit", type=int, metavar="N", help="use N clips (default: all)")
-    verb.add_argument("--out", metavar="DIR", help="folder for report.md, report.json and the audio; resumes there")
+    verb.add_argument("--teacher-clips", type=int, default=24, metavar="N", help="excerpts a teacher says (default: %(default)d)")
+    verb.add_argument("--teacher-seconds", type=float, default=3.0, metavar="S", help="their length at most (default: %(default)g)")
+    verb.add_argument(
+        "--inverse-clips", type=int, default=8, metavar="N", help="clips scored by the students' inverse; 0: none (default: %(default)d)"
+    )
+    verb.add_argument("--inverse-seconds", type=float, default=0.5, metavar="S", help="their length at most (default: %(default)g)")
+    verb.add_argument("--out", metavar="DIR", help="folder for report.md, .json and .png and the audio; resumes there")
     verb.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the noise (default: %(default)d)")
     _device(verb)
+
+    verb = add("doctor", "say what is wrong with a run, and which term or option to change")
+    verb.add_argument("run", metavar="RUN", help="run folder (run.dir of the recipe), of a run that is over or still going on")
+    verb.add_argument("--out", metavar="DIR", help="folder for doctor.md and doctor.json")
 
     verb = add("playground", "fit every flow family to two-dimensional densities: a table, pictures, animations")
     verb.add_argument("--out", required=True, metavar="DIR", help="output folder; finished fits there are not done again")

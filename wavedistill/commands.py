@@ -169,15 +169,39 @@ def evaluate(args: Namespace) -> None:
 
     report = run(
         args.manifest,
-        args.checkpoint,
+        args.checkpoint or (),
+        folders=dict(_two_names("--folder", given, "=", "NAME=DIR") for given in args.folder or ()),
+        metrics=args.metric,
+        compare_pairs=[_two_names("--compare", given, ":", "A:B") for given in args.compare] if args.compare else None,
         split=args.split,
+        speakers=args.speaker,
         limit=args.limit,
+        teacher_clips=args.teacher_clips,
+        teacher_seconds=args.teacher_seconds,
+        inverse_clips=args.inverse_clips,
+        inverse_seconds=args.inverse_seconds,
         out=args.out,
         seed=args.seed,
         device=_device(args.device),
         progress=True,
     )
     print(report.markdown)
+
+
+def _two_names(option: str, given: str, mark: str, form: str) -> tuple[str, str]:
+    first, _, second = given.partition(mark)
+    if not (first and second):
+        raise WavedistillError(f"{option} takes {form}, given '{given}'.")
+    return first, second
+
+
+def doctor(args: Namespace) -> None:
+    from wavedistill.evaluation.doctor import diagnose
+
+    diagnosis = diagnose(args.run)
+    print(diagnosis.markdown)
+    if args.out is not None:
+        diagnosis.save(args.out)
 
 
 def benchmark(args: Namespace) -> int:

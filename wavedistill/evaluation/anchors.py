@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from wavedistill.audio.mel import MelConfig, check_mel, mel_filter_bank
-from wavedistill.evaluation.metrics import import_pyworld
+from wavedistill.evaluation.metrics import need_package
 
 
 def griffin_lim(mel: Tensor, config: MelConfig, *, iterations: int = 60, seed: int = 0) -> Tensor:
@@ -33,7 +33,7 @@ def griffin_lim(mel: Tensor, config: MelConfig, *, iterations: int = 60, seed: i
 
 def world(audio: Tensor, sample_rate: int) -> Tensor:
     """WORLD analysis and synthesis (Morise et al., 2016; Harvest, CheapTrick, D4C): (samples,) -> (samples,)."""
-    pyworld = import_pyworld()
+    pyworld = need_package("pyworld")
     signal = np.asarray(audio, dtype=np.float64)
     f0, times = pyworld.harvest(signal, sample_rate)
     envelope = pyworld.cheaptrick(signal, f0, times, sample_rate)

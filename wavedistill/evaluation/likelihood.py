@@ -1,4 +1,4 @@
-"""Held-out likelihood: bits per sample of teachers and one-stage flows beside linear prediction's, and how far a student is from its teacher."""
+"""Nats and bits per sample: of recordings under teachers and one-stage flows, beside linear prediction's, and of students' and teachers' own samples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wavedistill.distributions import Gaussian, gaussian_kl
 from wavedistill.evaluation.systems import Clip, Voice
 from wavedistill.losses import first_counted
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
-from wavedistill.models.wavenet import WaveNet
+from wavedistill.models.wavenet import WaveNet, dequantized
 
 
 class Statistic(NamedTuple):
@@ -63,9 +63,9 @@ def bits_by_speaker(clips: Sequence[Clip], results: Sequence[dict[str, float]]) 
 
 
 def divergence_applies(student: ParallelWaveNet, teacher: WaveNet) -> bool:
-    """Whether KL(student || teacher) has its closed form: a Gaussian teacher with the student's front and mel."""
+    """Whether `student_divergence` can be had: the student has the teacher's front and mel, and the teacher a density on all of the real line."""
     return (
-        isinstance(teacher.distribution, Gaussian)
+        teacher.config.distribution != "mulaw"
         and student.config.front == teacher.config.front
         and student.config.mel == teacher.config.mel
     )
@@ -73,24 +73,70 @@ def divergence_applies(student: ParallelWaveNet, teacher: WaveNet) -> bool:
 
 @torch.inference_mode()
 def student_divergence(
-    student: ParallelWaveNet, teacher: WaveNet, mel: Tensor, student_speaker: Tensor | None, teacher_speaker: Tensor | None,
-    seed: int,
+    student: ParallelWaveNet, teacher: WaveNet, mel: Tensor | None, student_speaker: Tensor | None, teacher_speaker: Tensor | None,
+    seed: int, *, num_samples: int | None = None, skip: int | None = None,
 ) -> dict[str, float]:
-    """KL(student || teacher) and the student's entropy on one sample of it, in nats per sample of audio; how many ``samples``.
+    """One sample of the student, seen by both, in nats per sample of audio.
 
-    The KL between the two Gaussians of every sample, neither scale floored nor the value clipped, without the first
-    receptive field.
+    Neither scale is floored nor any value clipped. The density is that of the flows' own audio, before any projections onto the mel.
 
-    Shapes: mel (1, n_mels, frames).
+    Args:
+        mel: (1, n_mels, frames), or None with ``num_samples`` for models without mel.
+        seed: of the noise.
+        skip: samples at the start that are not counted; None: `wavedistill.losses.first_counted`.
+
+    Returns:
+        ``samples`` counted, ``kl`` KL(student || teacher) in closed form (under a mixture of logistics: cross-entropy less entropy), ``own`` -log q,
+        ``entropy`` of the student in closed form, whose mean is that of ``own``, ``cross_entropy`` -log p of the teacher, ``std`` and
+        ``mean_abs`` of the audio.
     """
-    samples = mel.shape[-1] * student.hop_length
-    noise = torch.randn(1, 1, samples, generator=torch.Generator().manual_seed(seed)).to(mel.device)
+    samples = num_samples if mel is None else mel.shape[-1] * student.hop_length
+    noise = torch.randn(1, 1, samples, generator=torch.Generator().manual_seed(seed)).to(next(student.parameters()).device)
     output = student.rsample(noise, mel, student_speaker)
-    loc, log_scale = teacher.distribution.loc_scale(*teacher.predict(output.excitation, mel, teacher_speaker))
-    skip = first_counted(student, teacher, samples)
-    kl = gaussian_kl(output.loc, output.log_scale, loc, log_scale)[:, skip:]
-    entropy = Gaussian.entropy(output.log_scale - student.front.log_slope(output.loc, output.predictor))[:, skip:]
-    return {"samples": samples - skip, "kl": float(kl.double().mean()), "entropy": float(entropy.double().mean())}
+    parameters, shift = teacher.predict(output.excitation, mel, teacher_speaker)
+    slope = student.front.log_slope(output.loc, output.predictor)
+    own, entropy = -student.log_prob(output), Gaussian.entropy(output.log_scale - slope)
+    cross_entropy = -teacher.distribution.log_prob(parameters, shift, output.excitation) - slope
+    if isinstance(teacher.distribution, Gaussian):
+        kl = gaussian_kl(output.loc, output.log_scale, *teacher.distribution.loc_scale(parameters, shift))
+    else:
+        kl = cross_entropy - entropy
+    skip = first_counted(student, teacher, samples) if skip is None else skip
+    nats = {"kl": kl, "own": own, "entropy": entropy, "cross_entropy": cross_entropy}
+    return {"samples": samples - skip} | _means(nats, skip) | amplitude(output.audio[0, 0, skip:])
+
+
+@torch.inference_mode()
+def teacher_nats(
+    teacher: WaveNet, audio: Tensor, mel: Tensor | None, speaker: Tensor | None, *, dequantize: bool, skip: int
+) -> dict[str, float]:
+    """One waveform under a teacher, in nats per sample: ``own`` -log p, and ``entropy``, the closed form along its path.
+
+    On the teacher's own samples (as they are, not ``dequantize``) both have the teacher's entropy as their mean; on a recording ``own`` is its cost.
+    ``entropy`` is NaN for a teacher that is not Gaussian.
+
+    Shapes: audio (1, 1, samples), mel (1, n_mels, frames), speaker (1,).
+    """
+    audio = dequantized(audio) if dequantize else audio
+    predictor = teacher.front.condition(mel)
+    u = teacher.front.forward(audio, predictor).value[:, 0]
+    parameters, shift = teacher.predict(u, mel, speaker)
+    slope = teacher.front.log_slope(u, predictor)
+    entropy = torch.full_like(u, math.nan)
+    if isinstance(teacher.distribution, Gaussian):
+        entropy = Gaussian.entropy(teacher.distribution.loc_scale(parameters, shift)[1] - slope)
+    nats = {"own": -teacher.distribution.log_prob(parameters, shift, u) - slope, "entropy": entropy}
+    return {"samples": audio.shape[-1] - skip} | _means(nats, skip) | amplitude(audio[0, 0, skip:])
+
+
+def amplitude(audio: Tensor) -> dict[str, float]:
+    """``std`` and ``mean_abs``, mean |x|, of a waveform (samples,)."""
+    audio = audio.double()
+    return {"std": float(audio.std(correction=0)), "mean_abs": float(audio.abs().mean())}
+
+
+def _means(nats: dict[str, Tensor], skip: int) -> dict[str, float]:
+    return {name: float(values[:, skip:].double().mean()) for name, values in nats.items()}
 
 
 def weighted(values: Sequence[float], weights: Sequence[float]) -> Statistic:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib
 import math
 import warnings
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from wavedistill.audio.io import resample
 from wavedistill.errors import WavedistillError
 
 Waveform = Tensor | np.ndarray
+Compute = Callable[[Waveform, Waveform, int], dict[str, float]]
+"""(reference, candidate, sample rate) -> values by name"""
 RATE = 16000
 CEPSTRUM_ORDER, WARPING = 24, 0.42
 _LOUD_DB = 40.0
@@ -47,8 +50,8 @@ def pesq_wb(reference: Waveform, candidate: Waveform, sample_rate: int) -> float
     a mel with hop 256 at 16 kHz, and what is made from such a mel is most faithful at its frames' centres: where the two grids happen
     to meet decides up to 0.5 points for Griffin-Lim (measured), which says nothing about quality.
     """
-    pesq = _need("pesq")
-    first, second = _at_16khz(reference, candidate, sample_rate)
+    pesq = need_package("pesq")
+    first, second = at_16khz(reference, candidate, sample_rate)
     if not (first.any() and second.any()):
         return math.nan
     try:
@@ -59,8 +62,8 @@ def pesq_wb(reference: Waveform, candidate: Waveform, sample_rate: int) -> float
 
 def stoi(reference: Waveform, candidate: Waveform, sample_rate: int) -> float:
     """Short-time objective intelligibility (Taal et al., 2011), 0 to 1; NaN for less than 0.4 s of speech."""
-    pystoi = _need("pystoi")
-    first, second = _at_16khz(reference, candidate, sample_rate)
+    pystoi = need_package("pystoi")
+    first, second = at_16khz(reference, candidate, sample_rate)
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # how pystoi says "not enough frames"
         try:
@@ -76,7 +79,7 @@ def mcd(reference: Waveform, candidate: Waveform, sample_rate: int) -> float:
     (5 ms) at most 40 dB below the reference's loudest. The mel-cepstra (order 24, warping 0.42) describe WORLD's
     spectral envelope (Harvest for the pitch, CheapTrick for the envelope), not the harmonics.
     """
-    first, second = _at_16khz(reference, candidate, sample_rate)
+    first, second = at_16khz(reference, candidate, sample_rate)
     expected, expected_level = _mel_cepstrum(first.tobytes())
     given, _ = _mel_cepstrum(second.tobytes())
     difference = expected[:, 1:] - given[:, 1:]
@@ -86,7 +89,7 @@ def mcd(reference: Waveform, candidate: Waveform, sample_rate: int) -> float:
 
 def f0_error(reference: Waveform, candidate: Waveform, sample_rate: int) -> F0Error:
     """Pitch and voicing by SwiftF0 (Nieradzik, 2025) every 16 ms, at 16 kHz; the package carries its weights."""
-    first, second = _at_16khz(reference, candidate, sample_rate)
+    first, second = at_16khz(reference, candidate, sample_rate)
     expected, given = _f0(first.tobytes()), _f0(second.tobytes())
     both = (expected > 0) & (given > 0)
     cents = 1200 * np.log2(given[both] / expected[both])
@@ -124,42 +127,64 @@ def clipped_percent(candidate: Waveform) -> float:
     return 100 * float((np.abs(np.asarray(candidate)) >= 32767 / 32768).mean())
 
 
-def missing_packages() -> dict[str, str]:
-    """Metrics that cannot be computed here, by name, with the package that is not installed."""
-    wanted = {"pesq_wb": "pesq", "stoi": "pystoi", "mcd": "pyworld", "f0": "swift_f0"}
-    missing = {}
-    for metric, package in wanted.items():
-        try:
-            _need(package)
-        except WavedistillError:
-            missing[metric] = package
-    return missing
+def _f0_values(reference: Waveform, candidate: Waveform, sample_rate: int) -> dict[str, float]:
+    f0 = f0_error(reference, candidate, sample_rate)
+    return {"f0_cents": f0.cents, "voicing_percent": f0.voicing_percent, "gross_pitch_percent": f0.gross_percent}
 
 
-def measure(reference: Waveform, candidate: Waveform, sample_rate: int) -> dict[str, float]:
-    """All metrics that the installed packages allow, by name."""
-    missing = missing_packages()
-    values = {
-        name: function(reference, candidate, sample_rate)
-        for name, function in {"pesq_wb": pesq_wb, "stoi": stoi, "mcd": mcd}.items()
-        if name not in missing
-    }
-    if "f0" not in missing:
-        f0 = f0_error(reference, candidate, sample_rate)
-        values |= {"f0_cents": f0.cents, "voicing_percent": f0.voicing_percent, "gross_pitch_percent": f0.gross_percent}
-    return values | {
+def _level_values(reference: Waveform, candidate: Waveform, sample_rate: int) -> dict[str, float]:
+    return {
         "level_db": level_difference(reference, candidate, sample_rate),
         "log_spectral_distance": log_spectral_distance(reference, candidate, sample_rate),
         "clipped_percent": clipped_percent(candidate),
     }
 
 
-def import_pyworld() -> ModuleType:
-    """pyworld, or an error that names the extra."""
-    return _need("pyworld")
+class SignalMetric(NamedTuple):
+    """Values computed together, by name, and the packages they want."""
+
+    compute: Compute
+    packages: tuple[str, ...] = ()
 
 
-def _need(package: str) -> ModuleType:
+SIGNAL_METRICS = {
+    "pesq_wb": SignalMetric(lambda *pair: {"pesq_wb": pesq_wb(*pair)}, ("pesq",)),
+    "stoi": SignalMetric(lambda *pair: {"stoi": stoi(*pair)}, ("pystoi",)),
+    "mcd": SignalMetric(lambda *pair: {"mcd": mcd(*pair)}, ("pyworld",)),
+    "f0": SignalMetric(_f0_values, ("swift_f0",)),
+    "level": SignalMetric(_level_values),
+}
+
+
+class _Wanting(Protocol):
+    @property
+    def packages(self) -> tuple[str, ...]: ...
+
+
+def missing_packages(wanted: Mapping[str, _Wanting] = SIGNAL_METRICS) -> dict[str, str]:
+    """Metrics that cannot be computed here, by name, with the first package that cannot be imported."""
+    missing = {}
+    for name, metric in wanted.items():
+        for package in metric.packages:
+            try:
+                need_package(package)
+            except WavedistillError:
+                missing.setdefault(name, package)
+    return missing
+
+
+def measure(reference: Waveform, candidate: Waveform, sample_rate: int) -> dict[str, float]:
+    """All metrics of `SIGNAL_METRICS` that the installed packages allow, by name."""
+    missing = missing_packages()
+    values: dict[str, float] = {}
+    for name, metric in SIGNAL_METRICS.items():
+        if name not in missing:
+            values |= metric.compute(reference, candidate, sample_rate)
+    return values
+
+
+def need_package(package: str) -> ModuleType:
+    """Import a package of the extra ``eval``, or raise WavedistillError with what to install."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pyworld announces the end of pkg_resources at each import
@@ -184,7 +209,12 @@ def _pair(reference: Waveform, candidate: Waveform, sample_rate: int) -> tuple[n
     return pair[0][:length], pair[1][:length]
 
 
-def _at_16khz(reference: Waveform, candidate: Waveform, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+def at_16khz(reference: Waveform, candidate: Waveform, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both waveforms as float64 at 16 kHz, cut to the shorter one.
+
+    Raises:
+        WavedistillError: not (samples,) of finite numbers, or more than 0.1 s apart in length.
+    """
     first, second = _pair(reference, candidate, sample_rate)
     if sample_rate == RATE:
         return first, second
@@ -194,7 +224,7 @@ def _at_16khz(reference: Waveform, candidate: Waveform, sample_rate: int) -> tup
 
 @lru_cache(maxsize=1)
 def _pitch_detector() -> object:
-    return _need("swift_f0").SwiftF0(threads=1, spin=False)
+    return need_package("swift_f0").SwiftF0(threads=1, spin=False)
 
 
 @lru_cache(maxsize=4)  # one reference meets many candidates
@@ -207,7 +237,7 @@ def _f0(audio: bytes) -> np.ndarray:
 @lru_cache(maxsize=4)
 def _mel_cepstrum(audio: bytes) -> tuple[np.ndarray, np.ndarray]:
     """(samples,) float64 at 16 kHz, as bytes -> mel-cepstrum (frames, order + 1) and level of each frame in dB."""
-    world = import_pyworld()
+    world = need_package("pyworld")
     signal = np.frombuffer(audio)
     f0, times = world.harvest(signal, RATE)
     envelope = world.cheaptrick(signal, f0, times, RATE)

@@ -8,16 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from wavedistill.audio.io import load_audio
+from wavedistill.audio.io import load_audio, to_int16
 from wavedistill.audio.mel import LogMelSpectrogram, MelConfig
 from wavedistill.config import to_dict
 from wavedistill.data.manifest import read_manifest
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation import anchors
 from wavedistill.evaluation.metrics import missing_packages
+from wavedistill.evaluation.speech_recognition import is_english
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.pretrained import fingerprint, load_pretrained
 from wavedistill.models.wavenet import WaveformModel, WaveNet
@@ -25,29 +27,40 @@ from wavedistill.models.wavenet import WaveformModel, WaveNet
 
 @dataclass(frozen=True)
 class Clip:
-    """A held-out recording: audio (samples,) in [-1, 1), a whole number of mel frames long."""
+    """A held-out recording: audio (samples,) in [-1, 1), a whole number of mel frames long; what is said in it, where that is English."""
 
     id: str
     speaker: str
     audio: Tensor
+    text: str | None = None
 
     @property
     def key(self) -> str:
         """Changes with the content."""
-        return digest(self.id, self.audio.numpy().tobytes())
+        return digest(self.id, self.audio.numpy().tobytes(), self.text or "")
 
     def excerpt(self, samples: int) -> Clip:
-        """Its first ``samples`` samples (all, if it is shorter)."""
-        return Clip(self.id, self.speaker, self.audio[:samples])
+        """Its first ``samples`` samples; all and its text, if it is not longer."""
+        return self if len(self.audio) <= samples else Clip(self.id, self.speaker, self.audio[:samples])
 
 
 @dataclass(frozen=True)
 class System:
-    """A way to say clips again: ``speak(clips)`` gives one waveform (samples,) each. ``key`` changes with what it would say."""
+    """A way to say clips again.
+
+    Attributes:
+        name: in the tables.
+        key: changes with what it would say.
+        speak: clips -> one waveform (samples,) each.
+        has_speed: whether the time that ``speak`` takes is worth reporting; not so where it only reads files.
+        notes: what a reader has to know about it.
+    """
 
     name: str
     key: str
     speak: Callable[[list[Clip]], list[Tensor]]
+    has_speed: bool = True
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -81,7 +94,7 @@ class Voice:
 
     @property
     def scores_audio(self) -> bool:
-        """Whether it gives any recording a density; a student gives one to its own samples only."""
+        """Whether it gives any recording a density in one pass; a student's needs `student_likelihood`."""
         return not self.is_student
 
     @property
@@ -147,19 +160,28 @@ def load_clips(
             known = ", ".join(sorted({e.speaker for e in entries}))
             raise WavedistillError(f"{manifest} has no speaker '{unknown[0]}'. Speakers: {known}.")
         chosen = [e for e in chosen if e.speaker in speakers]
+    if limit is not None and limit < 1:
+        raise WavedistillError(f"limit is a number of clips, at least 1: given {limit}.")
     if not chosen:
         raise WavedistillError(f"{manifest} has no clip of at least {min_seconds:g} s in split '{split}': nothing to evaluate.")
     chosen = sorted(chosen, key=lambda e: digest(e.id))[:limit]
+    english = {s for s in {e.speaker for e in chosen} if is_english(e.text or "" for e in entries if e.speaker == s)}
     clips = []
     for entry in sorted(chosen, key=lambda e: e.id):
         audio, _ = load_audio(entry.audio, sample_rate)
-        clips.append(Clip(entry.id, entry.speaker, audio[: len(audio) // hop_length * hop_length]))
+        text = entry.text if entry.speaker in english else None
+        clips.append(Clip(entry.id, entry.speaker, on_grid(audio[: len(audio) // hop_length * hop_length]), text))
     return clips
+
+
+def on_grid(audio: Tensor) -> Tensor:
+    """Audio as a 16-bit file would hold it: rounded to multiples of 1/32768, clipped to [-1, 1)."""
+    return torch.from_numpy(to_int16(audio).astype(np.float32) / 32768)
 
 
 def original() -> System:
     """The recording itself: what each metric says of no difference at all."""
-    return System("original", "original", lambda clips: [clip.audio for clip in clips])
+    return System("original", "original", lambda clips: [clip.audio for clip in clips], has_speed=False)
 
 
 def anchor_systems(config: MelConfig, seed: int) -> list[System]:
