@@ -5,19 +5,24 @@ from pathlib import Path
 from wavedistill.evaluation.curves import curve_table, fill_block, plot_curves, read_curve
 
 FOLDER = Path(__file__).parent
-TEACHER, STUDENT, FAST, FLOW = (FOLDER / f"metrics-{who}.jsonl" for who in ("teacher", "student", "student-fast", "flow"))
+STUDENTS = {"student": "student", "fast student": "student-fast", "student, stage 2": "student-2", "fast student, stage 2": "student-fast-2"}
 TERMS = ("kl_nats", "stft", "mel", "pitch", "amplitude_std", "real_std")
 
 
+def curve(run: str, name: str) -> list[tuple[int, float]]:
+    return read_curve(FOLDER / f"metrics-{run}.jsonl", name, "valid")
+
+
 def main() -> None:
-    bits, flow = (read_curve(path, "bits", "valid") for path in (TEACHER, FLOW))
-    students = {path: {name: read_curve(path, name, "valid") for name in ("loss", *TERMS)} for path in (STUDENT, FAST)}
-    losses = {"student": students[STUDENT]["loss"], "fast student": students[FAST]["loss"]}
-    panels = {"bits per sample (valid)": {"teacher": bits, "flow": flow}, "students: loss (valid)": losses}
-    plot_curves(panels | {"student: terms (valid)": {name: students[STUDENT][name] for name in TERMS}}, FOLDER / "curves.png")
+    bits, flow = curve("teacher", "bits"), curve("flow", "bits")
+    students = {who: {name: curve(run, name) for name in ("loss", *TERMS)} for who, run in STUDENTS.items()}
+    panels = {"bits per sample (valid)": {"teacher": bits, "flow": flow}}
+    for name in ("loss", "kl_nats", "stft"):
+        panels[f"students: {name} (valid)"] = {who: curves[name] for who, curves in students.items()}
+    plot_curves(panels, FOLDER / "curves.png")
     tables = [curve_table({"teacher's bits": bits})]
-    tables += [curve_table({f"{who}'s {name}" if name == "loss" else name: curve for name, curve in students[path].items()})
-               for who, path in (("student", STUDENT), ("fast student", FAST))]  # fmt: skip
+    tables += [curve_table({f"{who}: {name}" if name == "loss" else name: values for name, values in curves.items()})
+               for who, curves in students.items()]  # fmt: skip
     fill_block(FOLDER / "README.md", "curves", "\n\n".join([*tables, curve_table({"flow's bits": flow})]))
 
 
