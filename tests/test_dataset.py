@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from wavedistill.audio.mel import LogMelSpectrogram, MelConfig
 from wavedistill.audio.pitch import estimate_f0
 from wavedistill.data import dataset as module
 from wavedistill.data.dataset import DataConfig, SpeechDataset
-from wavedistill.data.manifest import Entry, write_manifest
+from wavedistill.data.manifest import Entry, read_manifest, write_manifest
 from wavedistill.data.toy import toy_tone
 from wavedistill.errors import WavedistillError
 
@@ -168,6 +169,39 @@ def test_features_are_computed_once(tmp_path, monkeypatch):
         SpeechDataset(manifest, "train", MelConfig(n_mels=40), 20)
     save_audio(tmp_path / "wavs" / "a.wav", toy_tone(1, 1, seconds=1.0), RATE)
     with pytest.raises(AssertionError, match="computed again"):  # so has other audio
+        SpeechDataset(manifest, "train", MEL, 20)
+
+
+def paired(folder: Path, seconds: float = 2.5) -> str:
+    """As `make`, but "b" has a condition."""
+    entries = read_manifest(make(folder))
+    condition = save_audio(folder / "conditions" / "b.wav", toy_tone(3, 0, seconds=seconds), RATE)
+    return str(write_manifest(folder / "manifest.jsonl", [replace(e, condition=str(condition) if e.id == "b" else None) for e in entries]))
+
+
+def test_mel_and_pitch_are_those_of_the_condition(manifest, tmp_path):
+    plain = {u.id: u for u in SpeechDataset(manifest, "train", MEL, 20, with_f0=True).utterances()}
+    found = {u.id: u for u in SpeechDataset(paired(tmp_path), "train", MEL, 20, with_f0=True).utterances()}
+    condition = load_audio(tmp_path / "conditions" / "b.wav")[0]
+    frames = found["b"].mel.shape[1]
+    assert torch.equal(found["b"].audio, plain["b"].audio)
+    assert torch.allclose(found["b"].mel, LogMelSpectrogram(MEL)(condition)[:, :frames], atol=1e-6)
+    assert torch.equal(found["b"].f0, estimate_f0(condition, RATE, HOP)[:frames])
+    assert torch.equal(found["a"].mel, plain["a"].mel) and torch.equal(found["a"].f0, plain["a"].f0)
+    before = {path.name for path in (tmp_path / ".cache").iterdir()}
+    save_audio(tmp_path / "conditions" / "b.wav", 0.5 * condition, RATE)
+    quieter = {u.id: u for u in SpeechDataset(str(tmp_path), "train", MEL, 20).utterances()}
+    assert quieter["b"].mel.mean() < found["b"].mel.mean() - 0.3
+    assert len({path.name for path in (tmp_path / ".cache").iterdir()} - before) == 1, "another condition has another cache"
+
+
+def test_a_condition_must_be_there_and_as_long(tmp_path):
+    manifest = paired(tmp_path, seconds=2.4)
+    with pytest.raises(WavedistillError, match=r"conditions/b.wav: 38400 samples, but .*b.wav.* has 40000; make them equally long"):
+        SpeechDataset(manifest, "train", MEL, 20)
+    SpeechDataset(manifest, "train", None, 20)  # nothing is read from it
+    (tmp_path / "conditions" / "b.wav").unlink()
+    with pytest.raises(WavedistillError, match="conditions/b.wav: cannot be read"):
         SpeechDataset(manifest, "train", MEL, 20)
 
 

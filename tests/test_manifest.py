@@ -106,6 +106,16 @@ def test_large_corpora_follow_the_hash_alone():
     assert assign_splits(texts) == [split_of(t) for t in texts]
 
 
+def test_a_condition_is_a_path_like_the_audio(tmp_path, monkeypatch):
+    paired = entry(tmp_path, "a", condition=str(tmp_path / "coded" / "a.wav"))
+    write_manifest(tmp_path / "manifest.jsonl", [paired, entry(tmp_path, "b")])
+    first, second = map(json.loads, (tmp_path / "manifest.jsonl").read_text().splitlines())
+    assert first["condition"] == "coded/a.wav" and "condition" not in second
+    monkeypatch.chdir(tmp_path)
+    found = read_manifest("manifest.jsonl")
+    assert found[0].condition == paired.condition and found[1].condition is None
+
+
 GOOD = {"id": "a", "audio": "a.wav", "duration": 1.0, "speaker": "s", "split": "train"}
 
 
@@ -119,6 +129,7 @@ GOOD = {"id": "a", "audio": "a.wav", "duration": 1.0, "speaker": "s", "split": "
         (json.dumps({**GOOD, "duration": "1"}), "'duration' cannot be '1'"),
         (json.dumps({**GOOD, "duration": 0}), "'duration'"),
         (json.dumps({**GOOD, "audio": None}), "'audio'"),
+        (json.dumps({**GOOD, "condition": 3}), "'condition' cannot be 3"),
         (json.dumps({**GOOD, "split": "dev"}), "split 'dev'"),
         (json.dumps(GOOD), "id 'a' occurs twice"),
     ],

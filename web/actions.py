@@ -26,6 +26,7 @@ from wavedistill.audio.mel import LogMelSpectrogram, MelConfig
 from wavedistill.audio.plot import plot_mels
 from wavedistill.config import read_json
 from wavedistill.errors import WavedistillError
+from wavedistill.inference.notes import plays_notes
 from wavedistill.inference.vocoder import LONG_SECONDS, Vocoder
 from wavedistill.models.pretrained import CONFIG_FILE, resolve_checkpoint
 
@@ -33,6 +34,9 @@ MAX_SECONDS = LONG_SECONDS
 """Longest recording the page takes: up to here a student computes everything in one pass."""
 MIN_SECONDS = 0.2
 """Shortest recording the page takes: less than this shows nothing in a mel picture."""
+
+FIRST_STUDENT, FIRST_TEACHER = "speech-student", "speech-teacher"
+"""Chosen when the page opens, where they are among the given."""
 
 Sound = tuple[int, np.ndarray]
 """(sample rate in Hz, int16 samples): floating-point arrays would be peak-normalised by the player."""
@@ -84,28 +88,36 @@ class Actions:
 
     Attributes:
         students, teachers, unconditional: the given names by role (students: one-stage flows too; unconditional: it takes no mel).
-        speakers: names of the speakers that any of them knows.
+        notes: those that play notes (they are in none of the lists above), students first, and the instruments of each.
+        speakers: names of the speakers that any of the others knows.
     """
 
     def __init__(self, checkpoints: Sequence[str | Path] | None = None) -> None:
         self.students: list[str] = []
         self.teachers: list[str] = []
         self.unconditional: list[str] = []
+        self.notes: dict[str, list[str]] = {}
         self.speakers: list[str] = []
         self._parallel: set[str] = set()
         kinds: dict[str, str] = {}
         for name in map(str, bundled_checkpoints() if checkpoints is None else checkpoints):
             config = read_json(resolve_checkpoint(name) / CONFIG_FILE)
             known = config["config"].get("speakers", [])
-            self.speakers += [speaker for speaker in known if speaker not in self.speakers]
             if config["model_type"] != "wavenet":
                 self._parallel.add(name)
+            if plays_notes(known):
+                self.notes[name] = known
+                continue
+            self.speakers += [speaker for speaker in known if speaker not in self.speakers]
             if config["config"].get("mel") is None:
                 self.unconditional.append(name)
             else:
                 (self.students if name in self._parallel else self.teachers).append(name)
                 kinds[name] = config["model_type"]
-        self.students.sort(key=lambda name: kinds[name] != "parallel_wavenet")  # one-stage flows, one pass too, after the students
+        # what a visitor meets first; then students before one-stage flows, which take one pass too
+        self.students.sort(key=lambda name: (name != FIRST_STUDENT, kinds[name] != "parallel_wavenet"))
+        self.teachers.sort(key=lambda name: name != FIRST_TEACHER)
+        self.notes = dict(sorted(self.notes.items(), key=lambda item: item[0] not in self._parallel))
         self._voices: dict[str, Vocoder] = {}
         self._loading = threading.Lock()
         self.busy = threading.Lock()
@@ -120,7 +132,7 @@ class Actions:
         with self._loading:
             if name not in self._voices:
                 voice = Vocoder.from_pretrained(name)
-                if name in self.students:
+                if name in self._parallel and voice.mel_config is not None:
                     # the first pass allocates its buffers; what is timed later should not pay for that
                     voice(voice.mel(torch.zeros(voice.sample_rate // 4)), **_options(voice, 0, 0.0, None))
                 self._voices[name] = voice

@@ -1,4 +1,4 @@
-"""The demo page (Gradio 6): layout only. What its buttons do is in ``actions.py``; the flow playground is ``playground.py``.
+"""The demo page (Gradio 6): layout only. What its buttons do is in ``actions.py``; the notes are ``notes.py``, the flow playground ``playground.py``.
 
     from app import build_demo, launch
     launch(port=7860)                                   # or: wavedistill demo --port 7860
@@ -48,6 +48,7 @@ def _load(stem: str) -> ModuleType:
 
 
 actions = _load("actions")
+notes = _load("notes")
 playground = _load("playground")
 
 INTRO = """# wavedistill
@@ -68,6 +69,10 @@ CSS = """
 .intro h1 { margin-bottom: 0.1em; }
 .caption { min-height: 4.6em; padding: 0.3em 0.4em 0; }
 .caption p { line-height: 1.45; }
+.keys { flex-wrap: nowrap !important; gap: 3px !important; }
+.keys button { min-width: 0 !important; padding: 1.6em 0 0.4em !important; border: 1px solid #64748b; font-size: 0.85em; }
+.keys .white { background: #fff !important; color: #0f172a !important; }
+.keys .black { background: #1e293b !important; color: #fff !important; }
 .comparison { text-align: center; font-size: 1.1em; }
 """
 
@@ -158,6 +163,9 @@ def _page(act: object) -> gr.Blocks:
         if shutil.which("ffmpeg"):  # Gradio encodes streamed audio with it
             with gr.Tab("Stream"):
                 _stream_tab(act)
+        if act.notes:
+            with gr.Tab("Notes"):
+                notes.notes_tab(notes.Notes(act.notes, act.voice, act.busy, actions.errors_shown), **COMPUTE)
         with gr.Tab("Flow playground"):
             playground.playground_tab(playground.Playground(act.busy, actions.errors_shown), **COMPUTE)
     return demo

@@ -49,7 +49,7 @@ class Batch:
     audio: Tensor
     """(batch, T) float32 in [-1, 1), on the 16-bit grid."""
     mel: Tensor | None = None
-    """(batch, n_mels, F) natural-log mel of the whole recordings, cropped."""
+    """(batch, n_mels, F) natural-log mel of the whole recordings (or of their ``condition``), cropped."""
     f0: Tensor | None = None
     """(batch, F) in Hz, 0 where unvoiced."""
     speaker: Tensor | None = None
@@ -79,6 +79,8 @@ class Utterance:
 class SpeechDataset:
     """One split of a manifest: audio in memory, mel and f0 computed once and cached beside the manifest.
 
+    Mel and f0 are those of an entry's ``condition`` where it has one.
+
     Args:
         manifest: manifest.jsonl or its folder.
         split: "train", "valid" or "test".
@@ -94,8 +96,8 @@ class SpeechDataset:
         seconds: length of all recordings.
 
     Raises:
-        WavedistillError: bad manifest, empty split, a wav that is not 16-bit mono at the mel's rate, a speaker that
-            is not among ``speakers``, or every recording shorter than a crop.
+        WavedistillError: bad manifest, empty split, a wav that is not 16-bit mono at the mel's rate, a condition that is missing or
+            not as long as its audio, a speaker that is not among ``speakers``, or every recording shorter than a crop.
     """
 
     def __init__(
@@ -115,7 +117,7 @@ class SpeechDataset:
             raise WavedistillError(f"{manifest}: no recording in split {split!r}; prepare more recordings")
         self._speaker_ids = _speaker_ids(self.entries, speakers, manifest)
         self.hop_length = mel.hop_length if mel else DEFAULT_HOP_LENGTH
-        recordings, self.sample_rate = _read_all(self.entries, mel.sample_rate if mel else None)
+        recordings, self.sample_rate = _read_all([entry.audio for entry in self.entries], mel.sample_rate if mel else None)
         self._audio = torch.from_numpy(np.concatenate(recordings))
         self._audio_start = np.cumsum([0, *(len(r) for r in recordings)])
         self._num_frames = np.array([len(r) // self.hop_length for r in recordings])
@@ -123,17 +125,15 @@ class SpeechDataset:
         del recordings  # hours of audio are gigabytes: not twice
         self._mel = self._f0 = None
         if mel or with_f0:
-            key = content_hash(self._audio.numpy(), self._audio_start)
+            heard = self._conditions()
+            key = content_hash(heard.numpy(), self._audio_start)
             folder = _folder(manifest)
             if mel:
-                self._mel = cached_frames(
-                    folder, f"{split}-mel", (key, vars(mel)), self._num_frames, mel.n_mels, self._mel_frames()
-                )
+                features = self._mel_frames(heard)
+                self._mel = cached_frames(folder, f"{split}-mel", (key, vars(mel)), self._num_frames, mel.n_mels, features)
             if with_f0:
                 grid = {"hop_length": self.hop_length, "sample_rate": self.sample_rate}
-                self._f0 = cached_frames(
-                    folder, f"{split}-f0", (key, grid), self._num_frames, 1, self._f0_frames()
-                )
+                self._f0 = cached_frames(folder, f"{split}-f0", (key, grid), self._num_frames, 1, self._f0_frames(heard))
         starts = np.maximum(self._num_frames - segment_frames + 1, 0)
         self.num_skipped = int((starts == 0).sum())
         self._first_crop = np.cumsum([0, *starts]).tolist()
@@ -204,37 +204,55 @@ class SpeechDataset:
             mel = (mel + self.mel_config.power * log(gain)).clamp_min(log(self.mel_config.floor))
         return audio, mel
 
-    def _recordings(self) -> Iterator[Tensor]:
-        for start, end in zip(self._audio_start[:-1], self._audio_start[1:], strict=True):
-            yield self._audio[start:end].float() / 32768.0
+    def _conditions(self) -> Tensor:
+        """int16 samples that mel and f0 are taken from, laid end to end as the audio is."""
+        paired = [item for item, entry in enumerate(self.entries) if entry.condition is not None]
+        if not paired:
+            return self._audio
+        heard = self._audio.clone()
+        conditions, _ = _read_all([self.entries[item].condition for item in paired], self.sample_rate)
+        for item, condition in zip(paired, conditions, strict=True):
+            start, end = self._audio_start[item : item + 2]
+            if len(condition) != end - start:
+                entry = self.entries[item]
+                raise WavedistillError(
+                    f"{entry.condition}: {len(condition)} samples, but {entry.audio}, which it is the condition of, has {end - start}; "
+                    "make them equally long"
+                )
+            heard[start:end] = torch.from_numpy(condition)
+        return heard
 
-    def _mel_frames(self) -> Iterator[np.ndarray]:
+    def _split(self, samples: Tensor) -> Iterator[Tensor]:
+        for start, end in zip(self._audio_start[:-1], self._audio_start[1:], strict=True):
+            yield samples[start:end].float() / 32768.0
+
+    def _mel_frames(self, samples: Tensor) -> Iterator[np.ndarray]:
         front_end = LogMelSpectrogram(self.mel_config)
-        for audio in self._recordings():
+        for audio in self._split(samples):
             yield front_end(audio).T.numpy()
 
-    def _f0_frames(self) -> Iterator[np.ndarray]:
-        for audio in self._recordings():
+    def _f0_frames(self, samples: Tensor) -> Iterator[np.ndarray]:
+        for audio in self._split(samples):
             yield estimate_f0(audio, self.sample_rate, self.hop_length)[:, None].numpy()
 
 
-def _read_all(entries: list[Entry], sample_rate: int | None) -> tuple[list[np.ndarray], int]:
-    """int16 samples of every recording, and their common rate (the first one's where none is demanded)."""
+def _read_all(paths: list[str], sample_rate: int | None) -> tuple[list[np.ndarray], int]:
+    """int16 samples of every file, and their common rate (the first one's where none is demanded)."""
     import soundfile
 
     recordings = []
-    for entry in entries:
+    for path in paths:
         try:
-            with soundfile.SoundFile(entry.audio) as file:
+            with soundfile.SoundFile(path) as file:
                 rate, channels, samples = file.samplerate, file.channels, file.read(dtype="int16")
         except (OSError, soundfile.LibsndfileError) as error:
             raise WavedistillError(
-                f"{entry.audio}: cannot be read ({error}); prepare the data again"
+                f"{path}: cannot be read ({error}); prepare the data again"
             ) from error
         sample_rate = sample_rate or rate
         if rate != sample_rate or channels != 1:
             raise WavedistillError(
-                f"{entry.audio}: {channels} channels at {rate} Hz, this needs mono at {sample_rate} "
+                f"{path}: {channels} channels at {rate} Hz, this needs mono at {sample_rate} "
                 f"Hz; type: wavedistill prepare DIR --out DIR --sample-rate {sample_rate}"
             )
         recordings.append(samples)

@@ -3,6 +3,10 @@
     {"id": "a_0001", "audio": "wavs/a_0001.wav", "duration": 3.21, "speaker": "a", "text": "...", "split": "train"}
 
 ``audio`` is stored relative to the manifest's folder, ``duration`` is in seconds, ``text`` may be missing.
+
+``condition``, which may be missing too, is another recording of the same length, stored like ``audio``: mel and pitch are then taken
+from it, while ``audio`` stays what is to be learned. A model is so trained on pairs: notes given their pitch (recipes/notes), or
+clean speech given what a codec left of it.
 """
 
 from __future__ import annotations
@@ -19,11 +23,12 @@ from wavedistill.config import write_text
 from wavedistill.errors import WavedistillError
 
 SPLITS = ("train", "valid", "test")
+OPTIONAL = ("text", "condition")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One utterance. In memory ``audio`` is an absolute path; in the file it is relative to the manifest."""
+    """One utterance. In memory ``audio`` and ``condition`` are absolute paths; in the file they are relative to the manifest."""
 
     id: str
     audio: str
@@ -31,10 +36,12 @@ class Entry:
     speaker: str
     text: str | None = None
     split: str
+    condition: str | None = None
+    """The recording whose mel and pitch go with ``audio``; None: ``audio`` itself."""
 
 
 def read_manifest(path: str | Path) -> list[Entry]:
-    """Read a manifest; the audio paths of the result are absolute.
+    """Read a manifest; the paths of the result are absolute.
 
     Raises WavedistillError for a missing file, a line that is not an entry (with its number), an unknown
     split, or an id that occurs twice. That the audio exists is not checked here.
@@ -54,23 +61,24 @@ def read_manifest(path: str | Path) -> list[Entry]:
         if entry.id in seen:
             raise WavedistillError(f"{path}, line {number}: id {entry.id!r} occurs twice")
         seen.add(entry.id)
-        entries.append(replace(entry, audio=os.path.normpath(folder / entry.audio)))
+        entries.append(replace(entry, **{name: os.path.normpath(folder / path) for name, path in _paths(entry).items()}))
     if not entries:
         raise WavedistillError(f"{path}: the manifest has no entries")
     return entries
 
 
 def write_manifest(path: str | Path, entries: Iterable[Entry]) -> Path:
-    """Write entries atomically, sorted by id, with audio paths relative to the manifest's folder."""
+    """Write entries atomically, sorted by id, with paths relative to the manifest's folder."""
     path = Path(path)
     folder = path.parent.absolute()
     lines = []
     for entry in sorted(entries, key=lambda e: e.id):
         record = asdict(entry)
-        record["audio"] = Path(os.path.relpath(folder / entry.audio, folder)).as_posix()
+        record |= {name: Path(os.path.relpath(folder / path, folder)).as_posix() for name, path in _paths(entry).items()}
         record["duration"] = round(entry.duration, 4)
-        if entry.text is None:
-            del record["text"]
+        for name in OPTIONAL:
+            if record[name] is None:
+                del record[name]
         lines.append(json.dumps(record, ensure_ascii=False) + "\n")
     write_text(path, "".join(lines))
     return path
@@ -104,6 +112,11 @@ def normalize_text(text: str) -> str:
     return "".join(c for c in folded if c.isalnum()) or text
 
 
+def _paths(entry: Entry) -> dict[str, str]:
+    """The fields that name files."""
+    return {name: path for name in ("audio", "condition") if (path := getattr(entry, name)) is not None}
+
+
 def _hash(key: str) -> int:
     return int.from_bytes(hashlib.sha256(key.encode("utf-8")).digest()[:8], "big")
 
@@ -118,13 +131,13 @@ def _parse(line: str, where: str) -> Entry:
     known = {field.name for field in fields(Entry)}
     if unknown := sorted(set(record) - known):
         raise WavedistillError(f"{where}: unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}")
-    if missing := sorted(known - {"text"} - set(record)):
+    if missing := sorted(known - {*OPTIONAL} - set(record)):
         raise WavedistillError(f"{where}: field {missing[0]!r} is missing")
     for name, value in record.items():
         if name == "duration":
             valid = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
         else:
-            valid = isinstance(value, str) or (name == "text" and value is None)
+            valid = isinstance(value, str) or (name in OPTIONAL and value is None)
         if not valid:
             raise WavedistillError(f"{where}: field {name!r} cannot be {value!r}")
     if record["split"] not in SPLITS:

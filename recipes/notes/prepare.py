@@ -1,0 +1,10 @@
+"""Render notes of four instruments: python recipes/notes/prepare.py --out data/notes [--source DIR]
+
+Needs FluidSynth and a soundfont: apt-get install fluidsynth fluid-soundfont-gm. --source: a folder with FluidR3_GM.sf2.
+"""
+
+from wavedistill.data.notes import prepare_notes
+from wavedistill.data.script import run_prepare
+
+if __name__ == "__main__":
+    print(run_prepare(prepare_notes, __doc__))
