@@ -234,7 +234,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="voices: synthesis, sampling, training; flows: MAF, RealNVP and a WaveNet's inverse (default: %(default)s)",
     )  # fmt: skip
     verb.add_argument("--teacher", metavar="DIR|NAME", help="of voices (default: speech-teacher)")
-    verb.add_argument("--student", action="append", metavar="DIR|NAME", help="of voices; repeat it to compare (default: every bundled student)")
+    verb.add_argument("--student", action="append", metavar="DIR|NAME", help="of voices; repeat it to compare (default: speech-student, speech-student-fast)")
     verb.add_argument("--device", help="of voices: cpu, cuda or cuda:N (default: the CPU and, where there is one, the GPU)")
     verb.add_argument("--out", metavar="DIR", help="folder for the table, as Markdown and JSON")
     return parser

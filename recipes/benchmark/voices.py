@@ -149,7 +149,7 @@ def installed() -> tuple[list[Voice], list[str]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", metavar="DIR|NAME", default="speech-teacher", help="default: %(default)s")
-    parser.add_argument("--student", metavar="DIR|NAME", action="append", help="may be repeated; default: every bundled student")
+    parser.add_argument("--student", metavar="DIR|NAME", action="append", help="may be repeated; default: speech-student, speech-student-fast")
     parser.add_argument("--device", help="cpu, cuda or cuda:N; default: the CPU and, where there is one, the GPU")
     parser.add_argument("--out", metavar="DIR", help="folder for benchmark.md and benchmark.json")
     args = parser.parse_args()

@@ -14,8 +14,6 @@ from pathlib import Path
 
 import torch
 
-from wavedistill.assets import bundled_checkpoints
-from wavedistill.config import read_json
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.benchmark_macs import MacCount, marginal_macs
 from wavedistill.evaluation.benchmark_report import BenchmarkResult, Cost, GemmPeak
@@ -40,10 +38,12 @@ from wavedistill.evaluation.benchmark_voices import (
     voice_of,
 )
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
-from wavedistill.models.pretrained import CONFIG_FILE, load_pretrained, resolve_checkpoint
+from wavedistill.models.pretrained import load_pretrained
 from wavedistill.models.waveform_flow import WaveformFlow
 from wavedistill.models.wavenet import WaveNet
 
+STUDENTS = ("speech-student", "speech-student-fast")
+"""The bundled students that are compared; the others are their shapes again."""
 CHUNK_SECONDS = 0.1
 BUDGET_SECONDS = 2.0
 """Timings of one system that have taken this long are not repeated."""
@@ -71,7 +71,7 @@ def run_benchmark(
 
     Args:
         teacher: the model, or a checkpoint.
-        students: models that make audio in one pass, or checkpoints; by default every bundled student. Those with bfloat16 networks
+        students: models that make audio in one pass, or checkpoints; by default `STUDENTS`. Those with bfloat16 networks
             (`ParallelWaveNet.compute_in`) are measured with them too.
         peers: other vocoders, which take part in the synthesis and nothing else, in float32.
         missing: lines about systems that could not take part, for the report.
@@ -90,7 +90,7 @@ def run_benchmark(
     if not isinstance(teacher, WaveNet):
         raise WavedistillError(f"the benchmark's teacher must be a WaveNet, and {name} is a {type(teacher).__name__}: name it with --student.")
     loaded: dict[str, ParallelWaveNet | WaveformFlow] = {}
-    for given in students or _bundled_students():
+    for given in students or STUDENTS:
         key, model = _loaded(given, "student")
         loaded[f"{key} ({len(loaded) + 1})" if key in loaded else key] = model
     for key, model in loaded.items():
@@ -148,13 +148,6 @@ def _settings(devices: Sequence[str] | None, threads: Sequence[int] | None) -> l
 def _loaded(model: str | Path | WaveNet | ParallelWaveNet | WaveformFlow, default: str) -> tuple[str, torch.nn.Module]:
     """A name for the table (what was typed), and the model."""
     return (str(model), load_pretrained(model)) if isinstance(model, (str, Path)) else (default, model.eval())
-
-
-def _bundled_students() -> list[str]:
-    found = [name for name in bundled_checkpoints() if read_json(resolve_checkpoint(name) / CONFIG_FILE)["model_type"] == "parallel_wavenet"]
-    if not found:
-        raise WavedistillError("no student is bundled: name one with --student DIR.")
-    return found
 
 
 def _cost_of(voice: Voice, speeds: Sequence[Speed], settings: Sequence[Setting], seconds: float) -> Cost:
