@@ -38,22 +38,34 @@ class MelSTFT(nn.Module):
     def forward(self, wave: Tensor) -> Tensor:
         mel = self.mel
         right = mel.n_fft - mel.hop_length - self.left
-        padded = wave[:, self._mirrored(wave, right)] if self.reflect else nn.functional.pad(wave, (self.left, right))
+        if self.reflect:
+            before, after = self._mirrored(wave, right)
+            padded = torch.cat([wave[:, before], wave, wave[:, after]], dim=1)
+        else:
+            padded = nn.functional.pad(wave, (self.left, right))
         return torch.fft.rfft(padded.unfold(1, mel.n_fft, mel.hop_length) * self.window.to(wave.dtype))
 
     def inverse(self, spectrum: Tensor) -> Tensor:
         """The wave whose spectrum is nearest in the least-squares sense: windowed overlap-add over the sum of squared windows."""
-        mel, window = self.mel, self.window.to(spectrum.real.dtype)
-        frames = torch.fft.irfft(spectrum, n=mel.n_fft) * window
-        samples = slice(self.left, self.left + frames.shape[1] * mel.hop_length)
-        weight = self._overlap_add(window.square().expand(1, frames.shape[1], -1))
-        return (self._overlap_add(frames) / weight.clamp_min(1e-3))[:, samples]
+        return self.overlap(spectrum) / self.weight(spectrum.shape[1]).to(spectrum.real.dtype)
 
-    def _mirrored(self, wave: Tensor, right: int) -> Tensor:
-        """Indices of the samples from ``left`` before the wave to ``right`` after it."""
+    def overlap(self, spectrum: Tensor) -> Tensor:
+        """The windowed frames, added up; to be divided by `weight`."""
+        mel = self.mel
+        frames = torch.fft.irfft(spectrum, n=mel.n_fft) * self.window.to(spectrum.real.dtype)
+        return self._overlap_add(frames)[:, self.left : self.left + frames.shape[1] * mel.hop_length]
+
+    def weight(self, frames: int) -> Tensor:
+        """The sum of squared windows over each sample, (1, frames * hop_length)."""
+        total = self._overlap_add(self.window.square().expand(1, frames, -1))
+        return total[:, self.left : self.left + frames * self.mel.hop_length].clamp_min(1e-3)
+
+    def _mirrored(self, wave: Tensor, right: int) -> tuple[Tensor, Tensor]:
+        """Indices of the samples that stand for the ``left`` before the wave and the ``right`` after it."""
         last = wave.shape[1] - 1
-        before = torch.arange(-self.left, last + right + 1, device=wave.device).abs()
-        return (last - (last - before).abs()).abs().clamp(max=last)
+        before = torch.arange(self.left, 0, -1, device=wave.device)
+        after = torch.arange(last + 1, last + 1 + right, device=wave.device)
+        return (last - (last - before).abs()).abs().clamp(max=last), (last - (last - after).abs()).abs().clamp(max=last)
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
         """(batch, frames, n_fft) -> (batch, n_fft + (frames - 1) * hop_length)."""
