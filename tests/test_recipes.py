@@ -134,7 +134,7 @@ def metrics(tmp_path) -> Path:
 def test_curve_script_of_the_bundled_voice(metrics):
     for name in ("curves.py", "README.md"):
         shutil.copy(RECIPES / "speech" / name, metrics.parent)
-    for who in ("teacher", "student", "student-fast", "flow"):
+    for who in ("teacher", "student", "student-fast", "student-2", "student-fast-2", "flow"):
         shutil.copy(metrics, metrics.parent / f"metrics-{who}.jsonl")
     runpy.run_path(str(metrics.parent / "curves.py"), run_name="__main__")
     page = (metrics.parent / "README.md").read_text()
