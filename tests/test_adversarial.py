@@ -78,7 +78,7 @@ def test_discriminators_learn_to_tell_a_toy_pair_apart():
     class Pair:
         """Tones against noise of the same power."""
 
-        discriminators = Discriminators(DiscriminatorConfig(**to_dict(SMALL) | {"lr": 5e-3}), 8000)
+        discriminators = Discriminators(DiscriminatorConfig(**to_dict(SMALL) | {"lr": 1e-2}), 8000)
 
         def discriminate(self, batch):
             fakes = self.discriminators(0.2 * torch.randn_like(batch.audio)).scores
@@ -89,7 +89,7 @@ def test_discriminators_learn_to_tell_a_toy_pair_apart():
     pair = Pair()
     adversary = Adversary(pair, "fp32", CPU, Ranks())
     batch = Batch(torch.stack([speech_like(0.1, 8000, seed=seed) for seed in range(4)]))
-    for step in range(60):
+    for step in range(100):
         assert adversary.step([batch], [step], 1.0, Meter())
     assert pair.gap > 0.5, "every single discriminator tells them apart"
 
