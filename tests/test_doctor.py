@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import FRONTS, MEL, STACK, speech_like, tiny_teacher
+from tiny_models import FRONTS, MEL, STACK, prepared_speech, tiny_teacher
 
 from wavedistill import Vocoder, cli, load_audio, save_audio
 from wavedistill.assets import recipe_path
 from wavedistill.config import dump_yaml
 from wavedistill.data.dataset import DataConfig
-from wavedistill.data.manifest import Entry, write_manifest
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.doctor import Diagnosis, diagnose
 from wavedistill.evaluation.symptoms import SYMPTOMS
@@ -281,14 +280,7 @@ def test_a_moved_run_is_continued_where_it_lies(tmp_path):
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    entries = []
-    for number in range(4):
-        path = save_audio(folder / f"{number}.wav", speech_like(1.0, seed=number), 8000)
-        split = "valid" if number > 2 else "train"
-        entries.append(Entry(id=str(number), audio=str(path), duration=1.0, speaker="tone", split=split))
-    write_manifest(folder / "manifest.jsonl", entries)
-    return folder / "manifest.jsonl"
+    return prepared_speech(tmp_path_factory.mktemp("data"), train=3, valid=1)
 
 
 @pytest.fixture

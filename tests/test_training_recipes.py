@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tiny_models import MEL, STACK, speech_like, tiny_flow, tiny_student
+from tiny_models import MEL, STACK, prepared_speech, tiny_flow, tiny_student
 
-from wavedistill.audio.io import save_audio
 from wavedistill.config import dump_yaml
 from wavedistill.data.dataset import DataConfig
-from wavedistill.data.manifest import Entry, write_manifest
 from wavedistill.errors import WavedistillError
 from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
 from wavedistill.models.pretrained import load_pretrained, save_pretrained
@@ -38,14 +36,7 @@ QUICK = dict(steps=4, log_every=2, validate_every=2, validate_batches=1, sample_
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    entries = []
-    for number in range(6):
-        path = save_audio(folder / f"{number}.wav", speech_like(1.0, seed=number), 8000)
-        split = "valid" if number > 3 else "train"
-        entries.append(Entry(id=str(number), audio=str(path), duration=1.0, speaker="tone", split=split))
-    write_manifest(folder / "manifest.jsonl", entries)
-    return folder / "manifest.jsonl"
+    return prepared_speech(tmp_path_factory.mktemp("data"), train=4, valid=2)
 
 
 @pytest.fixture

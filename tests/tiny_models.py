@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from wavedistill.audio.io import save_audio
 from wavedistill.audio.mel import LogMelSpectrogram, MelConfig
+from wavedistill.data.manifest import Entry, write_manifest
 from wavedistill.models.front import FrontConfig
 from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
 from wavedistill.models.waveform_flow import WaveformFlow, WaveformFlowConfig
@@ -58,6 +61,16 @@ def speech_like(seconds: float, sample_rate: int = 8000, seed: int = 0) -> torch
     time = torch.arange(round(seconds * sample_rate)) / sample_rate
     tone = torch.sin(2 * torch.pi * (150 + 40 * time + 10 * seed) * time) * (0.6 + 0.4 * torch.sin(7 * time))
     return 0.3 * tone + 0.01 * torch.randn(len(time), generator=generator)
+
+
+def prepared_speech(folder: Path, train: int, valid: int) -> Path:
+    """Manifest of one-second recordings of one speaker at 8 kHz, written into ``folder``."""
+    entries = []
+    for number in range(train + valid):
+        path = save_audio(folder / f"{number}.wav", speech_like(1.0, seed=number), 8000)
+        split = "train" if number < train else "valid"
+        entries.append(Entry(id=str(number), audio=str(path), duration=1.0, speaker="tone", split=split))
+    return write_manifest(folder / "manifest.jsonl", entries)
 
 
 def speech_batch(batch: int, frames: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -55,14 +55,14 @@ class MelProjection(nn.Module):
     def forward(self, wave: Tensor, log_mel: Tensor) -> Tensor:
         mel, wanted = self.mel, log_mel.transpose(1, 2).exp()
         filters, spread, outside = (x.to(wave.dtype) for x in (self.filters, self.spread, self.outside))
-        weight, last = self.stft.weight(log_mel.shape[-1]).to(wave.dtype), None
+        weight, last = self.stft.weight(log_mel.shape[-1], wave.dtype), None
         for _ in range(self.iterations):
             spectrum = self.stft(wave)
             magnitude = power(spectrum).add_(TINY).sqrt_()
             given = (magnitude if mel.power == 1.0 else magnitude.pow(mel.power)) @ filters
             ratio = (wanted / given.clamp_min(mel.floor)).clamp_max(MAX_RATIO)
             gain = (ratio @ spread).add_(outside)
-            projected = self.stft.overlap(spectrum * (gain if mel.power == 1.0 else gain.pow(1.0 / mel.power))) / weight
+            projected = self.stft.inverse(spectrum * (gain if mel.power == 1.0 else gain.pow(1.0 / mel.power)), weight)
             wave = projected if last is None else torch.lerp(last, projected, 1.0 + ACCELERATION)
             last = projected
         return wave if last is None else last

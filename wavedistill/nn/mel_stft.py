@@ -45,19 +45,17 @@ class MelSTFT(nn.Module):
             padded = nn.functional.pad(wave, (self.left, right))
         return torch.fft.rfft(padded.unfold(1, mel.n_fft, mel.hop_length) * self.window.to(wave.dtype))
 
-    def inverse(self, spectrum: Tensor) -> Tensor:
-        """The wave whose spectrum is nearest in the least-squares sense: windowed overlap-add over the sum of squared windows."""
-        return self.overlap(spectrum) / self.weight(spectrum.shape[1]).to(spectrum.real.dtype)
+    def inverse(self, spectrum: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The wave whose spectrum is nearest in the least-squares sense: windowed overlap-add over the sum of squared windows, which is
+        the same ``weight`` for all spectra of one length; None: compute it."""
+        mel, dtype = self.mel, spectrum.real.dtype
+        weight = self.weight(spectrum.shape[1], dtype) if weight is None else weight
+        frames = torch.fft.irfft(spectrum, n=mel.n_fft) * self.window.to(dtype)
+        return self._overlap_add(frames)[:, self.left : self.left + frames.shape[1] * mel.hop_length] / weight
 
-    def overlap(self, spectrum: Tensor) -> Tensor:
-        """The windowed frames, added up; to be divided by `weight`."""
-        mel = self.mel
-        frames = torch.fft.irfft(spectrum, n=mel.n_fft) * self.window.to(spectrum.real.dtype)
-        return self._overlap_add(frames)[:, self.left : self.left + frames.shape[1] * mel.hop_length]
-
-    def weight(self, frames: int) -> Tensor:
+    def weight(self, frames: int, dtype: torch.dtype) -> Tensor:
         """The sum of squared windows over each sample, (1, frames * hop_length)."""
-        total = self._overlap_add(self.window.square().expand(1, frames, -1))
+        total = self._overlap_add(self.window.to(dtype).square().expand(1, frames, -1))
         return total[:, self.left : self.left + frames * self.mel.hop_length].clamp_min(1e-3)
 
     def _mirrored(self, wave: Tensor, right: int) -> tuple[Tensor, Tensor]:

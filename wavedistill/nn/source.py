@@ -49,9 +49,10 @@ class HarmonicSource(nn.Module):
         pulses, phases = pulse_train(pitch, hop, self.mel.sample_rate, phase, log_mel.dtype)
         spectrum = self.stft(pulses)
         magnitude = self.inversion(log_mel.transpose(1, 2).exp().contiguous(), power(spectrum).sqrt_()).pow(1.0 / self.mel.power)
-        wave = self.stft.inverse(_with_magnitude(spectrum, magnitude))
+        weight = self.stft.weight(log_mel.shape[-1], log_mel.dtype)
+        wave = self.stft.inverse(_with_magnitude(spectrum, magnitude), weight)
         for _ in range(self.iterations):
-            wave = self.stft.inverse(_with_magnitude(self.stft(wave), magnitude))
+            wave = self.stft.inverse(_with_magnitude(self.stft(wave), magnitude), weight)
         return wave * interpolate_frames(pitch.voicing.to(wave.dtype), hop), phases
 
 
