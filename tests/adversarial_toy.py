@@ -28,7 +28,9 @@ class Doubled(ToyBatch):
 class AdversarialToy(ToyTask):
     """`ToyTask`, judged by discriminators as well."""
 
-    def __init__(self, noise: float = 0.1, signals: dict[int, int] | None = None, config: DiscriminatorConfig = DISCRIMINATOR) -> None:
+    def __init__(
+        self, noise: float = 0.1, signals: dict[int, int] | None = None, config: DiscriminatorConfig = DISCRIMINATOR
+    ) -> None:
         super().__init__(ToyModelConfig(), noise, signals)
         self.discriminators = Discriminators(config, 16000).requires_grad_(False)
 

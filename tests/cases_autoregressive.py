@@ -31,17 +31,34 @@ CASES = {
     "maf": Case(vectors, (4,), triangular="lower", density=vectors),
     "maf-reverse": Case(lambda: vectors(3, "reverse"), (3,), triangular=[2, 1, 0]),
     "maf-any-order-conditional": Case(
-        lambda: vectors(5, ORDER, cond_dim=2, log_scale_min=-3.0), (5,), cond=lambda batch: torch.randn(batch, 2), triangular=ORDER
+        lambda: vectors(5, ORDER, cond_dim=2, log_scale_min=-3.0),
+        (5,),
+        cond=lambda batch: torch.randn(batch, 2),
+        triangular=ORDER,
     ),
     "maf-wider-than-its-network": Case(lambda: vectors(14), (14,), triangular="lower"),
-    "iaf": Case(lambda: vectors(standardize=False).inv, (4,), triangular="lower", density=lambda dim: vectors(dim, standardize=False).inv),
+    "iaf": Case(
+        lambda: vectors(standardize=False).inv,
+        (4,),
+        triangular="lower",
+        density=lambda dim: vectors(dim, standardize=False).inv,
+    ),
     "maf-waveform": Case(waveform, (1, SAMPLES), cond=lambda batch: torch.randn(batch, 5), triangular="lower"),
     "maf-waveform-with-source": Case(
-        lambda: waveform(source=3), (1, SAMPLES), cond=features_and_source, triangular="lower", events=[], exempt={"long": LENGTHENS}
+        lambda: waveform(source=3),
+        (1, SAMPLES),
+        cond=features_and_source,
+        triangular="lower",
+        events=[],
+        exempt={"long": LENGTHENS},
     ),
     "iaf-waveform": Case(
-        lambda: waveform(False, cond=0).inv, (1, SAMPLES), triangular="lower",
+        lambda: waveform(False, cond=0).inv,
+        (1, SAMPLES),
+        triangular="lower",
         exempt={"long": "240,000 steps one after another; its one-pass direction is that of 'maf-waveform'"},
     ),
-    "maf-composed": Case(lambda: Compose(Scale(2.0), PreEmphasis(0.5), waveform(cond=0)), (1, SAMPLES), triangular="lower"),
-}  # fmt: skip
+    "maf-composed": Case(
+        lambda: Compose(Scale(2.0), PreEmphasis(0.5), waveform(cond=0)), (1, SAMPLES), triangular="lower"
+    ),
+}

@@ -6,7 +6,10 @@ import torch
 from flow_case import Case, shake
 
 COMPILE = "torchdiffeq branches in Python on the values of its times, also with fixed steps"
-TORCHDIFFEQ = {"compile": COMPILE, "vmap": "torchdiffeq writes the values into a buffer of its own and chooses its steps in Python"}
+TORCHDIFFEQ = {
+    "compile": COMPILE,
+    "vmap": "torchdiffeq writes the values into a buffer of its own and chooses its steps in Python",
+}
 
 
 def continuous(dim, **options):
@@ -19,14 +22,20 @@ CASES = {}
 if importlib.util.find_spec("torchdiffeq"):
     CASES = {
         "continuous": Case(
-            lambda: continuous(3), (3,), density=lambda dim: continuous(dim, solver="rk4", step_size=0.5), exempt=TORCHDIFFEQ
+            lambda: continuous(3),
+            (3,),
+            density=lambda dim: continuous(dim, solver="rk4", step_size=0.5),
+            exempt=TORCHDIFFEQ,
         ),
         "continuous-waveform": Case(
             lambda: continuous(1, kernel_size=3, cond_dim=2),
             (1, 5),
             cond=lambda batch: torch.randn(batch, 2),
             events=[(1, 1), (1, 4)],
-            exempt=TORCHDIFFEQ | {"long": "the exact trace of 240,000 samples takes 240,000 products; test_continuous.py has an estimated one"},
+            exempt=TORCHDIFFEQ
+            | {
+                "long": "the exact trace of 240,000 samples takes 240,000 products; test_continuous.py has an estimated one"
+            },
         ),
         # Steps of 0.1 leave errors of about 1e-8, which the adaptive solver of the cases above does not.
         "continuous-fixed-steps": Case(

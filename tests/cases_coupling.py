@@ -30,9 +30,15 @@ CASES = {
     "additive-coupling-time": Case(lambda: small(AdditiveCoupling, 1, mask="time", kernel_size=3, swap=True), (1, 12)),
     "affine-coupling": Case(lambda: small(AffineCoupling, 3, mask="alternate", cond_dim=2), (3,), features),
     "affine-coupling-waveform": Case(lambda: small(AffineCoupling, 3, kernel_size=3, cond_dim=2), (3, 8), frames),
-    "affine-coupling-alternate": Case(lambda: small(AffineCoupling, 3, mask="alternate", swap=True, kernel_size=3), (3, 7)),
-    "affine-coupling-time": Case(lambda: small(AffineCoupling, 1, mask="time", kernel_size=3, cond_dim=2), (1, 12), frames),
-    "affine-coupling-time-swap": Case(lambda: small(AffineCoupling, 2, mask="time", swap=True, cond_dim=2), (2, 8), frames),
+    "affine-coupling-alternate": Case(
+        lambda: small(AffineCoupling, 3, mask="alternate", swap=True, kernel_size=3), (3, 7)
+    ),
+    "affine-coupling-time": Case(
+        lambda: small(AffineCoupling, 1, mask="time", kernel_size=3, cond_dim=2), (1, 12), frames
+    ),
+    "affine-coupling-time-swap": Case(
+        lambda: small(AffineCoupling, 2, mask="time", swap=True, cond_dim=2), (2, 8), frames
+    ),
     "affine-coupling-checkerboard": Case(
         lambda: small(AffineCoupling, 2, mask="checkerboard", kernel_size=3, cond_dim=2), (2, 8), frames
     ),

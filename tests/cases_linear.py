@@ -64,9 +64,7 @@ CASES = {
     "actnorm-first-batch": Case(lambda: ActNorm(3), (3, 8)),
     "batchnorm": Case(lambda: batchnorm(4), (4,), density=batchnorm),
     "batchnorm-waveform": Case(lambda: batchnorm(2), (2, 12)),
-    "conv1x1": Case(
-        lambda: shake(InvertibleConv1x1(4)), (4,), density=lambda dim: shake(InvertibleConv1x1(dim))
-    ),
+    "conv1x1": Case(lambda: shake(InvertibleConv1x1(4)), (4,), density=lambda dim: shake(InvertibleConv1x1(dim))),
     "conv1x1-waveform": Case(lambda: shake(InvertibleConv1x1(3)), (3, 10)),
     "conv1x1-mono": Case(lambda: shake(InvertibleConv1x1(1)), (1, 10)),
     "conv1x1-lu": Case(

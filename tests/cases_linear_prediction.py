@@ -14,7 +14,11 @@ def predictor(batch):
 
 CASES = {
     "linear-prediction": Case(
-        LinearPredictionFlow, (1, 24), cond=predictor, triangular="lower", events=[],
+        LinearPredictionFlow,
+        (1, 24),
+        cond=predictor,
+        triangular="lower",
+        events=[],
         exempt={"long": "the check cannot lengthen a named tuple"},
     ),
-}  # fmt: skip
+}

@@ -13,7 +13,11 @@ def predictor(batch):
 
 CASES = {
     "long-term-prediction": Case(
-        lambda: LongTermPredictionFlow(max_lag=16), (1, 24), cond=predictor, triangular="lower", events=[],
+        lambda: LongTermPredictionFlow(max_lag=16),
+        (1, 24),
+        cond=predictor,
+        triangular="lower",
+        events=[],
         exempt={"long": "the check cannot lengthen a named tuple"},
     ),
-}  # fmt: skip
+}

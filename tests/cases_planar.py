@@ -22,5 +22,7 @@ CASES = {
     "planar": Case(lambda: contracting(3), (3,), density=contracting),
     "planar-conditioned": Case(lambda: shake(Planar(2, cond_dim=2)), (2, 12), cond=cond),
     "radial": Case(lambda: shake(Radial(1, cond_dim=2)), (1,), cond=cond),
-    "radial-waveform": Case(lambda: shake(Radial(2, cond_dim=2)), (2, 12), cond=cond, density=lambda dim: shake(Radial(dim), 0.5)),
+    "radial-waveform": Case(
+        lambda: shake(Radial(2, cond_dim=2)), (2, 12), cond=cond, density=lambda dim: shake(Radial(dim), 0.5)
+    ),
 }

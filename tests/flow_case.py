@@ -14,9 +14,21 @@ from torch import Tensor
 from wavedistill.flows import Transform
 
 CHECKS = {  # names that `exempt` may hold
-    "round_trip", "inverse", "log_det", "gradients", "every_parameter", "edges", "empty", "long", "autocast", "compile",
-    "vmap", "nan", "state", "expanded",
-}  # fmt: skip
+    "round_trip",
+    "inverse",
+    "log_det",
+    "gradients",
+    "every_parameter",
+    "edges",
+    "empty",
+    "long",
+    "autocast",
+    "compile",
+    "vmap",
+    "nan",
+    "state",
+    "expanded",
+}
 
 
 @dataclass
@@ -70,7 +82,9 @@ class Case:
         return self._draw(1, batch, dtype, event or self.event, self.domain)
 
     def latent(self, batch: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return self._draw(2, batch, dtype, self.build().forward(self.data(1), self.condition(1)).value.shape[1:], self.codomain)
+        return self._draw(
+            2, batch, dtype, self.build().forward(self.data(1), self.condition(1)).value.shape[1:], self.codomain
+        )
 
     def _draw(self, seed, batch, dtype, event, into):
         x = torch.randn((batch, *event), dtype=dtype, generator=torch.Generator().manual_seed(seed))

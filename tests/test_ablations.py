@@ -26,7 +26,14 @@ from wavedistill.training import StudentRecipe, TeacherRecipe
 from wavedistill.training.config import RunConfig
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "ablations"
-QUICK = {"log_every": 1, "validate_every": 100, "validate_batches": 1, "sample_every": 100, "save_every": 100, "device": "cpu"}
+QUICK = {
+    "log_every": 1,
+    "validate_every": 100,
+    "validate_batches": 1,
+    "sample_every": 100,
+    "save_every": 100,
+    "device": "cpu",
+}
 
 
 @pytest.fixture
@@ -46,12 +53,21 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     data, run = DataConfig("elsewhere", segment_seconds=0.2, batch_size=2), RunConfig(dir="elsewhere", **QUICK)
     model = WaveNetConfig(mel=MEL, sample_rate=8000, stack=STACK, cond_channels=8, linear_order=4)
     dump_yaml(TeacherRecipe(model=model, data=data, run=run), tmp_path / "teacher.yaml")
-    student = StudentRecipe(model=tiny_student().config, data=data, run=run, loss=DistillationConfig(weights={"kl": 1.0}))
+    student = StudentRecipe(
+        model=tiny_student().config, data=data, run=run, loss=DistillationConfig(weights={"kl": 1.0})
+    )
     dump_yaml(student, tmp_path / "student.yaml")
     table = {
-        "teacher_recipe": "teacher.yaml", "student_recipe": "student.yaml", "speakers": ["ann"], "reference": "full",
+        "teacher_recipe": "teacher.yaml",
+        "student_recipe": "student.yaml",
+        "speakers": ["ann"],
+        "reference": "full",
         "set": {"optim.warmup_steps": 1},
-        "student_set": {"start_from": str(tmp_path / "start"), "loss.weights": {"kl": 1.0, "stft": 1.0}, "loss.allow_weak_teacher": True},
+        "student_set": {
+            "start_from": str(tmp_path / "start"),
+            "loss.weights": {"kl": 1.0, "stft": 1.0},
+            "loss.allow_weak_teacher": True,
+        },
         "teachers": {
             "released": {"checkpoint": str(tmp_path / "released")},
             "mixture": {"share": 0.5, "set": {"model.distribution": "mol", "model.num_mixtures": 2}},
@@ -63,7 +79,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "mixture": {"about": "a mixture", "teacher": "mixture"},
         },
         "questions": {"Which terms?": ["kl", "full"], "What else?": ["deep", "mixture"]},
-    }  # fmt: skip
+    }
     (tmp_path / "table.yaml").write_text(yaml.safe_dump(table, sort_keys=False))
     return tmp_path
 
@@ -75,7 +91,9 @@ def go(bench: Path, **options) -> tuple[Path, list[str]]:
 
 
 def runs(bench: Path) -> list[str]:
-    return sorted(path.name.rsplit("-", 1)[0] for path in (bench / "runs").iterdir() if path.name not in ("data", "results"))
+    return sorted(
+        path.name.rsplit("-", 1)[0] for path in (bench / "runs").iterdir() if path.name not in ("data", "results")
+    )
 
 
 def test_all_variants_are_trained_measured_and_reported_once(bench: Path):
@@ -84,14 +102,19 @@ def test_all_variants_are_trained_measured_and_reported_once(bench: Path):
     assert runs(bench) == ["deep", "full", "kl", "mixture", "teacher-mixture"]
     record = json.loads((bench / "out" / "table.json").read_text())
     assert record["clips"] == ["02", "03", "06", "07", "10", "11"], "the test clips of the chosen speaker"
-    assert {name: one["steps"] for name, one in record["variants"].items()} == dict.fromkeys(("kl", "full", "deep", "mixture"), 2)
+    assert {name: one["steps"] for name, one in record["variants"].items()} == dict.fromkeys(
+        ("kl", "full", "deep", "mixture"), 2
+    )
     for name, one in record["variants"].items():
         assert {"teacher_bits", "kl", "entropy", "amplitude_ratio"} <= one["means"].keys()
         assert one["means"]["kl"]["n"] == 6
         assert bool(one["differences"]) == (name != "full")
     kl = [record["variants"][name]["means"]["kl"]["mean"] for name in ("deep", "full")]
     difference = record["variants"]["deep"]["differences"]["kl"]
-    assert difference["mean"] == pytest.approx(kl[0] - kl[1]) and difference["low"] <= difference["mean"] <= difference["high"]
+    assert (
+        difference["mean"] == pytest.approx(kl[0] - kl[1])
+        and difference["low"] <= difference["mean"] <= difference["high"]
+    )
     text = path.read_text()
     assert text.count("\n| **all of it** |") == 2 and "\n| a mixture |" in text and "## Which terms?" in text
     assert (bench / "out" / "curves.png").stat().st_size > 10_000
@@ -123,7 +146,9 @@ def test_nats_agree_with_the_closed_form_for_a_gaussian_teacher(bench: Path):
     go(bench, only=["full"])
     run = next((bench / "runs").glob("full-*"))
     student, teacher = Voice.load(run, "student", "cpu"), Voice.load(bench / "released", "teacher", "cpu")
-    clip = ablations.load_clips(bench / "data", "test", limit=1, speakers=None, min_seconds=1, sample_rate=8000, hop_length=64)[0]
+    clip = ablations.load_clips(
+        bench / "data", "test", limit=1, speakers=None, min_seconds=1, sample_rate=8000, hop_length=64
+    )[0]
     exact = student_divergence(student.model, teacher.model, student.mel(clip), None, None, 0)
     record = json.loads(next((bench / "runs" / "results" / "clips").glob(f"full-nats-*/{clip.id}-*")).read_text())
     assert record["kl"] == pytest.approx(exact["kl"], rel=0.1)

@@ -122,7 +122,9 @@ def test_the_students_step_reaches_all_of_the_student_and_nothing_of_the_discrim
     task = real_task()
     task(real_batch(), 0)[0].backward()
     untouched = [name for name, p in task.model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert all(name.startswith("pitch.") for name in untouched), untouched  # the pitch predictor learns from its own term alone
+    assert all(name.startswith("pitch.") for name in untouched), (
+        untouched
+    )  # the pitch predictor learns from its own term alone
     assert all(p.grad is None for p in task.discriminators.parameters())
 
 
@@ -190,7 +192,12 @@ def assert_same_adversary(one: Path, other: Path, exactly: bool = True) -> None:
 def test_resumed_equals_uninterrupted_bitwise(tmp_path: Path, options: dict):
     fit(AdversarialToy(), ToyDataset(), ToyDataset(), recipe(tmp_path / "whole", **options))
     with pytest.raises(TrainingInterrupted):
-        fit(AdversarialToy(signals={4: signal.SIGTERM}), ToyDataset(), ToyDataset(), recipe(tmp_path / "parts", **options))
+        fit(
+            AdversarialToy(signals={4: signal.SIGTERM}),
+            ToyDataset(),
+            ToyDataset(),
+            recipe(tmp_path / "parts", **options),
+        )
     fit(AdversarialToy(), ToyDataset(), ToyDataset(), recipe(tmp_path / "parts", **options))
     assert_same_training(tmp_path / "whole", tmp_path / "parts", kinds=("train",))
     assert_same_adversary(tmp_path / "whole", tmp_path / "parts")
@@ -242,7 +249,11 @@ def test_a_last_stage_starts_from_all_of_a_trained_students_weights(tmp_path: Pa
     entries = []
     for number in range(4):
         path = save_audio(tmp_path / f"{number}.wav", speech_like(1.0, seed=number), 8000)
-        entries.append(Entry(id=str(number), audio=str(path), duration=1.0, speaker="tone", split="valid" if number > 2 else "train"))
+        entries.append(
+            Entry(
+                id=str(number), audio=str(path), duration=1.0, speaker="tone", split="valid" if number > 2 else "train"
+            )
+        )
     write_manifest(tmp_path / "manifest.jsonl", entries)
     teacher, student = tiny_teacher(), tiny_student()
     save_pretrained(teacher, tmp_path / "teacher")
@@ -251,19 +262,32 @@ def test_a_last_stage_starts_from_all_of_a_trained_students_weights(tmp_path: Pa
     options = StudentRecipe(
         model=student.config,
         data=DataConfig(str(tmp_path / "manifest.jsonl"), segment_seconds=0.2, batch_size=2),
-        loss=from_dict(DistillationConfig, {"weights": weights, "discriminator": to_dict(SMALL), "allow_weak_teacher": True}),
+        loss=from_dict(
+            DistillationConfig, {"weights": weights, "discriminator": to_dict(SMALL), "allow_weak_teacher": True}
+        ),
         optim=OptimConfig(lr=1e-12, warmup_steps=1),
         run=RunConfig(
-            dir=str(tmp_path / "last"), device="cpu", steps=2, log_every=1, validate_every=2, validate_batches=1, sample_every=2, save_every=2,
-            precision="bf16", wandb="off", init_from=str(tmp_path / "student"),
+            dir=str(tmp_path / "last"),
+            device="cpu",
+            steps=2,
+            log_every=1,
+            validate_every=2,
+            validate_batches=1,
+            sample_every=2,
+            save_every=2,
+            precision="bf16",
+            wandb="off",
+            init_from=str(tmp_path / "student"),
         ),
         teacher=str(tmp_path / "teacher"),
-    )  # fmt: skip
+    )
     made = load_pretrained(distill_student(options)).state_dict()
     assert made.keys() == student.state_dict().keys(), "a checkpoint holds no discriminator"
     for name, weight in student.state_dict().items():
         torch.testing.assert_close(made[name], weight, rtol=0, atol=1e-6)
     lines = [json.loads(line) for line in (tmp_path / "last" / "metrics.jsonl").read_text().splitlines()]
     assert [line["kind"] for line in lines] == ["train", "train", "valid"] and MEL.sample_rate == 8000
-    assert all({*ADVERSARIAL_TERMS, "discriminator_loss", "real_score", "fake_score"} <= line.keys() for line in lines[:2])
+    assert all(
+        {*ADVERSARIAL_TERMS, "discriminator_loss", "real_score", "fake_score"} <= line.keys() for line in lines[:2]
+    )
     assert all(set(ADVERSARIAL_TERMS) <= line.keys() for line in lines[2:])

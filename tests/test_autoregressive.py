@@ -92,8 +92,11 @@ def with_made(theirs, first, scale):
 
 
 ORACLES = {
-    "zuko": lambda: from_zuko(None), "zuko-any-order": lambda: from_zuko(ORDER), "nflows": from_nflows, "normflows": from_normflows,
-}  # fmt: skip
+    "zuko": lambda: from_zuko(None),
+    "zuko-any-order": lambda: from_zuko(ORDER),
+    "nflows": from_nflows,
+    "normflows": from_normflows,
+}
 
 
 @pytest.mark.parametrize("name", ORACLES)

@@ -78,9 +78,7 @@ def test_results_do_not_depend_on_the_batch(make, folder, tmp_path):
     for name in outputs(tmp_path / "alone"):
         alone = audio_of(tmp_path / "alone" / name)
         for other in ("pairs", "together"):
-            np.testing.assert_allclose(
-                audio_of(tmp_path / other / name), alone, atol=1.01 / 32768, err_msg=name
-            )
+            np.testing.assert_allclose(audio_of(tmp_path / other / name), alone, atol=1.01 / 32768, err_msg=name)
 
 
 def test_items_have_noise_of_their_own(voice, tmp_path):
@@ -95,9 +93,7 @@ def test_item_can_be_made_again_by_the_vocoder(voice, tmp_path):
     save_audio(tmp_path / "in" / "a.wav", speech_like(0.6), 8000)
     synthesize(tmp_path / "in", voice, tmp_path / "out", seed=3)
     alone = voice(torch.from_numpy(audio_of(tmp_path / "in" / "a.wav")), seed=item_seed(3, "a"))
-    np.testing.assert_allclose(
-        audio_of(tmp_path / "out" / "a.wav"), alone.clamp(-1, 1), atol=1.01 / 32768
-    )
+    np.testing.assert_allclose(audio_of(tmp_path / "out" / "a.wav"), alone.clamp(-1, 1), atol=1.01 / 32768)
 
 
 def test_rerun_skips_what_is_done_and_makes_what_is_missing_with_the_same_bytes(voice, folder, tmp_path):
@@ -132,9 +128,7 @@ def test_shards_are_disjoint_and_together_the_whole(voice, folder, tmp_path, cou
     synthesize(folder, voice, tmp_path / "whole", batch_seconds=1.2)
     written = []
     for index in range(count):
-        written += synthesize(
-            folder, voice, tmp_path / "shards", batch_seconds=1.2, shard=(index, count)
-        ).written
+        written += synthesize(folder, voice, tmp_path / "shards", batch_seconds=1.2, shard=(index, count)).written
     assert len(written) == len(set(written)) == 8
     assert outputs(tmp_path / "shards") == outputs(tmp_path / "whole")
 
@@ -143,9 +137,7 @@ def test_batches_hold_every_item_once_within_the_limit():
     lengths = [5, 100, 7, 7, 30, 1, 1, 1, 60, 59]
     items = [(Item(f"{i}", Path(f"{i}.wav"), Path(f"o/{i}.wav")), n) for i, n in enumerate(lengths)]
     batches = make_batches(items, 64)
-    assert sorted(pair[0].name for group in batches for pair in group) == sorted(
-        pair[0].name for pair in items
-    )
+    assert sorted(pair[0].name for group in batches for pair in group) == sorted(pair[0].name for pair in items)
     assert all(len(group) == 1 or len(group) * max(n for _, n in group) <= 64 for group in batches)
     assert len(batches) == 5
     assert make_batches(reversed(items), 64) == batches
@@ -177,19 +169,25 @@ def test_failures_are_listed_and_not_fatal(voice, folder, tmp_path):
     np.save(folder / "bands.npy", np.zeros((80, 9), np.float32) - 4)
     np.save(folder / "objects.npy", np.array([{}]), allow_pickle=True)
     (folder / "broken.npy").write_bytes(b"\x93NUMPY")
-    broken = {"empty.wav", "text.mp3", "cut.flac", "silent.wav", "three.wav", "nan.wav", "transposed.npy", "db.npy",
-              "bands.npy", "objects.npy", "broken.npy"}  # fmt: skip
+    broken = {
+        "empty.wav",
+        "text.mp3",
+        "cut.flac",
+        "silent.wav",
+        "three.wav",
+        "nan.wav",
+        "transposed.npy",
+        "db.npy",
+        "bands.npy",
+        "objects.npy",
+        "broken.npy",
+    }
     report = synthesize(folder, voice, tmp_path / "out")
     assert len(report.written) == 8
     listed = json.loads((tmp_path / "out" / "failures.json").read_text())
-    assert (
-        {Path(entry["input"]).name for entry in listed}
-        == broken
-        == {Path(f.input).name for f in report.failures}
-    )
+    assert {Path(entry["input"]).name for entry in listed} == broken == {Path(f.input).name for f in report.failures}
     assert all(
-        Path(entry["input"]).name in entry["reason"] and len(entry["reason"].splitlines()) <= 2
-        for entry in listed
+        Path(entry["input"]).name in entry["reason"] and len(entry["reason"].splitlines()) <= 2 for entry in listed
     )
 
     for name in broken:
@@ -203,9 +201,7 @@ def test_failures_of_shards_do_not_overwrite_each_other(voice, tmp_path):
         (tmp_path / f"in{index}").mkdir()
         (tmp_path / f"in{index}" / f"{index}.wav").write_bytes(b"")
     inputs = sorted(tmp_path.glob("in*"))
-    failed = [
-        f.input for i in range(2) for f in synthesize(inputs, voice, tmp_path / "out", shard=(i, 2)).failures
-    ]
+    failed = [f.input for i in range(2) for f in synthesize(inputs, voice, tmp_path / "out", shard=(i, 2)).failures]
     assert len(failed) == len(set(failed)) == 5
     assert sorted(p.name for p in (tmp_path / "out").glob("failures*")) == [
         "failures-0-of-2.json",
@@ -314,17 +310,25 @@ def test_files_that_are_too_long_are_refused(voice, tmp_path, monkeypatch):
 
 def test_killed_run_is_continued_to_the_same_bytes(voice, folder, tmp_path):
     voice.save_pretrained(tmp_path / "voice")
-    command = [sys.executable, "-m", "wavedistill", "synthesize", str(folder), "--checkpoint", str(tmp_path / "voice"),
-               "--batch-seconds", "1", "--out"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "wavedistill",
+        "synthesize",
+        str(folder),
+        "--checkpoint",
+        str(tmp_path / "voice"),
+        "--batch-seconds",
+        "1",
+        "--out",
+    ]
     process = subprocess.Popen([*command, str(tmp_path / "killed")], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not outputs(tmp_path / "killed") and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    finished = {
-        name: (tmp_path / "killed" / name).stat().st_mtime_ns for name in outputs(tmp_path / "killed")
-    }
+    finished = {name: (tmp_path / "killed" / name).stat().st_mtime_ns for name in outputs(tmp_path / "killed")}
     assert finished
     for out in ("killed", "whole"):
         subprocess.run([*command, str(tmp_path / out)], check=True, capture_output=True)
@@ -347,8 +351,21 @@ def test_torchrun_deals_the_shards(voice, folder, tmp_path):
     voice.save_pretrained(tmp_path / "voice")
     for name in ("bad1.wav", "bad2.wav"):
         (folder / name).write_bytes(b"")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "wavedistill", "synthesize",
-               str(folder), "--checkpoint", str(tmp_path / "voice"), "--out", str(tmp_path / "ranks")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "wavedistill",
+        "synthesize",
+        str(folder),
+        "--checkpoint",
+        str(tmp_path / "voice"),
+        "--out",
+        str(tmp_path / "ranks"),
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
     assert run.returncode == 0, run.stderr

@@ -105,7 +105,9 @@ def test_an_error_stops_the_job_with_everything_before_it_written(step, error):
         return fails("compute", part)
 
     with pytest.raises(error, match="part 3"):
-        overlapped(range(9), lambda part: fails("read", part), compute, lambda part: written.append(fails("write", part)))
+        overlapped(
+            range(9), lambda part: fails("read", part), compute, lambda part: written.append(fails("write", part))
+        )
     assert written == [0, 1, 2]
     assert max(computed) <= 4  # the part that was being computed when the write failed
 

@@ -33,9 +33,19 @@ def result(tmp_path_factory):
     out = tmp_path_factory.mktemp("benchmark")
     threads = torch.get_num_threads()
     found = run_benchmark(
-        tiny_teacher(), [tiny_student()], peers=[tiny_peer()], missing=["x is not installed: pip install x."], devices=["cpu"], threads=(1,),
-        seconds=(0.1, 0.4), batch_sizes=(1, 2), repeats=1, teacher_seconds=0.05, parallel_seconds=0.05, out=out,
-    )  # fmt: skip
+        tiny_teacher(),
+        [tiny_student()],
+        peers=[tiny_peer()],
+        missing=["x is not installed: pip install x."],
+        devices=["cpu"],
+        threads=(1,),
+        seconds=(0.1, 0.4),
+        batch_sizes=(1, 2),
+        repeats=1,
+        teacher_seconds=0.05,
+        parallel_seconds=0.05,
+        out=out,
+    )
     assert torch.get_num_threads() == threads
     return found, out
 
@@ -43,7 +53,12 @@ def result(tmp_path_factory):
 def test_every_measurement_is_there_and_positive(result):
     found = result[0]
     cells = {(s.system, s.group, s.batch, s.audio_seconds) for s in found.speeds}
-    assert cells == {(n, g, b, s) for n, g in (("student", "student"), ("student, bf16", "student"), ("peer", "peer")) for b in (1, 2) for s in (0.1, 0.4)}
+    assert cells == {
+        (n, g, b, s)
+        for n, g in (("student", "student"), ("student, bf16", "student"), ("peer", "peer"))
+        for b in (1, 2)
+        for s in (0.1, 0.4)
+    }
     assert all(s.real_time > 0 and (s.device, s.threads) == ("cpu", 1) for s in found.speeds)
     assert [s.system for s in found.streams] == ["student", "student, bf16"] and found.streams[0].first_chunk_ms > 0
     assert {s.sampler for s in found.samplers} > {NAIVE, PLAIN, CACHED}
@@ -51,17 +66,26 @@ def test_every_measurement_is_there_and_positive(result):
     assert len(parallel) == 2 and all(s.sweeps >= 1 and s.passes > 0 for s in parallel)
     trained = {(t.task, t.network, t.precision) for t in found.training}
     assert trained == {
-        (task, network, precision) for precision in ("fp32", "bf16")
-        for task, network in (("teacher (likelihood)", "ours"), ("teacher (likelihood)", "plain conv1d"), ("student (KL + STFT)", "ours"))
-    }  # fmt: skip
+        (task, network, precision)
+        for precision in ("fp32", "bf16")
+        for task, network in (
+            ("teacher (likelihood)", "ours"),
+            ("teacher (likelihood)", "plain conv1d"),
+            ("student (KL + STFT)", "ours"),
+        )
+    }
     assert {p.precision for p in found.peaks} == {"fp32", "bf16"} and all(p.macs_per_second > 1e8 for p in found.peaks)
 
 
 def test_costs(result):
     costs = {cost.system: cost for cost in result[0].costs}
     assert list(costs) == ["student", "student, bf16", "peer", "teacher"]
-    assert costs["peer"].gmacs_per_second == pytest.approx(3 * 32 * 4000 / 32 / 1e9), "a product of 3 x 32 for each of 125 frames a second"
-    assert costs["student"].uncounted == costs["teacher"].uncounted == [], "give a new operator its formula in benchmark_macs.py"
+    assert costs["peer"].gmacs_per_second == pytest.approx(3 * 32 * 4000 / 32 / 1e9), (
+        "a product of 3 x 32 for each of 125 frames a second"
+    )
+    assert costs["student"].uncounted == costs["teacher"].uncounted == [], (
+        "give a new operator its formula in benchmark_macs.py"
+    )
     assert costs["student"].gmacs_per_second > 0 and costs["student"].parameters > 0
     if sys.platform == "linux":
         assert costs["student"].memory_mb["cpu"] >= 0
@@ -80,24 +104,42 @@ def known() -> BenchmarkResult:
     speeds = [
         Speed(name, group, "cpu", threads, batch, seconds, rate, 5)
         for name, group, threads, batch, seconds, rate in [
-            ("fast", "student", 1, 1, 1.0, 30.0), ("fast", "student", 1, 1, 10.0, 20.0), ("fast", "student", 2, 1, 10.0, 40.0),
-            ("fast", "student", 2, 8, 10.0, 90.0), ("slow", "student", 1, 1, 1.0, 2.0), ("vocoder", "peer", 2, 1, 10.0, 50.0),
+            ("fast", "student", 1, 1, 1.0, 30.0),
+            ("fast", "student", 1, 1, 10.0, 20.0),
+            ("fast", "student", 2, 1, 10.0, 40.0),
+            ("fast", "student", 2, 8, 10.0, 90.0),
+            ("slow", "student", 1, 1, 1.0, 2.0),
+            ("vocoder", "peer", 2, 1, 10.0, 50.0),
         ]
-    ]  # fmt: skip
+    ]
     samplers = [
         SamplerSpeed(name, "cpu", threads, 1, 0.5, rate, 3, passes, passes and 900)
         for name, threads, rate, passes in [
-            (NAIVE, 1, 0.01, None), (PLAIN, 1, 0.02, None), (CACHED, 1, 0.5, None), (NAIVE, 2, 0.0005, None), (PLAIN, 2, 0.02, None),
-            (CACHED, 2, 0.4, None), ("draft-verified, fast", 2, 0.8, 32.4),
+            (NAIVE, 1, 0.01, None),
+            (PLAIN, 1, 0.02, None),
+            (CACHED, 1, 0.5, None),
+            (NAIVE, 2, 0.0005, None),
+            (PLAIN, 2, 0.02, None),
+            (CACHED, 2, 0.4, None),
+            ("draft-verified, fast", 2, 0.8, 32.4),
         ]
-    ]  # fmt: skip
-    training = [TrainingSpeed("teacher", n, "bf16", "cpu", 2, rate) for n, rate in (("ours", 900.0), ("plain conv1d", 300.0))]
+    ]
+    training = [
+        TrainingSpeed("teacher", n, "bf16", "cpu", 2, rate) for n, rate in (("ours", 900.0), ("plain conv1d", 300.0))
+    ]
     costs = [
         Cost(name, group, rate, 1.0, 2.5, [], {"cpu": 70.0} if name == "fast" else {}, 10.0)
-        for name, group, rate in (("fast", "student", 16000), ("slow", "student", 16000), ("vocoder", "peer", 24000), ("old", "teacher", 16000))
+        for name, group, rate in (
+            ("fast", "student", 16000),
+            ("slow", "student", 16000),
+            ("vocoder", "peer", 24000),
+            ("old", "teacher", 16000),
+        )
     ]
     peaks = [GemmPeak("cpu", threads, "fp32", 100e9 * threads) for threads in (1, 2)]
-    return BenchmarkResult(speeds, [StreamSpeed("fast", "cpu", 2, 0.096, 12.3, 15.0)], samplers, training, costs, peaks, [], {"cpu": "C"})
+    return BenchmarkResult(
+        speeds, [StreamSpeed("fast", "cpu", 2, 0.096, 12.3, 15.0)], samplers, training, costs, peaks, [], {"cpu": "C"}
+    )
 
 
 def test_ratio_is_the_best_student_over_the_best_cached_sampler_for_one_clip():
@@ -167,7 +209,9 @@ def test_swapped_models_are_refused():
 
 def test_command_line(monkeypatch, tmp_path, capsys):
     ran = []
-    monkeypatch.setattr(commands.subprocess, "run", lambda words, env: ran.append(words) or type("Done", (), {"returncode": 3}))
+    monkeypatch.setattr(
+        commands.subprocess, "run", lambda words, env: ran.append(words) or type("Done", (), {"returncode": 3})
+    )
     assert cli.main(["benchmark", "--student", "a", "--student", "b", "--device", "cpu", "--out", str(tmp_path)]) == 3
     assert ran[0][1].endswith("voices.py")
     assert ran[0][2:] == ["--student", "a", "--student", "b", "--device", "cpu", "--out", str(tmp_path)]

@@ -22,7 +22,13 @@ def backwards(flow, dim):
 def result():
     threads = torch.get_num_threads()
     found = run_flow_benchmark(
-        {"peer": backwards}, dims=(4, 6), batch=8, threads=1, repeats=2, stack=StackConfig(4, 2, 2, 8, 8), wavenet_samples=(64, 128)
+        {"peer": backwards},
+        dims=(4, 6),
+        batch=8,
+        threads=1,
+        repeats=2,
+        stack=StackConfig(4, 2, 2, 8, 8),
+        wavenet_samples=(64, 128),
     )
     assert torch.get_num_threads() == threads
     return found
@@ -31,10 +37,15 @@ def result():
 def test_every_measurement_is_there(result):
     assert {(t.flow, t.dim, t.direction, t.library) for t in result.timings} == {
         (flow, dim, direction, library)
-        for flow in ("MAF", "RealNVP") for dim in (4, 6) for direction in ("density", "sampling") for library in (OURS, "peer")
-    }  # fmt: skip
+        for flow in ("MAF", "RealNVP")
+        for dim in (4, 6)
+        for direction in ("density", "sampling")
+        for library in (OURS, "peer")
+    }
     assert all(t.milliseconds > 0 for t in result.timings)
-    assert [w.samples for w in result.wavenet] == [64, 128] and all(min(w.naive_seconds, w.cached_seconds) > 0 for w in result.wavenet)
+    assert [w.samples for w in result.wavenet] == [64, 128] and all(
+        min(w.naive_seconds, w.cached_seconds) > 0 for w in result.wavenet
+    )
 
 
 def test_exactness_tells_right_from_wrong(result):
@@ -54,7 +65,9 @@ def test_table_and_files(result, tmp_path):
 
 def test_command_runs_the_script_in_a_process_of_its_own(monkeypatch, tmp_path):
     ran = []
-    monkeypatch.setattr(commands.subprocess, "run", lambda words, env: ran.append(words) or type("Done", (), {"returncode": 3}))
+    monkeypatch.setattr(
+        commands.subprocess, "run", lambda words, env: ran.append(words) or type("Done", (), {"returncode": 3})
+    )
     assert cli.main(["benchmark", "flows", "--out", str(tmp_path)]) == 3
     assert ran[0][1].endswith("flows.py") and ran[0][2:] == ["--out", str(tmp_path)]
 

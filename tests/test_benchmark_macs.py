@@ -30,8 +30,23 @@ from wavedistill.nn.filters import all_pole, moving_average
         (lambda: moving_average(torch.zeros(2, 40), torch.zeros(2, 5, 3)), 2 * 40 * 3),
         (lambda: levinson_recursion(torch.tensor([[1.0, 0.5, 0.2, 0.1]]).repeat(6, 1)), 6 * (2 * (0 + 1 + 2) + 3)),
     ],
-    ids=["conv", "grouped", "transposed", "linear", "batched", "matrix-vector", "dot", "elementwise", "rfft", "irfft", "fft", "all-pole", "fir", "levinson"],
-)  # fmt: skip
+    ids=[
+        "conv",
+        "grouped",
+        "transposed",
+        "linear",
+        "batched",
+        "matrix-vector",
+        "dot",
+        "elementwise",
+        "rfft",
+        "irfft",
+        "fft",
+        "all-pole",
+        "fir",
+        "levinson",
+    ],
+)
 def test_counts_by_hand(run, macs, mode):
     with mode():
         found = count_macs(run)

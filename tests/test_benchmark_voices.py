@@ -12,8 +12,13 @@ import torch
 from wavedistill.errors import WavedistillError
 
 WEIGHTS = {  # millions: Kong et al., 2020, table 1; the papers' code and configurations for the others
-    "HiFi-GAN V1": 13.92, "HiFi-GAN V2": 0.92, "HiFi-GAN V3": 1.46, "Parallel WaveGAN": 1.33, "Vocos": 13.5, "ClariNet student, plain": 5.2,
-}  # fmt: skip
+    "HiFi-GAN V1": 13.92,
+    "HiFi-GAN V2": 0.92,
+    "HiFi-GAN V3": 1.46,
+    "Parallel WaveGAN": 1.33,
+    "Vocos": 13.5,
+    "ClariNet student, plain": 5.2,
+}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +73,9 @@ def test_script_passes_what_was_typed_and_reports_errors(script, monkeypatch, ca
     settings = script["main"].__globals__
     monkeypatch.setitem(settings, "run_benchmark", run_benchmark)
     monkeypatch.setitem(settings, "installed", lambda: ([], ["line"]))
-    monkeypatch.setattr(sys, "argv", ["voices.py", "--student", "a", "--student", "b", "--device", "cuda", "--out", "o"])
+    monkeypatch.setattr(
+        sys, "argv", ["voices.py", "--student", "a", "--student", "b", "--device", "cuda", "--out", "o"]
+    )
     assert script["main"]() == 2
     assert given["args"] == ("speech-teacher", ["a", "b"]) and given["devices"] == ["cuda"] and given["out"] == "o"
     assert given["missing"] == ["line"] and capsys.readouterr().err == "error: no such checkpoint\n"

@@ -91,8 +91,14 @@ def test_version(capsys):
         (["synthesize", "a.wav", "--out", "o", "--checkpoint", "c", "--shard", "half"], "0/4"),
         (["synthesize", "a.wav", "--out", "o", "--checkpoint", "c", "--sede", "1"], "--sede"),
         (["synthesize", "no-such.wav", "--out", "o", "--checkpoint", "speech-student"], "no-such.wav"),
-        (["synthesize", "a.wav", "--out", "o", "--checkpoint", "speech-teacher", "--precision", "bf16"], "speech-teacher is a teacher: leave it at fp32"),
-        (["synthesize", "a.wav", "--out", "o", "--checkpoint", "c", "--precision", "bf16", "--engine", "ray"], "bf16 is for --engine local"),
+        (
+            ["synthesize", "a.wav", "--out", "o", "--checkpoint", "speech-teacher", "--precision", "bf16"],
+            "speech-teacher is a teacher: leave it at fp32",
+        ),
+        (
+            ["synthesize", "a.wav", "--out", "o", "--checkpoint", "c", "--precision", "bf16", "--engine", "ray"],
+            "bf16 is for --engine local",
+        ),
         (["info", "speech-studnet"], "no checkpoint 'speech-studnet'"),
         (
             [
@@ -126,9 +132,7 @@ def test_evaluate_without_data(student, capsys):
 
 
 def test_synthesize(student, speech, tmp_path, capsys):
-    assert (
-        exit_code("synthesize", speech, "--checkpoint", student, "--out", tmp_path / "out", "--seed", 3) == 0
-    )
+    assert exit_code("synthesize", speech, "--checkpoint", student, "--out", tmp_path / "out", "--seed", 3) == 0
     assert soundfile.info(tmp_path / "out" / "speech.wav").frames == 2400
     assert "1 written" in capsys.readouterr().out
     command = ["synthesize", speech, "--checkpoint", student, "--out", tmp_path / "out", "--seed"]
@@ -170,9 +174,7 @@ def test_synthesize_a_shard(student, speech, tmp_path):
 def test_sample(free, tmp_path, capsys):
     files = [tmp_path / name for name in ("a.wav", "b.wav", "c.flac")]
     for path, seed in zip(files, (1, 1, 2), strict=True):
-        assert (
-            exit_code("sample", "--checkpoint", free, "--seconds", 0.02, "--out", path, "--seed", seed) == 0
-        )
+        assert exit_code("sample", "--checkpoint", free, "--seconds", 0.02, "--out", path, "--seed", seed) == 0
     same, again, other = (soundfile.read(path)[0] for path in files)
     assert len(same) == 160 and (same == again).all() and not (same == other).all()
     assert "0.02 s" in capsys.readouterr().out
@@ -209,7 +211,11 @@ def test_prepare(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "verb, function, text",
-    [("train", "train_teacher", ""), ("train", "train_flow", "kind: waveform_flow"), ("distill", "distill_student", "")],
+    [
+        ("train", "train_teacher", ""),
+        ("train", "train_flow", "kind: waveform_flow"),
+        ("distill", "distill_student", ""),
+    ],
 )
 def test_recipe_verbs_hand_over_the_file_and_the_fields(verb, function, text, tmp_path, monkeypatch, capsys):
     import wavedistill.training
@@ -232,9 +238,7 @@ def test_packaged_recipes_are_found_from_anywhere(tmp_path, monkeypatch):
 
 def test_demo_hands_over_port_and_checkpoints(monkeypatch):
     calls = []
-    monkeypatch.setattr(
-        commands, "_load_web_app", lambda: type("App", (), {"launch": lambda **k: calls.append(k)})
-    )
+    monkeypatch.setattr(commands, "_load_web_app", lambda: type("App", (), {"launch": lambda **k: calls.append(k)}))
     assert exit_code("demo", "--port", 7999, "--checkpoint", "a", "--checkpoint", "b") == 0
     assert calls == [{"port": 7999, "checkpoints": ["a", "b"]}]
 
@@ -251,9 +255,12 @@ def test_ctrl_c_prints_one_line(capsys, monkeypatch):
 def test_ctrl_c_in_a_real_process(free, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "wavedistill", "sample", "--checkpoint", free, "--seconds", "600", "--out", "x.wav"],
-        cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
         env=os.environ | {"PYTHONPATH": str(Path(cli.__file__).parent.parent)},
-    )  # fmt: skip
+    )
     while "sampling" not in process.stderr.readline(1 << 10):  # the bar has begun
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

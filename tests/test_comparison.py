@@ -28,7 +28,8 @@ def test_intervals_cover_the_true_difference(n, skewed):
 def test_no_difference_is_rarely_called_one():
     rng = np.random.default_rng(1)
     verdicts = [
-        paired_difference(rng.normal(size=20), rng.normal(size=20), higher_is_better=True, draws=400).verdict for _ in range(300)
+        paired_difference(rng.normal(size=20), rng.normal(size=20), higher_is_better=True, draws=400).verdict
+        for _ in range(300)
     ]
     assert verdicts.count("indistinguishable") >= 0.9 * 300
 

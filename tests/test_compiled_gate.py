@@ -93,8 +93,12 @@ def test_every_gradient():
 
 def test_an_infinite_gate_has_its_limit():
     infinity = torch.inf
-    gates = torch.tensor([[infinity, infinity], [-infinity, infinity], [1.0, -infinity], [infinity, 0.0]], dtype=torch.bfloat16)
-    torch.testing.assert_close(bfloat16_gate(gates).float(), torch.tensor([[1.0], [-1.0], [0.0], [0.5]]), rtol=0, atol=1e-6)
+    gates = torch.tensor(
+        [[infinity, infinity], [-infinity, infinity], [1.0, -infinity], [infinity, 0.0]], dtype=torch.bfloat16
+    )
+    torch.testing.assert_close(
+        bfloat16_gate(gates).float(), torch.tensor([[1.0], [-1.0], [0.0], [0.5]]), rtol=0, atol=1e-6
+    )
 
 
 def test_rounding_is_to_the_nearest():
@@ -111,7 +115,9 @@ def test_strided_gates_and_gradients():
         torch.testing.assert_close(gated, bfloat16_gate(gates.contiguous()), rtol=0, atol=0)
     gates = whole.clone().requires_grad_()
     bfloat16_gate(gates).sum().backward()  # the gradient is one number, expanded
-    torch.testing.assert_close(gates.grad.double(), torch.func.grad(lambda x: exact(x).sum())(whole.double()), **ROUNDING)
+    torch.testing.assert_close(
+        gates.grad.double(), torch.func.grad(lambda x: exact(x).sum())(whole.double()), **ROUNDING
+    )
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 8), (2, 0, 8), (2, 5, 0)])
@@ -158,7 +164,9 @@ def test_compiles_as_one_graph(gate):
 
     compiled = torch.compile(gate, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(gates), gate(gates))
-    torch.testing.assert_close(gradient(compiled), gradient(gate), rtol=0, atol=0.02)  # torch rounds tanh before 1 - tanh^2
+    torch.testing.assert_close(
+        gradient(compiled), gradient(gate), rtol=0, atol=0.02
+    )  # torch rounds tanh before 1 - tanh^2
 
 
 def test_stack_uses_it_where_it_is_faster():

@@ -47,7 +47,8 @@ def test_a_masked_network_is_autoregressive_in_samples_and_channels():
 
 
 @pytest.mark.parametrize(
-    "arguments, message", [((2, 2, 3, "C"), "'A' or 'B', got 'C'"), ((3, 4, 3, "A", 1, 2), "divide into 2 groups, got 3 and 4")]
+    "arguments, message",
+    [((2, 2, 3, "C"), "'A' or 'B', got 'C'"), ((3, 4, 3, "A", 1, 2), "divide into 2 groups, got 3 and 4")],
 )
 def test_masks_that_there_are_not(arguments, message):
     with pytest.raises(WavedistillError, match=message):
@@ -74,7 +75,10 @@ def test_causal_convolution_is_triangular_in_samples_and_channels(anticausal):
     torch.testing.assert_close(log_det[0], matrix.diagonal().log().sum(), atol=1e-13, rtol=0.0)
 
 
-@pytest.mark.parametrize("samples, dilation, kernel_size", [(1, 1, 3), (63, 1, 3), (64, 1, 3), (65, 1, 3), (200, 3, 5), (150, 1, 100), (40, 7, 1)])
+@pytest.mark.parametrize(
+    "samples, dilation, kernel_size",
+    [(1, 1, 3), (63, 1, 3), (64, 1, 3), (65, 1, 3), (200, 3, 5), (150, 1, 100), (40, 7, 1)],
+)
 def test_blocks_solve_what_sample_by_sample_recursion_solves(samples, dilation, kernel_size):
     torch.manual_seed(0)
     layer = shaken(CausalConvolution(2, kernel_size, dilation), 0.05)
@@ -143,10 +147,15 @@ def test_a_zero_at_a_frequency_is_an_error_that_names_the_layer(dtype):
     layer = CircularConvolution(2, 2).to(dtype)
     with torch.no_grad():
         layer.weight.zero_()
-        layer.weight[..., 0], layer.weight[..., 1] = torch.tensor([[2.0, 1.0], [1.0, 1.0]]), torch.tensor([[2.0, 1.0], [1.0, 1.0]])
+        layer.weight[..., 0], layer.weight[..., 1] = (
+            torch.tensor([[2.0, 1.0], [1.0, 1.0]]),
+            torch.tensor([[2.0, 1.0], [1.0, 1.0]]),
+        )
     for samples, frequency in ((8, 4), (6, 3)):  # 1 + exp(-i pi) = 0
         for direction in (layer.forward, layer.inverse):
-            with pytest.raises(WavedistillError, match=f"CircularConvolution.dim=2.*{samples} samples.*frequency {frequency}/{samples}"):
+            with pytest.raises(
+                WavedistillError, match=f"CircularConvolution.dim=2.*{samples} samples.*frequency {frequency}/{samples}"
+            ):
                 direction(torch.randn(1, 2, samples, dtype=dtype))
     assert torch.isfinite(layer.forward(torch.randn(1, 2, 7, dtype=dtype)).log_det).all()
     with torch.no_grad():

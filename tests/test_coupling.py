@@ -121,7 +121,11 @@ def test_spline_coupling_is_nflows():
         return (by_feature + torch.tensor([0.0] * 12 + [DERIVATIVE_OFFSET] * 5, dtype=F64)).flatten(1)
 
     theirs = oracle.PiecewiseRationalQuadraticCouplingTransform(
-        nflows_mask("half", 4, False), lambda i, o: Same(layer.network, arrange), num_bins=6, tails="linear", tail_bound=2.0
+        nflows_mask("half", 4, False),
+        lambda i, o: Same(layer.network, arrange),
+        num_bins=6,
+        tails="linear",
+        tail_bound=2.0,
     )
     with pytest.warns(UserWarning, match="softmax"):
         agree(layer.forward(x), theirs(x))
@@ -286,7 +290,9 @@ def test_one_feature_cannot_be_parted(layer):
 def test_errors_say_what_is_needed():
     with pytest.raises(WavedistillError, match="half, alternate, time, checkerboard, got 'odd'"):
         AffineCoupling(4, mask="odd")
-    with pytest.raises(WavedistillError, match=r"AffineCoupling needs values of shape \(batch, 2, samples\), got \(3, 2\)"):
+    with pytest.raises(
+        WavedistillError, match=r"AffineCoupling needs values of shape \(batch, 2, samples\), got \(3, 2\)"
+    ):
         AffineCoupling(2, mask="time").forward(torch.ones(3, 2))
     with pytest.raises(WavedistillError, match=r"needs values of shape \(batch, 2, samples\)"):
         AffineCoupling(2, kernel_size=3).forward(torch.ones(3, 2))
@@ -340,7 +346,12 @@ def test_spline_at_its_knots():
 
 
 def test_spline_refuses_what_it_cannot_use():
-    for shape, what in (((4, 6), "3 bins - 1"), ((4, 2), "3 bins - 1"), ((3, 5), r"\(\*\(4,\)"), ((4, 2999), "1000 bins")):
+    for shape, what in (
+        ((4, 6), "3 bins - 1"),
+        ((4, 2), "3 bins - 1"),
+        ((3, 5), r"\(\*\(4,\)"),
+        ((4, 2999), "1000 bins"),
+    ):
         with pytest.raises(WavedistillError, match=what):
             rational_quadratic_spline(torch.zeros(4), torch.zeros(shape))
     with pytest.raises(WavedistillError, match="bound above 0, got 0"):

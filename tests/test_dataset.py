@@ -27,13 +27,9 @@ SECONDS = {"a": 1.0, "b": 2.5, "c": 0.2}
 def make(folder: Path, seconds=None, rate: int = RATE) -> str:
     entries = []
     for index, (name, length) in enumerate((seconds or SECONDS).items()):
-        path = save_audio(
-            folder / "wavs" / f"{name}.wav", toy_tone(0, index, seconds=length, sample_rate=rate), rate
-        )
+        path = save_audio(folder / "wavs" / f"{name}.wav", toy_tone(0, index, seconds=length, sample_rate=rate), rate)
         entries.append(
-            Entry(
-                id=name, audio=str(path), duration=length, speaker=f"s{index % 2}", text=name, split="train"
-            )
+            Entry(id=name, audio=str(path), duration=length, speaker=f"s{index % 2}", text=name, split="train")
         )
     return str(write_manifest(folder / "manifest.jsonl", entries))
 
@@ -45,8 +41,7 @@ def manifest(tmp_path_factory):
 
 def same(a, b):
     return all(
-        (x is None and y is None) or torch.equal(x, y)
-        for x, y in zip(vars(a).values(), vars(b).values(), strict=True)
+        (x is None and y is None) or torch.equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True)
     )
 
 
@@ -63,9 +58,7 @@ def test_shapes_ranges_and_speakers(manifest):
 
 def test_what_was_not_asked_for_is_none(manifest):
     batch = SpeechDataset(manifest, "train", None, 8).batch(0, 2, seed=0)
-    assert (
-        batch.mel is None and batch.f0 is None and batch.speaker is None and batch.audio.shape == (2, 8 * HOP)
-    )
+    assert batch.mel is None and batch.f0 is None and batch.speaker is None and batch.audio.shape == (2, 8 * HOP)
     assert batch.to("cpu").audio is not None
 
 
@@ -176,7 +169,11 @@ def paired(folder: Path, seconds: float = 2.5) -> str:
     """As `make`, but "b" has a condition."""
     entries = read_manifest(make(folder))
     condition = save_audio(folder / "conditions" / "b.wav", toy_tone(3, 0, seconds=seconds), RATE)
-    return str(write_manifest(folder / "manifest.jsonl", [replace(e, condition=str(condition) if e.id == "b" else None) for e in entries]))
+    return str(
+        write_manifest(
+            folder / "manifest.jsonl", [replace(e, condition=str(condition) if e.id == "b" else None) for e in entries]
+        )
+    )
 
 
 def test_mel_and_pitch_are_those_of_the_condition(manifest, tmp_path):
@@ -192,12 +189,16 @@ def test_mel_and_pitch_are_those_of_the_condition(manifest, tmp_path):
     save_audio(tmp_path / "conditions" / "b.wav", 0.5 * condition, RATE)
     quieter = {u.id: u for u in SpeechDataset(str(tmp_path), "train", MEL, 20).utterances()}
     assert quieter["b"].mel.mean() < found["b"].mel.mean() - 0.3
-    assert len({path.name for path in (tmp_path / ".cache").iterdir()} - before) == 1, "another condition has another cache"
+    assert len({path.name for path in (tmp_path / ".cache").iterdir()} - before) == 1, (
+        "another condition has another cache"
+    )
 
 
 def test_a_condition_must_be_there_and_as_long(tmp_path):
     manifest = paired(tmp_path, seconds=2.4)
-    with pytest.raises(WavedistillError, match=r"conditions/b.wav: 38400 samples, but .*b.wav.* has 40000; make them equally long"):
+    with pytest.raises(
+        WavedistillError, match=r"conditions/b.wav: 38400 samples, but .*b.wav.* has 40000; make them equally long"
+    ):
         SpeechDataset(manifest, "train", MEL, 20)
     SpeechDataset(manifest, "train", None, 20)  # nothing is read from it
     (tmp_path / "conditions" / "b.wav").unlink()

@@ -49,7 +49,9 @@ def test_samples_have_the_densitys_mean_and_variance(distribution):
 
 def test_float32_is_finite_far_outside(distribution):
     parameters = torch.zeros(2, distribution.num_parameters)
-    values = torch.tensor([-1.0, 0.999]) if isinstance(distribution, MuLawCategorical) else torch.tensor([-1000.0, 1000.0])
+    values = (
+        torch.tensor([-1.0, 0.999]) if isinstance(distribution, MuLawCategorical) else torch.tensor([-1000.0, 1000.0])
+    )
     assert torch.isfinite(distribution.log_prob(parameters, torch.zeros(2), values)).all()
 
 
@@ -65,4 +67,6 @@ def test_noise_of_an_item_does_not_depend_on_its_batch():
     alone = noise_generators(7, 1)[0]
     in_batch = noise_generators([3, 7], 2)[1]
     assert torch.equal(torch.randn(5, generator=alone), torch.randn(5, generator=in_batch))
-    assert not torch.equal(torch.randn(5, generator=noise_generators(None, 1)[0]), torch.randn(5, generator=noise_generators(None, 1)[0]))
+    assert not torch.equal(
+        torch.randn(5, generator=noise_generators(None, 1)[0]), torch.randn(5, generator=noise_generators(None, 1)[0])
+    )

@@ -129,7 +129,11 @@ def walk(command: list[str]) -> None:
             check(command)
         else:
             assert run_cli([*rest, *TINY, *options]) == 0
-    elif program == "wavedistill" and rest[0] in ("prepare", "synthesize", "sample", "info", "doctor") and "--engine" not in rest:
+    elif (
+        program == "wavedistill"
+        and rest[0] in ("prepare", "synthesize", "sample", "info", "doctor")
+        and "--engine" not in rest
+    ):
         assert run_cli(rest) == 0
     elif program == "wavedistill" and rest[0] == "evaluate" and "--limit" in rest:
         assert run_cli([*rest, "--limit", "1"]) == 0
@@ -168,7 +172,9 @@ def test_a_newcomer_types_the_page(name, newcomer, capsys):
         assert len(list((newcomer / "runs" / "toy-spoken").glob("*.wav"))) == 8
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_python_of_the_pages_runs(page, newcomer):
     code = "\n".join(blocks(page, "python"))
     if "gradio_client" in code:  # needs the running page; tests/test_web.py drives it
@@ -219,7 +225,14 @@ def test_the_tree_is_the_house():
     for name in folders:
         assert inside[name] == {path.stem for path in (package / name).glob("*.py")} - {"__init__"}, name
     tracked = {path.name + "/" for path in ROOT.iterdir() if path.is_dir()}
-    assert outside.keys() <= tracked and outside.keys() >= {"wavedistill/", "recipes/", "checkpoints/", "web/", "tests/", ".ci/"}
+    assert outside.keys() <= tracked and outside.keys() >= {
+        "wavedistill/",
+        "recipes/",
+        "checkpoints/",
+        "web/",
+        "tests/",
+        ".ci/",
+    }
     assert outside["recipes/"] == {path.parent.name for path in (ROOT / "recipes").glob("*/*.[ypm]*")}
     assert outside["checkpoints/"] == {path.parent.name for path in (ROOT / "checkpoints").glob("*/config.json")}
 
@@ -227,24 +240,32 @@ def test_the_tree_is_the_house():
 def test_the_loss_is_told_in_full():
     for page in (ROOT / "README.md", ROOT / "recipes" / "speech" / "README.md"):
         text = page.read_text()
-        assert all(f"`{name}`" in text for name in ("stft", "mel", "pitch", "entropy", "floor_share", "amplitude_std", "real_std"))
+        assert all(
+            f"`{name}`" in text
+            for name in ("stft", "mel", "pitch", "entropy", "floor_share", "amplitude_std", "real_std")
+        )
     assert all(f"`{name}`" in (ROOT / "README.md").read_text() for name in TERMS)
 
 
 def test_the_table_of_symptoms_is_the_doctor_s_list():
     _, _, rest = (ROOT / "recipes" / "README.md").read_text().partition("<!-- symptoms:begin -->\n")
     table = rest.partition("<!-- symptoms:end -->")[0].strip()
-    assert table == symptom_table(), "fill it again: wavedistill.evaluation.curves.fill_block(page, 'symptoms', symptom_table())"
+    assert table == symptom_table(), (
+        "fill it again: wavedistill.evaluation.curves.fill_block(page, 'symptoms', symptom_table())"
+    )
     assert all(row.count(" | ") == 3 for row in table.splitlines())
 
 
 def test_the_toolbox_is_listed_in_full():
-    (table,) = re.findall(r"(?:^\| `.*\n)+", (ROOT / "README.md").read_text().partition("| class | source |")[2], re.MULTILINE)[:1]
+    (table,) = re.findall(
+        r"(?:^\| `.*\n)+", (ROOT / "README.md").read_text().partition("| class | source |")[2], re.MULTILINE
+    )[:1]
     listed = {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])}
     layers = {
-        name for name in flows.__all__
+        name
+        for name in flows.__all__
         if isinstance(getattr(flows, name), type) and issubclass(getattr(flows, name), flows.Transform)
-    }  # fmt: skip
+    }
     assert listed == (layers | {"fit_rbig"}) - {"Transform", "Inverse", "Compose"}
     assert all(len(row.split("|")) == 9 for row in table.splitlines())
 

@@ -71,10 +71,15 @@ def test_the_runs_of_the_released_voices_are_healthy(name, tmp_path):
     diagnosis = diagnose(released(tmp_path / name, name)[0])
     found = severities(diagnosis)
     assert set(found.values()) <= {"healthy", "not checked"}
-    assert {"not finite", "learning rate too high", "finished too early", "overfitting"} <= {s.name for s, _ in diagnosis.of("healthy")}
+    assert {"not finite", "learning rate too high", "finished too early", "overfitting"} <= {
+        s.name for s, _ in diagnosis.of("healthy")
+    }
     assert diagnosis.markdown.startswith(f"# {name}: healthy\n") and "## Healthy" in diagnosis.markdown
     if "student" in name:
-        assert all(found[term] == "healthy" for term in ("whisper", "floor collapse", "pitch not learned", "far from the teacher"))
+        assert all(
+            found[term] == "healthy"
+            for term in ("whisper", "floor collapse", "pitch not learned", "far from the teacher")
+        )
 
 
 # ---- samples
@@ -102,8 +107,13 @@ def filtered(audio: torch.Tensor, gain: Callable[[torch.Tensor], torch.Tensor]) 
 
 def higher(audio: torch.Tensor) -> torch.Tensor:
     """Played 8 % faster and then over again, so that time does not move by more than a frame or two: in pieces."""
-    pieces = [torch.nn.functional.interpolate(p[None, None], scale_factor=1 / 1.08, mode="linear")[0, 0] for p in audio.split(2000)]
-    return torch.cat([torch.cat([p, p])[: len(original)] for p, original in zip(pieces, audio.split(2000), strict=True)])
+    pieces = [
+        torch.nn.functional.interpolate(p[None, None], scale_factor=1 / 1.08, mode="linear")[0, 0]
+        for p in audio.split(2000)
+    ]
+    return torch.cat(
+        [torch.cat([p, p])[: len(original)] for p, original in zip(pieces, audio.split(2000), strict=True)]
+    )
 
 
 SPOILT = {
@@ -223,7 +233,9 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("name", "severity", "change", "overrides"), BROKEN, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("name", "severity", "change", "overrides"), BROKEN, ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_a_broken_run_is_named(name, severity, change, overrides, tmp_path):
     folder, lines = released(tmp_path / "run", overrides=overrides)
     if change is not None:
@@ -240,7 +252,9 @@ def test_a_broken_run_is_named(name, severity, change, overrides, tmp_path):
 
 
 def test_every_symptom_can_be_found():
-    assert {name for name, *_ in BROKEN} | SPOILT.keys() | {"learning rate too low"} == set(NAMES) and len(set(NAMES)) == len(NAMES)
+    assert {name for name, *_ in BROKEN} | SPOILT.keys() | {"learning rate too low"} == set(NAMES) and len(
+        set(NAMES)
+    ) == len(NAMES)
 
 
 def test_a_run_that_trains_is_not_unfinished_and_one_that_hangs_is(tmp_path):
@@ -285,8 +299,19 @@ def manifest(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def bad_teacher(manifest: Path, tmp_path: Path) -> TeacherRecipe:
-    model = WaveNetConfig(mel=MEL, sample_rate=8000, stack=STACK, cond_channels=8, linear_order=4, front=FRONTS["mel-prediction"])
-    run = RunConfig(dir=str(tmp_path / "teacher"), steps=12, log_every=1, validate_every=6, validate_batches=1, save_every=100, wandb="off", device="cpu")
+    model = WaveNetConfig(
+        mel=MEL, sample_rate=8000, stack=STACK, cond_channels=8, linear_order=4, front=FRONTS["mel-prediction"]
+    )
+    run = RunConfig(
+        dir=str(tmp_path / "teacher"),
+        steps=12,
+        log_every=1,
+        validate_every=6,
+        validate_batches=1,
+        save_every=100,
+        wandb="off",
+        device="cpu",
+    )
     data = DataConfig(str(manifest), segment_seconds=0.1, batch_size=2)
     return TeacherRecipe(model=model, data=data, optim=OptimConfig(warmup_steps=1), run=run)
 
@@ -295,12 +320,21 @@ def bad_teacher(manifest: Path, tmp_path: Path) -> TeacherRecipe:
 def bad_student(bad_teacher: TeacherRecipe, tmp_path: Path) -> StudentRecipe:
     save_pretrained(tiny_teacher(front=FRONTS["mel-prediction"]), tmp_path / "voice")
     model = ParallelWaveNetConfig(
-        mel=MEL, sample_rate=8000, num_flows=1, stack=STACK, cond_channels=8, linear_order=4, source_order=4, source_iterations=0,
+        mel=MEL,
+        sample_rate=8000,
+        num_flows=1,
+        stack=STACK,
+        cond_channels=8,
+        linear_order=4,
+        source_order=4,
+        source_iterations=0,
         front=FRONTS["mel-prediction"],
-    )  # fmt: skip
+    )
     run = dataclasses.replace(bad_teacher.run, dir=str(tmp_path / "student"))
     loss = DistillationConfig(allow_weak_teacher=True)
-    return StudentRecipe(model=model, data=bad_teacher.data, loss=loss, optim=bad_teacher.optim, run=run, teacher=str(tmp_path / "voice"))
+    return StudentRecipe(
+        model=model, data=bad_teacher.data, loss=loss, optim=bad_teacher.optim, run=run, teacher=str(tmp_path / "voice")
+    )
 
 
 @pytest.mark.parametrize(("rate", "name"), [("1.0", "learning rate too high"), ("1e-9", "learning rate too low")])
@@ -389,8 +423,16 @@ def test_the_verb_prints_and_writes(tmp_path, capsys):
 
 
 def test_verdicts_are_graded_either_way():
-    assert [graded(value, 1.0, 2.0, "", "go").severity for value in (1.0, 1.5, 2.5)] == ["healthy", "worth knowing", "wrong"]
-    assert [graded(value, 0.9, 0.8, "", "go").severity for value in (0.9, 0.85, 0.7)] == ["healthy", "worth knowing", "wrong"]
+    assert [graded(value, 1.0, 2.0, "", "go").severity for value in (1.0, 1.5, 2.5)] == [
+        "healthy",
+        "worth knowing",
+        "wrong",
+    ]
+    assert [graded(value, 0.9, 0.8, "", "go").severity for value in (0.9, 0.85, 0.7)] == [
+        "healthy",
+        "worth knowing",
+        "wrong",
+    ]
     assert graded(0.0, 1.0, 2.0, "", "go").command is None and graded(3.0, 1.0, 2.0, "", "go").command == "go"
     note, skipped = Verdict("worth knowing", "a"), Verdict("not checked", "b")
     assert worse(skipped, note) == worse(note, skipped) == note

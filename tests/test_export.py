@@ -42,7 +42,17 @@ def student(**options) -> ParallelWaveNet:
 
     One projection of the source: more of them make the phases of its faintest bins a matter of rounding, in torch alone too.
     """
-    return tiny_student(**{"front": FRONT, "patch_size": 4, "speakers": ["ada", "bob"], "stack": STACK, "source_iterations": 0, "mel_projections": 2, **options})
+    return tiny_student(
+        **{
+            "front": FRONT,
+            "patch_size": 4,
+            "speakers": ["ada", "bob"],
+            "stack": STACK,
+            "source_iterations": 0,
+            "mel_projections": 2,
+            **options,
+        }
+    )
 
 
 def session_of(content: str | bytes) -> onnxruntime.InferenceSession:
@@ -91,7 +101,12 @@ def test_the_file_tells_its_settings_and_nothing_of_this_machine(voice):
     found = json.loads(session.get_modelmeta().custom_metadata_map["wavedistill"])
     assert found == settings(model)
     assert found["mel"] == to_dict(MEL) and MelConfig(**found["mel"]) == MEL
-    assert (found["model_type"], found["sample_rate"], found["hop_length"], found["speakers"]) == ("parallel_wavenet", 8000, 64, ["ada", "bob"])
+    assert (found["model_type"], found["sample_rate"], found["hop_length"], found["speakers"]) == (
+        "parallel_wavenet",
+        8000,
+        64,
+        ["ada", "bob"],
+    )
     assert [entry.name for entry in session.get_inputs()] == ["noise", "mel", "speaker"]
     assert b".py" not in path.read_bytes()
     assert [entry.name for entry in path.parent.iterdir()] == ["voice.onnx"], "no temporary file is left"
@@ -130,7 +145,10 @@ def test_the_saved_program_makes_the_audio_that_the_model_makes(unconditional, b
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "file"), [("speech-student", "a.onnx"), ("speech-student-fast", "b.onnx"), ("speech-student-fast", "b.pt2")])
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("speech-student", "a.onnx"), ("speech-student-fast", "b.onnx"), ("speech-student-fast", "b.pt2")],
+)
 def test_bundled_students(name, file, tmp_path):
     """Real speech, 10 s of it too. The source's phases are ill-conditioned in places: there torch's float32 and float64 differ as much."""
     model = load_pretrained(name)
@@ -178,11 +196,17 @@ CASES = {
     "recursive filter, blocks shorter than its order": (recursive_filter, filter_arguments(5, 7)),
     "recursive filter of order 1": (recursive_filter, filter_arguments(3, 1)),
     "finite filter": (block_fir, lambda b, n: (torch.randn(b, 5 * n + 6), torch.randn(b, n, 7))),
-    "linear prediction": (lambda r: torch.cat([x.flatten(1) for x in levinson_recursion(r)], 1), lambda b, n: (autocorrelations(b, n, 6),)),
+    "linear prediction": (
+        lambda r: torch.cat([x.flatten(1) for x in levinson_recursion(r)], 1),
+        lambda b, n: (autocorrelations(b, n, 6),),
+    ),
     "causal convolution": (CausalConv(3, 4, 3, dilation=2), lambda b, n: (torch.randn(b, n, 3),)),
     "float64": (nn.Conv1d(2, 3, 3).double(), lambda b, n: (torch.randn(b, 2, n + 3).double(),)),
     "strided": (nn.Conv1d(2, 3, 3, stride=2, padding=1), lambda b, n: (torch.randn(b, 2, 2 * n + 2),)),
-    "float64, almost one": (lambda x: nn.functional.leaky_relu(x * (1.0 + 1e-7) + 1e-11, 0.1), lambda b, n: (torch.randn(b, n).double(),)),
+    "float64, almost one": (
+        lambda x: nn.functional.leaky_relu(x * (1.0 + 1e-7) + 1e-11, 0.1),
+        lambda b, n: (torch.randn(b, n).double(),),
+    ),
 }
 
 
@@ -194,7 +218,9 @@ def test_operators_in_onnx(name):
     shapes = []
     for one, other in zip(example, longer, strict=True):
         growth = {axis: other.shape[axis] - size for axis, size in enumerate(one.shape)}
-        shapes.append({0: batch} | {axis: step * length + one.shape[axis] - 4 * step for axis, step in growth.items() if step})
+        shapes.append(
+            {0: batch} | {axis: step * length + one.shape[axis] - 4 * step for axis, step in growth.items() if step}
+        )
     program = torch.export.export(Call(function), example, dynamic_shapes=(tuple(shapes),), strict=False)
     with export._quiet():
         session = session_of(export._onnx(program, {}))
@@ -212,10 +238,14 @@ def test_operators_in_onnx(name):
 @pytest.mark.parametrize(
     "options",
     [
-        {}, {"centered": True}, {"mel_scale": "htk", "norm": None}, {"power": 2.0, "win_length": 200}, {"f_min": 60.0, "f_max": 3000.0},
+        {},
+        {"centered": True},
+        {"mel_scale": "htk", "norm": None},
+        {"power": 2.0, "win_length": 200},
+        {"f_min": 60.0, "f_max": 3000.0},
     ],
     ids=str,
-)  # fmt: skip
+)
 @pytest.mark.parametrize("seconds", [0.01, 0.5])
 def test_the_scripts_mel_is_ours(script, options, seconds):
     config = MelConfig(**{**to_dict(MEL), **options})
@@ -240,7 +270,9 @@ def test_the_script_speaks_without_torch(voice, tmp_path):
     model, path = voice
     audio = speech_like(0.31).numpy()
     soundfile.write(tmp_path / "in.wav", audio, 8000, subtype="FLOAT")
-    done = run_script(path, tmp_path / "in.wav", tmp_path / "out.wav", "--seed", 3, "--temperature", 0.5, "--speaker", "bob")
+    done = run_script(
+        path, tmp_path / "in.wav", tmp_path / "out.wav", "--seed", 3, "--temperature", 0.5, "--speaker", "bob"
+    )
     assert done.returncode == 0, done.stderr
     speech, rate = soundfile.read(tmp_path / "out.wav")
     mel = LogMelSpectrogram(MEL)(torch.from_numpy(audio)).unsqueeze(0)
@@ -250,7 +282,12 @@ def test_the_script_speaks_without_torch(voice, tmp_path):
     np.testing.assert_allclose(speech, expected[0, 0, : len(audio)].numpy(), rtol=0, atol=2e-4)
 
     np.save(tmp_path / "mel.npy", mel[0].numpy())
-    assert run_script(path, tmp_path / "mel.npy", tmp_path / "of_mel.wav", "--seed", 3, "--temperature", 0.5, "--speaker", "1").returncode == 0
+    assert (
+        run_script(
+            path, tmp_path / "mel.npy", tmp_path / "of_mel.wav", "--seed", 3, "--temperature", 0.5, "--speaker", "1"
+        ).returncode
+        == 0
+    )
     of_mel, _ = soundfile.read(tmp_path / "of_mel.wav")
     assert len(of_mel) == mel.shape[-1] * 64
     np.testing.assert_allclose(of_mel[: len(speech)], speech, rtol=0, atol=2e-4)
@@ -274,7 +311,9 @@ def test_the_script_says_what_is_wrong(voice, unconditional, tmp_path):
 
 
 def test_teachers_and_flows_are_refused(tmp_path):
-    with pytest.raises(WavedistillError, match="a teacher cannot be exported: it makes one sample after another.*wavedistill distill"):
+    with pytest.raises(
+        WavedistillError, match="a teacher cannot be exported: it makes one sample after another.*wavedistill distill"
+    ):
         export_model(tiny_teacher(), tmp_path / "teacher.onnx")
     with pytest.raises(WavedistillError, match="only students can be exported, and this is a one-stage flow"):
         export_model(tiny_flow(), tmp_path / "flow.pt2")
@@ -282,7 +321,9 @@ def test_teachers_and_flows_are_refused(tmp_path):
 
 
 def test_the_format_must_be_told(tmp_path, capsys):
-    with pytest.raises(WavedistillError, match=r"voice.bin tells no format: end its name in .onnx or .pt2, or give the format"):
+    with pytest.raises(
+        WavedistillError, match=r"voice.bin tells no format: end its name in .onnx or .pt2, or give the format"
+    ):
         export_model(tiny_student(), tmp_path / "voice.bin")
     with pytest.raises(WavedistillError, match="no format 'tflite': give onnx or torch"):
         export_model(tiny_student(), tmp_path / "voice.onnx", "tflite")

@@ -113,7 +113,11 @@ def test_every_parameter(case):
         value, log_det = module(x, cond)
         weights = torch.randn(value.shape, dtype=F64, generator=torch.Generator().manual_seed(3))
         (value * weights).sum().add(log_det.sum()).backward()
-        without = [n for n, p in transform.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.abs().sum() > 0)]
+        without = [
+            n
+            for n, p in transform.named_parameters()
+            if p.requires_grad and (p.grad is None or not p.grad.abs().sum() > 0)
+        ]
         assert not without, name
 
 
@@ -181,7 +185,9 @@ def test_long(case):
         pytest.skip("for waveforms")
     transform = case.build()
     x = case.data(1, event=(case.event[0], 240_000))
-    cond = tensors(case.condition(1), lambda c: c if c.dim() < 3 or c.shape[-1] == 1 else c[..., :1].expand(*c.shape[:2], 240_000))
+    cond = tensors(
+        case.condition(1), lambda c: c if c.dim() < 3 or c.shape[-1] == 1 else c[..., :1].expand(*c.shape[:2], 240_000)
+    )
     with torch.no_grad():
         expected = transform.forward(x, cond).log_det
         for dtype in (torch.bfloat16, torch.float16):

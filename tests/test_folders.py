@@ -36,7 +36,9 @@ def test_files_are_found_by_clip_id(tmp_path, clips, suffix):
 
 def test_missing_files_are_one_error_with_the_first_few(tmp_path, clips):
     write(tmp_path, clips[:1])
-    with pytest.raises(WavedistillError, match=r"4 of 5 clips .*: speaker/1.wav, speaker/2.wav, speaker/3.wav, \.\.\.\. Add"):
+    with pytest.raises(
+        WavedistillError, match=r"4 of 5 clips .*: speaker/1.wav, speaker/2.wav, speaker/3.wav, \.\.\.\. Add"
+    ):
         folder_system("other", tmp_path, clips, RATE, HOP)
     with pytest.raises(WavedistillError, match="no such folder"):
         folder_system("other", tmp_path / "nowhere", clips, RATE, HOP)
@@ -47,7 +49,9 @@ def test_other_rates_and_lengths_are_fitted_and_noted(tmp_path, clips):
     save_audio(tmp_path / "speaker/0.wav", resample(clips[0].audio, RATE, 16000), 16000)
     save_audio(tmp_path / "speaker/1.wav", clips[1].audio[:-800], RATE)
     save_audio(tmp_path / "speaker/2.wav", torch.nn.functional.pad(clips[2].audio, (0, 1600)), RATE)
-    save_audio(tmp_path / "speaker/3.wav", torch.nn.functional.pad(clips[3].audio, (0, HOP - 1)), RATE)  # the clip's own last frame
+    save_audio(
+        tmp_path / "speaker/3.wav", torch.nn.functional.pad(clips[3].audio, (0, HOP - 1)), RATE
+    )  # the clip's own last frame
     system = folder_system("other", tmp_path, clips, RATE, HOP)
     made = system.speak(clips)
     assert [len(x) for x in made] == [len(c.audio) for c in clips]

@@ -27,7 +27,9 @@ def test_closed_form_where_the_covariances_commute():
     scales = np.array([[1.0, 2.0, 0.5], [3.0, 0.1, 0.5]])
     means = np.array([[0.0, 1.0, -2.0], [1.0, 1.0, 0.0]])
     rotation = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))[0]
-    first, second = (exactly(m, np.diag(s**2), 40, i) @ rotation for i, (m, s) in enumerate(zip(means, scales, strict=True)))
+    first, second = (
+        exactly(m, np.diag(s**2), 40, i) @ rotation for i, (m, s) in enumerate(zip(means, scales, strict=True))
+    )
     expected = ((means[0] - means[1]) ** 2).sum() + ((scales[0] - scales[1]) ** 2).sum()
     assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-9)
     assert frechet_distance(torch.from_numpy(first), second) == pytest.approx(expected, rel=1e-9)

@@ -22,12 +22,16 @@ def upper_tail(z):
 
 
 def density(z):
-    return mpmath.exp(-mpmath.mpf(z) ** 2 / 2) / mpmath.sqrt(2 * mpmath.pi)
+    return mpmath.exp(-(mpmath.mpf(z) ** 2) / 2) / mpmath.sqrt(2 * mpmath.pi)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 3e-7), (F64, 1e-14)], ids=["float32", "float64"])
 def test_log_mills_ratio(dtype, tolerance):
-    t = torch.tensor([-30.0, -5.0, -1.0, 0.0, 0.5, 1.0, 1.5, 3.0, 7.0, 12.0, 19.99, 20.0, 25.0, 100.0, 1000.0], dtype=dtype, requires_grad=True)
+    t = torch.tensor(
+        [-30.0, -5.0, -1.0, 0.0, 0.5, 1.0, 1.5, 3.0, 7.0, 12.0, 19.99, 20.0, 25.0, 100.0, 1000.0],
+        dtype=dtype,
+        requires_grad=True,
+    )
     got = log_mills_ratio(t)
     got.sum().backward()
     for value, slope, at in zip(got.tolist(), t.grad.tolist(), t.tolist(), strict=True):

@@ -11,9 +11,24 @@ import pytest
 import wavedistill
 
 PUBLIC = {
-    "Vocoder", "WaveNet", "WaveNetConfig", "ParallelWaveNet", "ParallelWaveNetConfig", "LogMelSpectrogram", "MelConfig",
-    "WaveformFlow", "WaveformFlowConfig", "train_flow", "train_teacher", "distill_student", "synthesize", "evaluate", "load_audio", "save_audio", "flows",
-}  # fmt: skip
+    "Vocoder",
+    "WaveNet",
+    "WaveNetConfig",
+    "ParallelWaveNet",
+    "ParallelWaveNetConfig",
+    "LogMelSpectrogram",
+    "MelConfig",
+    "WaveformFlow",
+    "WaveformFlowConfig",
+    "train_flow",
+    "train_teacher",
+    "distill_student",
+    "synthesize",
+    "evaluate",
+    "load_audio",
+    "save_audio",
+    "flows",
+}
 
 
 def run(code: str) -> str:

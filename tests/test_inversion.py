@@ -87,7 +87,9 @@ def test_first_elements_are_exact_after_as_many_sweeps(kind):
     torch.testing.assert_close(found.value, flow.inverse(y, cond).value, atol=1e-11, rtol=1e-11)
 
 
-METHODS_AND_KINDS = [(method, kind) for method in ("jacobi", "gauss_seidel") for kind in KINDS] + [("quasi_newton", kind) for kind in WAVEFORMS]
+METHODS_AND_KINDS = [(method, kind) for method in ("jacobi", "gauss_seidel") for kind in KINDS] + [
+    ("quasi_newton", kind) for kind in WAVEFORMS
+]
 
 
 @pytest.mark.parametrize("method, kind", METHODS_AND_KINDS)
@@ -125,13 +127,17 @@ def test_looser_tolerance_saves_sweeps_and_shows_in_the_residual(method):
 
 def test_no_convergence_is_an_error_that_says_what_to_do():
     flow, y, cond = made("maf")
-    with pytest.raises(WavedistillError, match=r"after 2 sweeps 3 of 3 examples .* Raise max_sweeps \(24 are always enough\)"):
+    with pytest.raises(
+        WavedistillError, match=r"after 2 sweeps 3 of 3 examples .* Raise max_sweeps \(24 are always enough\)"
+    ):
         invert(flow, y, cond, "jacobi", max_sweeps=2)
     with pytest.raises(WavedistillError, match="after 0 sweeps"):
         invert(flow, y, cond, "jacobi", max_sweeps=0)
 
 
-@pytest.mark.parametrize("method, kind", METHODS_AND_KINDS + [(method, kind) for method in ("incremental", "naive") for kind in KINDS])
+@pytest.mark.parametrize(
+    "method, kind", METHODS_AND_KINDS + [(method, kind) for method in ("incremental", "naive") for kind in KINDS]
+)
 def test_nan_stays_in_its_example_and_stops(kind, method):
     flow, y, cond = made(kind)
     expected = invert(flow, y, cond, method).value
@@ -196,7 +202,9 @@ def test_windows_of_any_length_find_the_same(standardize, patch):
         found = invert(flow, y, cond, "quasi_newton", tolerance=1e-12, block_size=window)
         torch.testing.assert_close(found.value, expected, atol=1e-9, rtol=1e-9)
         assert int(found.sweeps.max()) < 240 / 2
-    torch.testing.assert_close(invert(flow, y, cond, "gauss_seidel", tolerance=1e-12).value, expected, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(
+        invert(flow, y, cond, "gauss_seidel", tolerance=1e-12).value, expected, atol=1e-9, rtol=1e-9
+    )
 
 
 def test_the_linear_path_is_solved_inside_a_sweep():
@@ -241,7 +249,10 @@ def test_an_iteration_that_settles_nowhere_still_ends_with_the_samples_of_steppi
     found = invert(flow, y, cond, "quasi_newton", tolerance=-1.0)
     assert found.sweeps.tolist() == [150] * 3
     torch.testing.assert_close(found.value, flow.inverse(y, cond).value, atol=1e-10, rtol=1e-10)
-    with pytest.raises(WavedistillError, match=r"after 9 sweeps 3 of 3 examples are not found .* Raise max_sweeps \(150 are always enough\)"):
+    with pytest.raises(
+        WavedistillError,
+        match=r"after 9 sweeps 3 of 3 examples are not found .* Raise max_sweeps \(150 are always enough\)",
+    ):
         invert(flow, y, cond, "quasi_newton", tolerance=-1.0, max_sweeps=9)
 
 
@@ -286,7 +297,9 @@ def test_an_ill_conditioned_inverse_warns_though_its_round_trip_is_good():
     with torch.no_grad():
         x, exact = flow.inverse(y).value, copy.deepcopy(flow).double().inverse(y.double()).value
     assert not report.trusted and float((x - exact).abs().max()) > 1.0
-    torch.testing.assert_close(report.forward_error, ((x - exact).abs() / exact.abs().clamp_min(1.0)).flatten(1).amax(1))
+    torch.testing.assert_close(
+        report.forward_error, ((x - exact).abs() / exact.abs().clamp_min(1.0)).flatten(1).amax(1)
+    )
     assert float(report.forward_error.min()) > 0.1 and float(report.amplification.min()) > 1e4
     torch.testing.assert_close(flow.forward(x).value, y, atol=1e-5, rtol=1e-5)
     assert float(report.backward_error.max()) < 1e-5
@@ -306,4 +319,6 @@ def test_checking_changes_neither_flow_nor_generator():
     before = {name: value.clone() for name, value in flow.state_dict().items()}
     check_conditioning(flow, y)
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(value, before[name]) and value.dtype == torch.float32 for name, value in flow.state_dict().items())
+    assert all(
+        torch.equal(value, before[name]) and value.dtype == torch.float32 for name, value in flow.state_dict().items()
+    )

@@ -96,9 +96,7 @@ def test_guests_stay_in_their_rooms(path):
     place = path.relative_to(PACKAGE).as_posix()
     for module, _ in imports(path):
         allowed = ALLOWED.get(module.split(".")[0])
-        assert allowed is None or any(place.startswith(prefix) for prefix in allowed), (
-            f"{place} imports {module}"
-        )
+        assert allowed is None or any(place.startswith(prefix) for prefix in allowed), f"{place} imports {module}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -111,9 +109,7 @@ def test_only_light_packages_are_imported_at_the_top(path):
 
 
 def test_modules_stay_short():
-    long = {
-        str(path.relative_to(PACKAGE)): n for path in FILES if (n := len(path.read_text().splitlines())) > 330
-    }
+    long = {str(path.relative_to(PACKAGE)): n for path in FILES if (n := len(path.read_text().splitlines())) > 330}
     assert not long, f"one concept a file, about 300 lines: {long}"
 
 

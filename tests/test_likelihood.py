@@ -51,8 +51,12 @@ def test_likelihood_of_outside_audio_is_that_of_the_autograd_jacobian(kind):
     found = student_likelihood(student, audio, mel, dequantize=False)
     exact = student.double()
     given = None if mel is None else mel.double()
-    jacobian = torch.autograd.functional.jacobian(lambda z: exact.rsample(z.reshape(1, 1, -1), given).audio.flatten(), found.latent.clone().flatten())
-    expected = -0.5 * float(found.latent.square().sum() + MEL.hop_length * math.log(2 * math.pi)) - float(torch.linalg.slogdet(jacobian).logabsdet)
+    jacobian = torch.autograd.functional.jacobian(
+        lambda z: exact.rsample(z.reshape(1, 1, -1), given).audio.flatten(), found.latent.clone().flatten()
+    )
+    expected = -0.5 * float(found.latent.square().sum() + MEL.hop_length * math.log(2 * math.pi)) - float(
+        torch.linalg.slogdet(jacobian).logabsdet
+    )
     assert float(found.log_prob.sum()) == pytest.approx(expected, abs=1e-7)
     assert found.trusted.all()
 
@@ -62,7 +66,9 @@ def test_items_do_not_depend_on_their_batch_and_dequantisation_is_the_teachers()
     both, second = student_likelihood(student, audio, mel), student_likelihood(student, audio[1:], mel[1:])
     torch.testing.assert_close(both.log_prob[1:], second.log_prob, rtol=0, atol=1e-8)
     torch.testing.assert_close(both.sensitivity[1:], second.sensitivity, rtol=1e-6, atol=0)
-    plain = student_likelihood(student, dequantized(audio[:1]), mel[:1], dequantize=False)  # the noise that WaveNet.log_prob adds
+    plain = student_likelihood(
+        student, dequantized(audio[:1]), mel[:1], dequantize=False
+    )  # the noise that WaveNet.log_prob adds
     torch.testing.assert_close(both.log_prob[:1], plain.log_prob, rtol=0, atol=1e-8)
 
 
@@ -98,9 +104,17 @@ def test_nats_of_own_samples_agree_with_their_closed_forms(options, teacher_opti
     teacher = tiny_teacher(**options, **teacher_options)
     student = tiny_student(**options, **({} if "front" in options else dict(source_order=0)))
     mel = speech_batch(1, 40)[1] if student.config.mel else None
-    made = [student_divergence(student, teacher, mel, None, None, seed, num_samples=40 * MEL.hop_length) for seed in range(20)]
-    assert {one["samples"] for one in made} == {40 * MEL.hop_length - max(student.receptive_field, teacher.receptive_field) + 1}
-    for difference in ([one["own"] - one["entropy"] for one in made], [one["kl"] - one["cross_entropy"] + one["own"] for one in made]):
+    made = [
+        student_divergence(student, teacher, mel, None, None, seed, num_samples=40 * MEL.hop_length)
+        for seed in range(20)
+    ]
+    assert {one["samples"] for one in made} == {
+        40 * MEL.hop_length - max(student.receptive_field, teacher.receptive_field) + 1
+    }
+    for difference in (
+        [one["own"] - one["entropy"] for one in made],
+        [one["kl"] - one["cross_entropy"] + one["own"] for one in made],
+    ):
         difference = torch.tensor(difference, dtype=torch.float64)
         assert 0 < abs(float(difference.mean())) < 5 * float(difference.std()) / 20**0.5
     assert made[0]["kl"] > 0 and made[0] != made[1]
@@ -120,14 +134,19 @@ def test_samples_that_do_not_count_change_nothing():
 
 def test_teachers_own_samples_cost_its_entropy_and_a_recording_what_log_prob_says():
     teacher, (audio, mel) = tiny_teacher(front=FRONTS["mel-prediction"]), speech_batch(1, 40)
-    own = [teacher_nats(teacher, teacher.sample(mel, seed=seed), mel, None, dequantize=False, skip=100) for seed in range(10)]
+    own = [
+        teacher_nats(teacher, teacher.sample(mel, seed=seed), mel, None, dequantize=False, skip=100)
+        for seed in range(10)
+    ]
     difference = torch.tensor([one["own"] - one["entropy"] for one in own])
     assert abs(float(difference.mean())) < 5 * float(difference.std()) / 10**0.5
     recording = teacher_nats(teacher, audio, mel, None, dequantize=True, skip=100)
     with torch.no_grad():
         assert recording["own"] == pytest.approx(-float(teacher.log_prob(audio, mel)[:, 100:].mean()), abs=1e-4)
     assert recording["samples"] == 40 * MEL.hop_length - 100
-    assert math.isnan(teacher_nats(tiny_teacher(distribution="mol"), audio, mel, None, dequantize=True, skip=0)["entropy"])
+    assert math.isnan(
+        teacher_nats(tiny_teacher(distribution="mol"), audio, mel, None, dequantize=True, skip=0)["entropy"]
+    )
 
 
 def test_amplitude():

@@ -62,7 +62,9 @@ def test_kl_in_the_fronts_domain_is_the_waveforms():
         output = student.rsample(noise, mel)
         log_q = student.log_prob(output)
         log_p = loss_of.teacher.log_prob(output.audio, mel, dequantize=False)
-        loc_p, log_scale_p = loss_of.teacher.distribution.loc_scale(*loss_of.teacher.predict(output.excitation, mel, None))
+        loc_p, log_scale_p = loss_of.teacher.distribution.loc_scale(
+            *loss_of.teacher.predict(output.excitation, mel, None)
+        )
         closed = gaussian_kl(output.loc, output.log_scale, loc_p, log_scale_p)
     difference = (log_q - log_p - closed)[:, 64:]
     assert abs(float(difference.mean())) < 5 * float(difference.std()) / math.sqrt(difference.numel())

@@ -36,9 +36,7 @@ def test_round_trip(tmp_path):
     write_manifest(tmp_path / "manifest.jsonl", entries)
     assert read_manifest(tmp_path / "manifest.jsonl") == entries
     assert read_manifest(tmp_path) == entries  # the folder will do
-    records = [
-        json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
+    records = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
     assert records[0] == {
         "id": "a",
         "audio": "wavs/a.wav",

@@ -17,9 +17,19 @@ def test_equals_librosa(name):
         side = (config.n_fft - config.hop_length) // 2
         signal = np.pad(np.pad(signal, (0, -len(signal) % config.hop_length)), (side, side), mode="reflect")
     expected = librosa.feature.melspectrogram(
-        y=signal, sr=config.sample_rate, n_fft=config.n_fft, hop_length=config.hop_length, win_length=config.win_length,
-        n_mels=config.n_mels, fmin=config.f_min, fmax=config.f_max, power=config.power, norm=config.norm,
-        htk=config.mel_scale == "htk", center=config.centered, pad_mode="reflect",
+        y=signal,
+        sr=config.sample_rate,
+        n_fft=config.n_fft,
+        hop_length=config.hop_length,
+        win_length=config.win_length,
+        n_mels=config.n_mels,
+        fmin=config.f_min,
+        fmax=config.f_max,
+        power=config.power,
+        norm=config.norm,
+        htk=config.mel_scale == "htk",
+        center=config.centered,
+        pad_mode="reflect",
     )
     assert mel.shape == expected.shape
     np.testing.assert_allclose(mel, np.log(np.maximum(expected, config.floor)), atol=2e-5)

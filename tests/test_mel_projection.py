@@ -11,8 +11,12 @@ from wavedistill.nn.mel_stft import MelSTFT
 
 CONFIGS = {
     "hops divide the window": MEL,
-    "power, short window": MelConfig(sample_rate=8000, n_fft=128, win_length=96, hop_length=32, n_mels=12, f_max=4000.0, power=2.0),
-    "hops do not divide the window": MelConfig(sample_rate=8000, n_fft=128, win_length=128, hop_length=48, n_mels=12, f_max=3500.0),
+    "power, short window": MelConfig(
+        sample_rate=8000, n_fft=128, win_length=96, hop_length=32, n_mels=12, f_max=4000.0, power=2.0
+    ),
+    "hops do not divide the window": MelConfig(
+        sample_rate=8000, n_fft=128, win_length=128, hop_length=48, n_mels=12, f_max=3500.0
+    ),
 }
 
 
@@ -36,8 +40,12 @@ def test_its_frames_are_those_of_the_mel_spectrogram(name, frames):
     wave = torch.randn(1, frames * config.hop_length, generator=torch.Generator().manual_seed(0))
     front_end = LogMelSpectrogram(config)
     mel = MelSTFT(config, reflect=True)(wave).abs().pow(config.power) @ front_end.filters
-    inner = slice(None) if wave.shape[1] > config.n_fft else slice(0, 0)  # shorter ones have no mirror image long enough
-    torch.testing.assert_close(mel.clamp_min(config.floor).log().transpose(1, 2)[..., inner], front_end(wave)[..., inner], atol=1e-4, rtol=0)
+    inner = (
+        slice(None) if wave.shape[1] > config.n_fft else slice(0, 0)
+    )  # shorter ones have no mirror image long enough
+    torch.testing.assert_close(
+        mel.clamp_min(config.floor).log().transpose(1, 2)[..., inner], front_end(wave)[..., inner], atol=1e-4, rtol=0
+    )
     assert mel.shape[1] == frames
 
 
@@ -88,7 +96,9 @@ def test_streamed_equals_whole(name, frames_per_chunk):
     hop, generator = config.hop_length, torch.Generator().manual_seed(0)
     wave = 0.1 * torch.randn(1, 60 * hop, generator=generator)
     log_mel = LogMelSpectrogram(config)(0.1 * torch.randn(1, 60 * hop, generator=generator))
-    chunks = list(projection.stream(iter(wave.unsqueeze(1).split(frames_per_chunk * hop, dim=2)), log_mel, frames_per_chunk))
+    chunks = list(
+        projection.stream(iter(wave.unsqueeze(1).split(frames_per_chunk * hop, dim=2)), log_mel, frames_per_chunk)
+    )
     assert {chunk.shape[2] for chunk in chunks[:-1]} <= {frames_per_chunk * hop}
     torch.testing.assert_close(torch.cat(chunks, 2)[:, 0], projection(wave, log_mel), atol=1e-6, rtol=0)
 

@@ -34,7 +34,9 @@ def with_noise(audio: torch.Tensor, decibels: float) -> torch.Tensor:
 def test_quality_falls_with_noise(package, name):
     pytest.importorskip(package)
     audio = voice()
-    same, mild, strong = (getattr(metrics, name)(audio, x, RATE) for x in (audio, with_noise(audio, 30), with_noise(audio, 5)))
+    same, mild, strong = (
+        getattr(metrics, name)(audio, x, RATE) for x in (audio, with_noise(audio, 30), with_noise(audio, 5))
+    )
     if name == "mcd":
         assert same == pytest.approx(0, abs=1e-9) and same < mild < strong
     else:

@@ -22,9 +22,7 @@ def batch(*shape, seed=0, dtype=torch.float32):
 def assert_normal(y):
     dims = (0,) if y.dim() == 2 else (0, 2)
     torch.testing.assert_close(y.mean(dims), torch.zeros(y.shape[1], dtype=y.dtype), atol=1e-5, rtol=0)
-    torch.testing.assert_close(
-        y.std(dims, correction=0), torch.ones(y.shape[1], dtype=y.dtype), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(y.std(dims, correction=0), torch.ones(y.shape[1], dtype=y.dtype), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(50, 3), (4, 3, 20), (1, 2, 30)])

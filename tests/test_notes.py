@@ -61,14 +61,27 @@ def test_template_tells_velocity_time_and_release():
     assert torch.allclose(loud, 4 * soft)
     spectrum = [torch.fft.rfft(loud[s : s + 1600] * torch.hann_window(1600)).abs() for s in (800, 14400)]
     f0_bin, high_bin = round(note_frequency(60) / 10), round(8 * note_frequency(60) / 10)
-    low, high = (20 * math.log10(float(spectrum[0][b - 2 : b + 3].max() / spectrum[1][b - 2 : b + 3].max())) for b in (f0_bin, high_bin))
+    low, high = (
+        20 * math.log10(float(spectrum[0][b - 2 : b + 3].max() / spectrum[1][b - 2 : b + 3].max()))
+        for b in (f0_bin, high_bin)
+    )
     assert 3 < low < high - 2, "high harmonics fade faster"
-    level = [float(loud[round(t * 16000) - 160 : round(t * 16000)].square().mean().sqrt()) for t in (1.5 - RELEASE_SECONDS, 1.5)]
+    level = [
+        float(loud[round(t * 16000) - 160 : round(t * 16000)].square().mean().sqrt())
+        for t in (1.5 - RELEASE_SECONDS, 1.5)
+    ]
     assert level[1] < 1e-3 * level[0]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"), [((60, 0.3), "0.35 seconds"), ((60, 1, 0), "velocity"), ((60, 1, 128), "velocity"), ((127, 1), "pitch"), ((-1, 1), "pitch")]
+    ("arguments", "words"),
+    [
+        ((60, 0.3), "0.35 seconds"),
+        ((60, 1, 0), "velocity"),
+        ((60, 1, 128), "velocity"),
+        ((127, 1), "pitch"),
+        ((-1, 1), "pitch"),
+    ],
 )
 def test_impossible_notes_are_refused(arguments, words):
     with pytest.raises(WavedistillError, match=words):
@@ -79,7 +92,16 @@ def test_impossible_notes_are_refused(arguments, words):
 
 
 def test_variable_length_quantities_are_those_of_the_standard():
-    table = {0: "00", 0x40: "40", 0x7F: "7f", 0x80: "8100", 0x2000: "c000", 0x3FFF: "ff7f", 0x4000: "818000", 0x0FFFFFFF: "ffffff7f"}
+    table = {
+        0: "00",
+        0x40: "40",
+        0x7F: "7f",
+        0x80: "8100",
+        0x2000: "c000",
+        0x3FFF: "ff7f",
+        0x4000: "818000",
+        0x0FFFFFFF: "ffffff7f",
+    }
     assert {value: module._variable_length(value).hex() for value in table} == table
 
 
@@ -88,7 +110,9 @@ def test_midi_file_plays_the_notes_in_turn():
     assert data[:14].hex() == "4d546864" + "00000006" + "0000" + "0001" + "03e8"
     assert data[14:18] == b"MTrk" and int.from_bytes(data[18:22], "big") == len(data) - 22
     expected = ["00ff51030f4240", "00c018", "00903c64", "850a803c00", "9a16903d28", "8c72803d00", "00ff2f00"]
-    assert data[22:].hex() == "".join(expected)  # note on, off after 650 ms, the next one at 4,000 ms, off after 1,650 ms
+    assert data[22:].hex() == "".join(
+        expected
+    )  # note on, off after 650 ms, the next one at 4,000 ms, off after 1,650 ms
 
 
 def test_every_note_is_in_one_split():
@@ -189,7 +213,14 @@ def rendered(tmp_path):
         noise = 1e-3 * torch.randn(6400, generator=torch.Generator().manual_seed(i))
         audio = save_audio(tmp_path / f"{name}.wav", 0.5 * note_template(pitch, 0.8, 100, 8000) + noise, 8000)
         entries.append(
-            Entry(id=name, audio=str(audio), condition=str(condition), duration=0.8, speaker=("piano", "guitar")[i % 2], split=split)
+            Entry(
+                id=name,
+                audio=str(audio),
+                condition=str(condition),
+                duration=0.8,
+                speaker=("piano", "guitar")[i % 2],
+                split=split,
+            )
         )
     return write_manifest(tmp_path / "manifest.jsonl", entries)
 
@@ -210,7 +241,9 @@ def test_scores_of_anchors_and_a_student(rendered, tmp_path):
 
 def test_speech_is_not_scored_as_notes(rendered, tmp_path):
     entries = read_manifest(rendered)
-    write_manifest(tmp_path / "plain.jsonl", [Entry(id="a", audio=entries[0].audio, duration=0.8, speaker="piano", split="test")])
+    write_manifest(
+        tmp_path / "plain.jsonl", [Entry(id="a", audio=entries[0].audio, duration=0.8, speaker="piano", split="test")]
+    )
     with pytest.raises(WavedistillError, match="these are no notes"):
         evaluate_notes(tmp_path / "plain.jsonl", [])
     write_manifest(tmp_path / "train.jsonl", [e for e in entries if e.split == "train"])

@@ -44,9 +44,7 @@ def installed(wheel, tmp_path_factory) -> Path:
 def run(installed: Path, *command: str, cwd: Path) -> str:
     """Run Python where only the installed wheel can be found."""
     environment = {**os.environ, "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

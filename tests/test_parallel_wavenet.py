@@ -64,13 +64,17 @@ def test_seed_decides_each_item_alone(kind):
     both = model.sample(**options, seed=5)
     assert both.shape == (2, 1, 384) and torch.isfinite(both).all()
     assert torch.equal(both, model.sample(**options, seed=5))
-    second = {name: value[1:] if torch.is_tensor(value) else value for name, value in options.items()} | {"batch_size": 1}
+    second = {name: value[1:] if torch.is_tensor(value) else value for name, value in options.items()} | {
+        "batch_size": 1
+    }
     torch.testing.assert_close(model.sample(**second, seed=6), both[1:], atol=1e-5, rtol=0)
     torch.testing.assert_close(model.sample(**options, seed=[5, 6]), both, atol=1e-6, rtol=0)
     assert not torch.allclose(both, model.sample(**options, seed=8))
 
 
-@pytest.mark.parametrize("kind", ["front none", "front pre-emphasis", "front mel-prediction", "no source", "mel and speaker"])
+@pytest.mark.parametrize(
+    "kind", ["front none", "front pre-emphasis", "front mel-prediction", "no source", "mel and speaker"]
+)
 @pytest.mark.parametrize("frames_per_chunk", [1, 2, 5, 19, 40])
 def test_streamed_equals_whole(kind, frames_per_chunk):
     model = tiny_student(**KINDS[kind])
@@ -82,7 +86,9 @@ def test_streamed_equals_whole(kind, frames_per_chunk):
     torch.testing.assert_close(torch.cat(chunks, dim=-1), whole, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["front mel-prediction", "no mel", "mel and speaker", "patches beyond the linear path"])
+@pytest.mark.parametrize(
+    "kind", ["front mel-prediction", "no mel", "mel and speaker", "patches beyond the linear path"]
+)
 def test_pieces_equal_the_pass_with_gradient(kind, monkeypatch):
     model = tiny_student(**KINDS[kind])
     mel, speaker = _condition(model, 7)
@@ -98,7 +104,9 @@ def test_padding_a_batch_by_repeating_the_last_frame_changes_nothing():
     model = tiny_student(front=FRONTS["mel-prediction"])
     mel, _ = _condition(model, 9)
     padded = torch.nn.functional.pad(mel, (0, 7), mode="replicate")
-    torch.testing.assert_close(model.sample(padded, seed=1)[..., : 9 * 64], model.sample(mel, seed=1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        model.sample(padded, seed=1)[..., : 9 * 64], model.sample(mel, seed=1), atol=1e-5, rtol=0
+    )
 
 
 def test_temperature_scales_the_noise():

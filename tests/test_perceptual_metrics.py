@@ -91,5 +91,11 @@ def test_edit_distance():
 
 def test_language_is_told_by_function_words():
     assert speech_recognition.is_english(["Agent login.", "Please enter your agent number followed by the pound key."])
-    for text in ("Por favor ingrese su numero de agente", "Prego inserire il numero in uso a questo interno", "Добавлено", "123", ""):
+    for text in (
+        "Por favor ingrese su numero de agente",
+        "Prego inserire il numero in uso a questo interno",
+        "Добавлено",
+        "123",
+        "",
+    ):
         assert not speech_recognition.is_english([text])

@@ -18,9 +18,7 @@ def voice(f0: np.ndarray, rate: int, tilt: float = 1.0) -> torch.Tensor:
     wave = np.zeros(len(f0))
     for k in range(1, 40):
         hertz = k * f0
-        gain = k**-tilt * (
-            0.2 + np.exp(-(((hertz - 700) / 200) ** 2)) + 0.5 * np.exp(-(((hertz - 1800) / 300) ** 2))
-        )
+        gain = k**-tilt * (0.2 + np.exp(-(((hertz - 700) / 200) ** 2)) + 0.5 * np.exp(-(((hertz - 1800) / 300) ** 2)))
         wave += np.where(hertz < 0.45 * rate, gain, 0) * np.sin(k * phase + k * k)
     return torch.from_numpy(0.3 * wave / np.abs(wave).max()).float()
 

@@ -52,7 +52,9 @@ def test_plain_network_is_a_copy():
 def test_plain_sampler_draws_the_same_samples(kind):
     model = tiny_teacher(**KINDS[kind])
     _, mel, speaker = _inputs(model, frames=3)
-    options = dict(mel=mel, speaker=speaker) if mel is not None else dict(num_samples=192, speaker=speaker, batch_size=2)
+    options = (
+        dict(mel=mel, speaker=speaker) if mel is not None else dict(num_samples=192, speaker=speaker, batch_size=2)
+    )
     found = PlainSampler(model).sample(**options, seed=3, temperature=0.8)
     torch.testing.assert_close(found, model.sample(**options, seed=3, temperature=0.8), atol=1e-4, rtol=0)
 

@@ -21,7 +21,10 @@ def with_weights(layer, **weights):
 
 def log_det_of(function, x):
     """log |det| of a map of single values, from its autograd Jacobian."""
-    rows = [torch.linalg.slogdet(torch.autograd.functional.jacobian(lambda v: function(v[None])[0], value)).logabsdet for value in x]
+    rows = [
+        torch.linalg.slogdet(torch.autograd.functional.jacobian(lambda v: function(v[None])[0], value)).logabsdet
+        for value in x
+    ]
     return torch.stack(rows)
 
 
@@ -39,7 +42,9 @@ def test_planar_is_the_map_of_normflows(sign):
         along = w @ u
         constrained = torch.log1p(along.exp()) - 1.0  # their w.u'
         u = u + (constrained - along) * w / w.square().sum()
-        ours_along = constrained if constrained >= 0 else constrained / (1.0 + constrained)  # m(s) = s / (1 - s) solved for s
+        ours_along = (
+            constrained if constrained >= 0 else constrained / (1.0 + constrained)
+        )  # m(s) = s / (1 - s) solved for s
         ours_u = u + (ours_along - constrained) * w / w.square().sum()
     ours = with_weights(Planar(3).double(), u=ours_u, w=w, b=b)
     x = torch.randn(5, 3, dtype=F64)
@@ -54,7 +59,10 @@ def test_radial_is_the_map_of_normflows():
     theirs = normflows.flows.Radial((3,)).double()
     alpha, gamma = theirs.alpha.detach().abs(), torch.nn.functional.softplus(theirs.beta.detach())
     ours = with_weights(
-        Radial(3).double(), center=theirs.z_0.detach()[0], raw_alpha=raw_of_log(alpha.log()), raw_gamma=raw_of_log(gamma.log())
+        Radial(3).double(),
+        center=theirs.z_0.detach()[0],
+        raw_alpha=raw_of_log(alpha.log()),
+        raw_gamma=raw_of_log(gamma.log()),
     )
     x = 2.0 * torch.randn(6, 3, dtype=F64)
     for got, expected in zip(ours.forward(x), theirs(x), strict=True):
@@ -68,7 +76,10 @@ def test_planar_at_extreme_weights(size_u, size_w, side):
     direction = torch.tensor([0.6, 0.0, -0.8], dtype=F64)
     u = {"along": direction, "against": -direction, "across": torch.tensor([0.8, 1.0, 0.6], dtype=F64)}[side]
     layer = with_weights(Planar(3).double(), u=size_u * u, w=size_w * direction, b=torch.tensor(0.3))
-    x = torch.randn(50, 3, dtype=F64, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 1, 50, dtype=F64)[:, None]
+    x = (
+        torch.randn(50, 3, dtype=F64, generator=torch.Generator().manual_seed(0))
+        * torch.logspace(-6, 1, 50, dtype=F64)[:, None]
+    )
     with torch.no_grad():
         y, log_det = layer.forward(x)
         back, log_det_back = layer.inverse(y)

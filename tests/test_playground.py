@@ -113,7 +113,9 @@ def test_a_fit_tells_nats_gap_and_errors():
     with torch.no_grad():
         nats = float(-fit.flow.log_prob(x).mean())
     assert fit.nats == pytest.approx(nats, abs=6 * fit.standard_error)
-    assert fit.gap == pytest.approx(fit.nats - fit.entropy, abs=1e-4) and fit.gap > 0  # a uniform density: no noise but the flow's
+    assert (
+        fit.gap == pytest.approx(fit.nats - fit.entropy, abs=1e-4) and fit.gap > 0
+    )  # a uniform density: no noise but the flow's
     assert fit.steps == 60 and fit.skipped == 0 and not fit.flow.training
     assert fit.parameters == sum(p.numel() for p in fit.flow.parameters())
     assert fit.history[-1].share == 1.0 and fit.history[-1].held_out_nats < fit.history[0].held_out_nats
@@ -181,15 +183,20 @@ def test_stages_run_from_the_prior_to_the_model(flow):
     assert flow.log_prob(corner).exp().item() == pytest.approx(float(stages[-1].density[20, 7]), rel=1e-4)
     mean = stages[0].density.mean() * 25
     assert mean == pytest.approx(0.975, abs=0.01)  # the prior's mass in the view
-    assert stages[3].density.max() == pytest.approx(4 * stages[2].density.max(), rel=0.1)  # Scale(2): half as wide, 4 x as dense
+    assert stages[3].density.max() == pytest.approx(
+        4 * stages[2].density.max(), rel=0.1
+    )  # Scale(2): half as wide, 4 x as dense
 
 
 def test_many_layers_are_taken_together_and_backwards_reads_backwards():
     many = Flow(Compose(*(Scale(1.1) for _ in range(9))).inv)
     stages = warp_stages(many, max_layers=4, resolution=8, num_samples=5)
     assert [stage.label for stage in stages[1:]] == [
-        "layers 8 to 9\n2 × Scale.inv", "layers 6 to 7\n2 × Scale.inv", "layers 4 to 5\n2 × Scale.inv", "layers 1 to 3\n3 × Scale.inv",
-    ]  # fmt: skip
+        "layers 8 to 9\n2 × Scale.inv",
+        "layers 6 to 7\n2 × Scale.inv",
+        "layers 4 to 5\n2 × Scale.inv",
+        "layers 1 to 3\n3 × Scale.inv",
+    ]
     assert np.allclose(stages[-1].samples, stages[0].samples * 1.1**9, rtol=1e-4)
 
 
@@ -226,7 +233,19 @@ def test_what_cannot_be_drawn_is_told(flow, tmp_path):
 
 
 def test_the_command_writes_table_and_pictures_and_goes_on_where_it_was(tmp_path, capsys, monkeypatch):
-    command = ["playground", "--out", str(tmp_path), "--density", "rings", "--family", "planar", "--depth", "2", "--steps", "4"]
+    command = [
+        "playground",
+        "--out",
+        str(tmp_path),
+        "--density",
+        "rings",
+        "--family",
+        "planar",
+        "--depth",
+        "2",
+        "--steps",
+        "4",
+    ]
     assert cli.main(command) == 0
     table = capsys.readouterr().out
     assert "| **entropy** |  |  | **1.914** |" in table and "| planar | 2 | 10 |" in table
@@ -234,10 +253,16 @@ def test_the_command_writes_table_and_pictures_and_goes_on_where_it_was(tmp_path
     assert f"{result['nats']:.3f} ± {result['standard_error']:.3f} ({result['gap']:.3f})" in table
     assert (tmp_path / "table.md").read_text().strip() == table.strip()
     assert {path.name for path in tmp_path.iterdir()} == {
-        "rings-planar.json", "rings-planar.png", "rings-planar.gif", "table.md", "table.json",
-    }  # fmt: skip
+        "rings-planar.json",
+        "rings-planar.png",
+        "rings-planar.gif",
+        "table.md",
+        "table.json",
+    }
     trained = []
-    monkeypatch.setattr("wavedistill.playground.run.fit_density", lambda *args: trained.append(args) or fit_density(*args))
+    monkeypatch.setattr(
+        "wavedistill.playground.run.fit_density", lambda *args: trained.append(args) or fit_density(*args)
+    )
     assert cli.main([*command, "--density", "two_moons"]) == 0
     assert [args[:2] for args in trained] == [("planar", "two_moons")]
     cli.main([*command[:-1], "5"])
@@ -254,7 +279,10 @@ def test_a_family_that_cannot_be_trained_does_not_stop_the_others(tmp_path, monk
 
     monkeypatch.setattr("wavedistill.playground.run.fit_density", failing)
     report = run_playground(tmp_path, ["rings"], ["radial", "planar"], depth=1, steps=2)
-    assert report.failures == {"radial": "radial needs something"} and "* radial: radial needs something" in report.markdown
+    assert (
+        report.failures == {"radial": "radial needs something"}
+        and "* radial: radial needs something" in report.markdown
+    )
     with pytest.raises(WavedistillError, match="something"):
         run_playground(tmp_path, ["rings"], ["radial"], depth=1, steps=2)
 

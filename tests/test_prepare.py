@@ -111,11 +111,7 @@ def test_bad_files_are_refused_by_name_and_the_rest_goes_on(tmp_path):
     refused = {Path(name).name: reason for name, reason in report.refused.items()}
     assert set(refused) == set(words) and report.accepted == 1
     for name, expected in words.items():
-        assert (
-            expected in refused[name]
-            and "\n" not in refused[name]
-            and str(folder / name) not in refused[name]
-        )
+        assert expected in refused[name] and "\n" not in refused[name] and str(folder / name) not in refused[name]
     stored = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert stored["refused"] == report.refused and stored["accepted"] == 1
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
@@ -133,13 +129,9 @@ def test_workers_do_not_change_the_result(tmp_path):
     for workers in (1, 2):
         report = prepare_folder(tmp_path / "in", tmp_path / str(workers), workers=workers)
         assert report.accepted == 17 and len(report.refused) == 1
-    assert (tmp_path / "1" / "manifest.jsonl").read_bytes() == (
-        tmp_path / "2" / "manifest.jsonl"
-    ).read_bytes()
+    assert (tmp_path / "1" / "manifest.jsonl").read_bytes() == (tmp_path / "2" / "manifest.jsonl").read_bytes()
     for i in range(17):
-        assert (tmp_path / "1/wavs" / f"{i}.wav").read_bytes() == (
-            tmp_path / "2/wavs" / f"{i}.wav"
-        ).read_bytes()
+        assert (tmp_path / "1/wavs" / f"{i}.wav").read_bytes() == (tmp_path / "2/wavs" / f"{i}.wav").read_bytes()
 
 
 def test_a_stopped_run_is_continued_and_ends_with_the_same_files(tmp_path, monkeypatch):

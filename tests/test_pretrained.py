@@ -52,9 +52,7 @@ def test_half_precision_halves_the_file_and_loads_as_float32(tmp_path):
     model = tiny_teacher()
     save_pretrained(model, tmp_path / "full")
     save_pretrained(model, tmp_path / "half", dtype=torch.float16)
-    tensors = [
-        safetensors.torch.load_file(tmp_path / kind / "model.safetensors") for kind in ("full", "half")
-    ]
+    tensors = [safetensors.torch.load_file(tmp_path / kind / "model.safetensors") for kind in ("full", "half")]
     full, half = (sum(t.numel() * t.element_size() for t in group.values()) for group in tensors)
     assert half < 0.55 * full
     loaded = load_pretrained(tmp_path / "half")
@@ -82,9 +80,7 @@ def test_saving_again_replaces_and_keeps_other_files(tmp_path):
 def test_generated_card_says_what_it_is(tmp_path):
     save_pretrained(tiny_student(), tmp_path / "my-voice")
     card = (tmp_path / "my-voice" / "README.md").read_text()
-    assert (
-        "my-voice" in card and "student" in card and "8000 Hz" in card and "Vocoder.from_pretrained" in card
-    )
+    assert "my-voice" in card and "student" in card and "8000 Hz" in card and "Vocoder.from_pretrained" in card
 
 
 def test_run_folder_means_its_checkpoint(tmp_path):
@@ -205,9 +201,7 @@ def test_truncated_and_missing_weights(tmp_path):
         load_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "make", [lambda p: p.mkdir(), lambda p: p.write_text("x")], ids=["empty folder", "file"]
-)
+@pytest.mark.parametrize("make", [lambda p: p.mkdir(), lambda p: p.write_text("x")], ids=["empty folder", "file"])
 def test_what_is_no_checkpoint(make, tmp_path):
     make(tmp_path / "thing")
     with pytest.raises(WavedistillError, match="thing.*bundled"):

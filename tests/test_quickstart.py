@@ -57,9 +57,7 @@ def test_all_of_it_in_miniature(tiny_assets, tmp_path):
     for row in ("speech-student", "Griffin-Lim", "speech-teacher"):
         assert re.search(rf"^{row}.*\d", text, re.MULTILINE)
     assert re.search(r"the student is [\d,]+ times as fast", text)
-    assert re.search(r"bits per sample: [\d.]+ ->", text) and re.search(
-        r"distillation loss: [\d.-]+ ->", text
-    )
+    assert re.search(r"bits per sample: [\d.]+ ->", text) and re.search(r"distillation loss: [\d.-]+ ->", text)
     assert str(out) in text and "wavedistill demo" in text
     names = {path.name for path in (out / "audio").iterdir()}
     wanted = {
@@ -102,7 +100,5 @@ def test_the_real_one(tmp_path):
     ]
     for curve in curves:
         third = max(1, len(curve) // 3)
-        first, last = (
-            sum(value for _, value in part) / len(part) for part in (curve[:third], curve[-third:])
-        )
+        first, last = (sum(value for _, value in part) / len(part) for part in (curve[:third], curve[-third:]))
         assert last < first

@@ -163,7 +163,9 @@ def test_options_that_do_not_go_together(options, message, capsys, monkeypatch):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("options, message", [(["--shard", "0/2"], "leave --shard out"), (["--engine", "ray"], "torchrun")])
+@pytest.mark.parametrize(
+    "options, message", [(["--shard", "0/2"], "leave --shard out"), (["--engine", "ray"], "torchrun")]
+)
 def test_options_that_do_not_go_with_torchrun(options, message, capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -133,9 +133,7 @@ def test_asterisk(tmp_path, capsys):
     assert entries["ru_vm-goodbye"].text == "Goodbye: see you" and entries["es_untold"].text is None
     assert soundfile.info(entries["en_again"].audio).samplerate == 16000
     # the same sentence, whoever speaks it and in whichever file
-    assert (
-        len({e.split for e in entries.values() if e.text and e.text.casefold().startswith("activated")}) == 1
-    )
+    assert len({e.split for e in entries.values() if e.text and e.text.casefold().startswith("activated")}) == 1
     assert entries["en_activated"].split == split_of("activated")
 
 
@@ -146,9 +144,7 @@ def test_speech_is_both_with_one_manifest(tmp_path, capsys):
     entries = read_manifest(tmp_path / "data/speech")
     assert len(entries) == 3 + 5 * len(SPOKEN) and len({e.speaker for e in entries}) == 6
     assert all(Path(e.audio).is_file() for e in entries)
-    assert [p.name for p in (tmp_path / "data/speech").iterdir()] == [
-        "manifest.jsonl"
-    ]  # the audio is not copied
+    assert [p.name for p in (tmp_path / "data/speech").iterdir()] == ["manifest.jsonl"]  # the audio is not copied
     before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("data/*/wavs/*.wav")}
     run("speech", "--out", tmp_path / "data/speech", "--source", tmp_path / "in", "--workers", 1)
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.glob("data/*/wavs/*.wav")}
@@ -208,9 +204,7 @@ def test_a_missing_source_is_an_error_with_exit_code_2(tmp_path, capsys, recipe,
     with pytest.raises(SystemExit) as stop:
         run(recipe, "--out", tmp_path / "out", "--source", tmp_path / "none")
     message = capsys.readouterr().err
-    assert (
-        stop.value.code == 2 and message.startswith("error: ") and words in message and "--source" in message
-    )
+    assert stop.value.code == 2 and message.startswith("error: ") and words in message and "--source" in message
     assert message.count("\n") <= 2 and not (tmp_path / "none").exists()
 
 
@@ -233,9 +227,7 @@ def test_g722_is_decoded_and_bad_files_are_refused(tmp_path):
 
 def test_empty_and_unheard_prompts_are_no_recordings(tmp_path):
     make_asterisk(tmp_path)
-    assert {r.id for r in asterisk_recordings(tmp_path) if r.speaker == "ru"} == {
-        f"ru_{name}" for name in SPOKEN
-    }
+    assert {r.id for r in asterisk_recordings(tmp_path) if r.speaker == "ru"} == {f"ru_{name}" for name in SPOKEN}
     texts = read_prompt_texts(next(tmp_path.rglob("core-sounds-ru.txt.gz")))
     assert texts["beep"] == "" and texts["activated"] == "Activated." and "; core sounds" not in texts
 
@@ -248,9 +240,7 @@ def test_packages_are_downloaded_once_and_unpacked(tmp_path, monkeypatch, capsys
     (package / "DEBIAN/control").write_text(
         "Package: festvox-ru\nVersion: 1\nArchitecture: all\nMaintainer: a <a@b.c>\nDescription: test\n"
     )
-    subprocess.run(
-        ["dpkg-deb", "-b", str(package), str(tmp_path / "festvox-ru.deb")], check=True, capture_output=True
-    )
+    subprocess.run(["dpkg-deb", "-b", str(package), str(tmp_path / "festvox-ru.deb")], check=True, capture_output=True)
     tools = tmp_path / "tools"
     tools.mkdir()
     script = tools / "apt-get"

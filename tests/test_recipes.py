@@ -21,9 +21,18 @@ from wavedistill.training import FlowRecipe, StudentRecipe, TeacherRecipe, load_
 ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "recipes"
 YAMLS = [path for path in sorted(RECIPES.glob("*/*.yaml")) if path.parent.name != "ablations"]  # a table, no recipe
-PAIRS = [("teacher.yaml", "student.yaml"), ("teacher.yaml", "student-fast.yaml"), ("unconditional.yaml", "unconditional_student.yaml")]
+PAIRS = [
+    ("teacher.yaml", "student.yaml"),
+    ("teacher.yaml", "student-fast.yaml"),
+    ("unconditional.yaml", "unconditional_student.yaml"),
+]
 FLOWS = [path for path in YAMLS if path.name == "flow.yaml"]
-CASES = [(folder.name, *pair) for folder in sorted(RECIPES.iterdir()) for pair in PAIRS if all((folder / name).is_file() for name in pair)]
+CASES = [
+    (folder.name, *pair)
+    for folder in sorted(RECIPES.iterdir())
+    for pair in PAIRS
+    if all((folder / name).is_file() for name in pair)
+]
 
 TINY = """
     --model.stack.num_layers 2 --model.stack.num_cycles 1 --model.stack.channels 4 --model.stack.skip_channels 4
@@ -124,7 +133,11 @@ def test_scripts_stay_short():
 @pytest.fixture
 def metrics(tmp_path) -> Path:
     names = ("loss", "kl_nats", "stft", "mel", "pitch", "amplitude_std", "real_std", "bits")
-    lines = [{"step": 5 * i, "kind": kind, **dict.fromkeys(names, 1 / i)} for i in range(1, 21) for kind in ("train", "valid")]
+    lines = [
+        {"step": 5 * i, "kind": kind, **dict.fromkeys(names, 1 / i)}
+        for i in range(1, 21)
+        for kind in ("train", "valid")
+    ]
     lines.append({"step": 105, "kind": "valid", "loss": float("nan"), "bits": None})
     path = tmp_path / "metrics.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
@@ -162,7 +175,11 @@ def test_a_page_without_the_block_is_left_alone(tmp_path):
 def test_curves_leave_out_what_is_not_finite(metrics):
     curve = read_curve(metrics, "bits", "valid")
     assert curve[0] == (5, 1.0) and curve[-1] == (100, 0.05) and len(curve) == 20
-    assert curve_table({"bits": curve}, rows=3).splitlines()[2:] == ["| 5 | 1.000 |", "| 55 | 0.091 |", "| 100 | 0.050 |"]
+    assert curve_table({"bits": curve}, rows=3).splitlines()[2:] == [
+        "| 5 | 1.000 |",
+        "| 55 | 0.091 |",
+        "| 100 | 0.050 |",
+    ]
     plot_curves({"one": {"": curve}, "two": {"a": curve, "b": curve[:3]}}, metrics.parent / "two.png")
     assert (metrics.parent / "two.png").stat().st_size > 5_000
 

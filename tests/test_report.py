@@ -58,8 +58,14 @@ def test_report_has_every_system_and_its_number_of_clips(finished):
     assert "teacher" not in report.quality and "teacher" in report.excerpts
     assert report.quality["student"]["level_db"].n == 3
     assert report.excerpts["teacher"]["level_db"].n == 2
-    assert report.quality["original"]["level_db"].mean == 0 and report.quality["original"]["log_spectral_distance"].mean == 0
-    assert report.quality["8-bit mu-law"]["log_spectral_distance"].mean < report.quality["student"]["log_spectral_distance"].mean
+    assert (
+        report.quality["original"]["level_db"].mean == 0
+        and report.quality["original"]["log_spectral_distance"].mean == 0
+    )
+    assert (
+        report.quality["8-bit mu-law"]["log_spectral_distance"].mean
+        < report.quality["student"]["log_spectral_distance"].mean
+    )
 
 
 def test_quality_matches_known_order_where_the_packages_are(finished):
@@ -74,10 +80,20 @@ def test_bits_stand_beside_linear_prediction_on_the_same_clips(corpus, finished)
     table = finished[0].bits["teacher"]
     assert table.keys() == {"a", "b", "all"}
     clips = load_clips(
-        corpus / "manifest.jsonl", "test", limit=None, speakers=["b"], min_seconds=1, sample_rate=MEL.sample_rate, hop_length=MEL.hop_length
+        corpus / "manifest.jsonl",
+        "test",
+        limit=None,
+        speakers=["b"],
+        min_seconds=1,
+        sample_rate=MEL.sample_rate,
+        hop_length=MEL.hop_length,
     )
-    assert table["b"]["linear_prediction_causal"].mean == pytest.approx(linear_prediction_bits([clips[0].audio]), abs=1e-6)
-    log_prob = tiny_teacher().log_prob(clips[0].audio[None, None], module.load_voices([str(corpus / "teacher")], "cpu")[0].mel(clips[0]))
+    assert table["b"]["linear_prediction_causal"].mean == pytest.approx(
+        linear_prediction_bits([clips[0].audio]), abs=1e-6
+    )
+    log_prob = tiny_teacher().log_prob(
+        clips[0].audio[None, None], module.load_voices([str(corpus / "teacher")], "cpu")[0].mel(clips[0])
+    )
     assert table["b"]["model"].mean == pytest.approx(bits_per_sample(float(log_prob.detach().mean())), abs=1e-3)
 
 
@@ -89,17 +105,28 @@ def test_one_stage_flow_stands_beside_teacher_and_student(corpus, tmp_path):
     clip = load_clips(
         corpus, "test", limit=1, speakers=None, min_seconds=1, sample_rate=MEL.sample_rate, hop_length=MEL.hop_length
     )[0]
-    log_prob = tiny_flow().log_prob(clip.audio[None, None], module.load_voices([str(corpus / "flow")], "cpu")[0].mel(clip))
+    log_prob = tiny_flow().log_prob(
+        clip.audio[None, None], module.load_voices([str(corpus / "flow")], "cpu")[0].mel(clip)
+    )
     alone = evaluate(corpus, corpus / "flow", limit=1, anchors=False, metrics=["level"])
-    assert alone.bits["flow"][clip.speaker]["model"].mean == pytest.approx(bits_per_sample(float(log_prob.detach()) / len(clip.audio)), abs=1e-3)
+    assert alone.bits["flow"][clip.speaker]["model"].mean == pytest.approx(
+        bits_per_sample(float(log_prob.detach()) / len(clip.audio)), abs=1e-3
+    )
     assert "| speaker | teacher | flow | linear prediction, causal |" in report.markdown
 
 
 def test_models_of_other_mels_have_bits_tables_of_their_own():
     def bits(mel):
-        return {"a": {k: Statistic(v, math.nan, 1) for k, v in (("model", 1.0), ("linear_prediction_causal", 2.0), ("linear_prediction_mel", mel))}}
+        return {
+            "a": {
+                k: Statistic(v, math.nan, 1)
+                for k, v in (("model", 1.0), ("linear_prediction_causal", 2.0), ("linear_prediction_mel", mel))
+            }
+        }
 
-    report = module.EvaluationReport("x", {"original": {"level_db": Statistic(0.0, 0.0, 1)}}, bits={"p": bits(3.0), "q": bits(4.0), "r": bits(3.0)})
+    report = module.EvaluationReport(
+        "x", {"original": {"level_db": Statistic(0.0, 0.0, 1)}}, bits={"p": bits(3.0), "q": bits(4.0), "r": bits(3.0)}
+    )
     assert "| speaker | p | r | linear" in report.markdown and "| speaker | q | linear" in report.markdown
 
 
@@ -143,7 +170,9 @@ def test_a_second_run_computes_only_what_is_missing(corpus, finished, monkeypatc
     lost.unlink()
     spoken = []
     real = stored_results.timed
-    monkeypatch.setattr(stored_results, "timed", lambda system, clips: spoken.append((system.name, len(clips))) or real(system, clips))
+    monkeypatch.setattr(
+        stored_results, "timed", lambda system, clips: spoken.append((system.name, len(clips))) or real(system, clips)
+    )
     again = evaluate(corpus / "manifest.jsonl", [corpus / "teacher", corpus / "student"], **options)
     assert set(spoken) == {("student", 1)} and len(spoken) <= 2
     assert again.bits == report.bits
@@ -159,7 +188,9 @@ def test_other_weights_under_the_same_name_are_measured_anew(corpus, finished, m
     save_pretrained(changed, corpus / "changed" / "student")
     spoken = []
     real = stored_results.timed
-    monkeypatch.setattr(stored_results, "timed", lambda system, clips: spoken.append(system.name) or real(system, clips))
+    monkeypatch.setattr(
+        stored_results, "timed", lambda system, clips: spoken.append(system.name) or real(system, clips)
+    )
     evaluate(corpus / "manifest.jsonl", corpus / "changed" / "student", limit=1, **options)
     assert spoken == ["student"]
 
@@ -190,7 +221,11 @@ def test_tables_are_sound_markdown(finished):
 
 
 def test_a_metric_without_value_for_every_clip_says_so():
-    row = {"stoi": Statistic(0.9, math.nan, 1), "pesq_wb": Statistic(3.0, 0.1, 3), "mcd": Statistic(math.nan, math.nan, 0)}
+    row = {
+        "stoi": Statistic(0.9, math.nan, 1),
+        "pesq_wb": Statistic(3.0, 0.1, 3),
+        "mcd": Statistic(math.nan, math.nan, 0),
+    }
     table = quality_table("Quality", {"x": row})
     assert "| x | 3.00 ± 0.10 | 0.900 (n 1) | - | 3 |" in table
 
@@ -216,10 +251,14 @@ def test_picture_shows_every_system_and_metric(finished, tmp_path, monkeypatch):
     report, out, _ = finished
     assert (out / "report.png").read_bytes().startswith(b"\x89PNG")
     drawn = {}
-    monkeypatch.setattr(module, "plot_systems", lambda panels, systems, path: drawn.update(panels=panels, systems=systems))
+    monkeypatch.setattr(
+        module, "plot_systems", lambda panels, systems, path: drawn.update(panels=panels, systems=systems)
+    )
     report.plot(tmp_path / "x.png")
     assert set(drawn["systems"]) == {*report.quality, "teacher (excerpts)"}
-    titles = {COLUMNS[m].title for m in report.quality["student"] if m in COLUMNS and COLUMNS[m].higher_is_better is not None}
+    titles = {
+        COLUMNS[m].title for m in report.quality["student"] if m in COLUMNS and COLUMNS[m].higher_is_better is not None
+    }
     assert drawn["panels"].keys() == titles
     for points in drawn["panels"].values():
         assert all(low <= mean <= high or math.isnan(low) for mean, low, high in points.values())
@@ -229,9 +268,17 @@ def test_a_folder_stands_beside_the_checkpoints_and_is_compared(corpus, tmp_path
     for i in range(3):
         audio, rate = load_audio(corpus / f"{i}.wav")
         save_audio(tmp_path / "theirs" / f"clip/{i}.wav", audio[:-2000], rate)
-    report = evaluate(corpus, corpus / "student", folders={"theirs": tmp_path / "theirs"}, anchors=False, metrics=["level", *SIGNAL[:1]])
+    report = evaluate(
+        corpus,
+        corpus / "student",
+        folders={"theirs": tmp_path / "theirs"},
+        anchors=False,
+        metrics=["level", *SIGNAL[:1]],
+    )
     assert list(report.quality) == ["original", "student", "theirs"] and "real_time" not in report.quality["theirs"]
-    assert {(c.a, c.b, c.clips, c.difference.verdict) for c in report.comparisons} <= {("student", "theirs", "all clips", "too few clips")}
+    assert {(c.a, c.b, c.clips, c.difference.verdict) for c in report.comparisons} <= {
+        ("student", "theirs", "all clips", "too few clips")
+    }
     assert any("theirs: 3 of 3 files are shorter" in note for note in report.notes)
     alone = evaluate(corpus, folders={"theirs": tmp_path / "theirs"}, anchors=False, metrics=["level"])
     assert list(alone.quality) == ["original", "theirs"] and not alone.comparisons
@@ -246,7 +293,10 @@ def test_pairs_with_a_teacher_are_compared_on_its_excerpts():
     everywhere, on_excerpts = module._pairs(None, ["s", "f"], ["t", "u"], systems)
     assert everywhere == [("s", "f")]
     assert set(on_excerpts) == {("s", "t"), ("f", "t"), ("s", "u"), ("f", "u"), ("t", "u")}
-    assert module._pairs([("s", "WORLD"), ("t", "original")], ["s", "f"], ["t"], systems) == ([("s", "WORLD")], [("t", "original")])
+    assert module._pairs([("s", "WORLD"), ("t", "original")], ["s", "f"], ["t"], systems) == (
+        [("s", "WORLD")],
+        [("t", "original")],
+    )
     with pytest.raises(WavedistillError, match="no system 'x' to compare. Systems: original, s, f, WORLD, t"):
         module._pairs([("s", "x")], ["s", "f"], ["t"], systems)
 
@@ -265,7 +315,9 @@ def test_comparisons_are_tabled_by_pair():
 
 def test_only_english_texts_are_recognised(tmp_path):
     entries = []
-    for i, (speaker, text) in enumerate([("en", "Please enter the number of the agent"), ("fr", "Entrez le code"), ("en", None)]):
+    for i, (speaker, text) in enumerate(
+        [("en", "Please enter the number of the agent"), ("fr", "Entrez le code"), ("en", None)]
+    ):
         save_audio(tmp_path / f"{i}.wav", voice(1.1, seed=i), RATE)
         entries.append(Entry(id=f"{i}", audio=f"{i}.wav", duration=1.1, speaker=speaker, text=text, split="test"))
     write_manifest(tmp_path / "manifest.jsonl", entries)

@@ -305,7 +305,9 @@ def test_a_layer_near_the_bound_is_inverted(dtype):
     flow = steep(dim=4, lipschitz=0.97).to(dtype)
     x = 5 * torch.randn(8, 4, dtype=dtype)
     with torch.no_grad():
-        torch.testing.assert_close(flow.inverse(flow.forward(x).value).value, x, rtol=0, atol=5e3 * torch.finfo(dtype).eps)
+        torch.testing.assert_close(
+            flow.inverse(flow.forward(x).value).value, x, rtol=0, atol=5e3 * torch.finfo(dtype).eps
+        )
 
 
 def test_an_inverse_that_does_not_settle_is_an_error():

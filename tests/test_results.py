@@ -24,7 +24,11 @@ class Speaker:
 
     def __init__(self, gain: float = 0.5, name: str = "quiet") -> None:
         self.asked: list[list[str]] = []
-        self.system = System(name, digest(str(gain)), lambda clips: self.asked.append([c.id for c in clips]) or [gain * c.audio for c in clips])
+        self.system = System(
+            name,
+            digest(str(gain)),
+            lambda clips: self.asked.append([c.id for c in clips]) or [gain * c.audio for c in clips],
+        )
 
 
 class Counting:
@@ -32,7 +36,10 @@ class Counting:
 
     def __init__(self, **values) -> None:
         self.calls = []
-        self.groups = {name: Group(lambda c, made, rate, n=name, v=v: self.calls.append(n) or {n: v(made)}) for name, v in values.items()}
+        self.groups = {
+            name: Group(lambda c, made, rate, n=name, v=v: self.calls.append(n) or {n: v(made)})
+            for name, v in values.items()
+        }
 
 
 def loudest(made):
@@ -81,9 +88,14 @@ def test_a_new_version_of_a_metric_is_computed_again(tmp_path):
 
 
 def test_values_are_the_same_with_and_without_a_folder(tmp_path):
-    groups = {"rest": Group(lambda c, made, rate: {"rest": float((made * 32768 - (made * 32768).round()).abs().max()), "none": math.nan})}
+    groups = {
+        "rest": Group(
+            lambda c, made, rate: {"rest": float((made * 32768 - (made * 32768).round()).abs().max()), "none": math.nan}
+        )
+    }
     kept, not_kept = (
-        Results(folder, groups, False).quality([Speaker(0.3).system], CLIPS, RATE)["quiet"] for folder in (tmp_path, None)
+        Results(folder, groups, False).quality([Speaker(0.3).system], CLIPS, RATE)["quiet"]
+        for folder in (tmp_path, None)
     )
     for one, other in zip(kept, not_kept, strict=True):
         assert one["rest"] == other["rest"] == 0 and math.isnan(one["none"]) and math.isnan(other["none"])
@@ -102,7 +114,13 @@ def test_broken_audio_is_named():
 
 
 def test_means_weigh_word_errors_by_words_and_leave_out_clips_without():
-    values = {"x": [{"word_error_percent": 50.0, "words": 2, "stoi": 0.5}, {"word_error_percent": 0.0, "words": 8, "stoi": math.nan}, {"stoi": 0.7}]}
+    values = {
+        "x": [
+            {"word_error_percent": 50.0, "words": 2, "stoi": 0.5},
+            {"word_error_percent": 0.0, "words": 8, "stoi": math.nan},
+            {"stoi": 0.7},
+        ]
+    }
     row = means(values)["x"]
     assert row.keys() == {"word_error_percent", "stoi"}
     assert row["word_error_percent"].mean == pytest.approx(10) and row["word_error_percent"].n == 2
@@ -131,7 +149,11 @@ def test_metrics_are_chosen_by_name(monkeypatch):
 
     monkeypatch.setattr(metrics.importlib, "import_module", nothing)
     groups, missing = choose_groups(None)
-    assert groups.keys() == {"level"} and missing["dnsmos"] == "speechmos.dnsmos" and missing["whisper"] == "faster_whisper"
+    assert (
+        groups.keys() == {"level"}
+        and missing["dnsmos"] == "speechmos.dnsmos"
+        and missing["whisper"] == "faster_whisper"
+    )
     with pytest.raises(WavedistillError, match=r"distillmos needs the package distillmos: pip install"):
         choose_groups(["distillmos"])
 

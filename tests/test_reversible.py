@@ -42,7 +42,11 @@ def gradients(transform, x, cond=None, inverse=False, per_step=False, parameters
     value, log_det = (transform.inverse if inverse else transform.forward)(x, cond, per_step)
     weights = data(*value.shape, seed=7).to(value.dtype)
     loss = (weights * value).sum() + (log_det * log_det).sum()
-    by = [x, *([cond] if isinstance(cond, torch.Tensor) else []), *(p for p in transform.parameters() if p.requires_grad)]
+    by = [
+        x,
+        *([cond] if isinstance(cond, torch.Tensor) else []),
+        *(p for p in transform.parameters() if p.requires_grad),
+    ]
     return [value.detach(), log_det.detach(), *torch.autograd.grad(loss, by)]
 
 
@@ -217,7 +221,9 @@ def test_state_dict_and_copies_are_those_of_compose():
 
 def test_torch_func_takes_the_plain_path():
     reversible, plain = both(*(layer.double() for layer in layers(cond_dim=0)))
-    found = [vmap(grad(lambda x, t=t: t.forward(x.unsqueeze(0)).log_det.sum()))(data(3, 2)) for t in (reversible, plain)]
+    found = [
+        vmap(grad(lambda x, t=t: t.forward(x.unsqueeze(0)).log_det.sum()))(data(3, 2)) for t in (reversible, plain)
+    ]
     same(found[:1], found[1:])
 
 
@@ -285,9 +291,14 @@ def peak_bytes(transform, x, cond):
 
 @pytest.mark.parametrize("measure", [saved_bytes, peak_bytes])
 def test_memory_does_not_grow_with_depth(measure):
-    x, cond = data(2, 2, 4000, dtype=torch.float32).requires_grad_(), data(2, 2, 40, dtype=torch.float32).requires_grad_()
+    x, cond = (
+        data(2, 2, 4000, dtype=torch.float32).requires_grad_(),
+        data(2, 2, 40, dtype=torch.float32).requires_grad_(),
+    )
     measured = {
-        (kind, depth): measure(kind(*layers(depth)), x, cond) for kind in (Compose, ReversibleSequence) for depth in (4, 32)
+        (kind, depth): measure(kind(*layers(depth)), x, cond)
+        for kind in (Compose, ReversibleSequence)
+        for depth in (4, 32)
     }
     assert measured[ReversibleSequence, 32] < 1.02 * measured[ReversibleSequence, 4]
     assert measured[Compose, 32] > 7 * measured[Compose, 4]

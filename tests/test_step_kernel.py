@@ -36,10 +36,14 @@ def stepwise(monkeypatch):
 def test_same_samples_for_every_kind_of_teacher(kind, batch, stepwise):
     model = tiny_teacher(**KINDS[kind], shake=0.15)
     _, mel, speaker = _inputs(model, frames=4, batch=batch)
-    options = dict(mel=mel, speaker=speaker) if mel is not None else dict(num_samples=256, speaker=speaker, batch_size=batch)
+    options = (
+        dict(mel=mel, speaker=speaker) if mel is not None else dict(num_samples=256, speaker=speaker, batch_size=batch)
+    )
     for temperature in (0.0, 0.7):
         found = model.sample(**options, seed=1, temperature=temperature)
-        torch.testing.assert_close(found, stepwise(model, **options, seed=1, temperature=temperature), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            found, stepwise(model, **options, seed=1, temperature=temperature), atol=1e-4, rtol=0
+        )
     assert float(found.std()) > 1e-3
 
 
@@ -127,7 +131,12 @@ def test_one_machine_code_serves_every_teacher():
     """Compiling takes seconds: no setting may need it again."""
     _, mel = speech_batch(2, 1)
     noise = torch.randn(2, 1, 64, generator=torch.Generator().manual_seed(0))
-    for options in (dict(log_scale_min=-7), dict(distribution="mol"), dict(distribution="mulaw", linear_order=0), dict(stack=SIZES["narrower skip"])):
+    for options in (
+        dict(log_scale_min=-7),
+        dict(distribution="mol"),
+        dict(distribution="mulaw", linear_order=0),
+        dict(stack=SIZES["narrower skip"]),
+    ):
         tiny_teacher(**options).sample(mel, seed=0)
     tiny_teacher().sample(mel, noise=noise.double(), temperature=1)
     tiny_teacher().sample(mel[:1], prime=noise[:1, :, :20])

@@ -34,9 +34,7 @@ def test_chunks_join_to_the_whole(voice, mel, frames):
 def test_speaker_and_temperature_reach_the_model(mel):
     voice = Vocoder(tiny_student(speakers=("ann", "bob")))
     chunks = list(voice.stream(mel, 0.1, 4, temperature=0.5, speaker="bob"))
-    torch.testing.assert_close(
-        torch.cat(chunks), voice(mel, seed=4, temperature=0.5, speaker="bob"), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(torch.cat(chunks), voice(mel, seed=4, temperature=0.5, speaker="bob"), atol=1e-5, rtol=0)
 
 
 def test_chunks_are_computed_when_asked_for(voice, mel):

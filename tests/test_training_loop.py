@@ -92,7 +92,17 @@ def test_every_step_sees_its_own_batch_and_noise(tmp_path: Path) -> None:
 
 
 def test_training_lowers_the_loss_and_leaves_the_documented_files(tmp_path: Path) -> None:
-    train(tmp_path, width=32, noise=0.02, steps=300, log_every=50, save_every=100, keep=2, validate_every=150, sample_every=200)
+    train(
+        tmp_path,
+        width=32,
+        noise=0.02,
+        steps=300,
+        log_every=50,
+        save_every=100,
+        keep=2,
+        validate_every=150,
+        sample_every=200,
+    )
     metrics = read_metrics(tmp_path)
     trained = [line for line in metrics if line["kind"] == "train"]
     assert trained[-1]["loss"] < 0.5 * trained[0]["loss"]

@@ -168,12 +168,16 @@ def test_a_student_starts_from_the_teachers_conditioning_network(
         torch.testing.assert_close(student[name], weight, rtol=0, atol=1e-6)
 
 
-def test_a_student_starts_from_another_student(teacher_recipe: TeacherRecipe, student_recipe: StudentRecipe, tmp_path: Path) -> None:
+def test_a_student_starts_from_another_student(
+    teacher_recipe: TeacherRecipe, student_recipe: StudentRecipe, tmp_path: Path
+) -> None:
     teacher = train_teacher(teacher_recipe)
     overrides = ["--loss.allow_weak_teacher", "--optim.lr", "1e-12", "--run.dir", str(tmp_path / "more")]
     with pytest.raises(WavedistillError, match="start_from .*: a student whose.*this is a teacher"):
         distill_student(student_recipe, overrides=[*overrides, "--start_from", str(teacher)])
-    donor = tiny_student(mel=student_recipe.model.mel, patch_size=4, cond_channels=student_recipe.model.cond_channels, seed=3)
+    donor = tiny_student(
+        mel=student_recipe.model.mel, patch_size=4, cond_channels=student_recipe.model.cond_channels, seed=3
+    )
     save_pretrained(donor, tmp_path / "donor")
     overrides += ["--start_from", str(tmp_path / "donor")]
     student = load_pretrained(distill_student(student_recipe, overrides=overrides))

@@ -59,7 +59,9 @@ def test_decode_is_encode_read_backwards(kind):
     back = model.decode(forward.noise, mel, speaker)
     torch.testing.assert_close(back.audio, audio, atol=1e-12, rtol=0)
     torch.testing.assert_close(back.log_prob, forward.log_prob, atol=1e-8, rtol=0)
-    torch.testing.assert_close(model.sample(mel, audio.shape[-1], 1, noise=forward.noise, speaker=speaker), audio, atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        model.sample(mel, audio.shape[-1], 1, noise=forward.noise, speaker=speaker), audio, atol=1e-12, rtol=0
+    )
 
 
 def test_log_prob_is_comparable_with_linear_predictions_bits():
@@ -126,7 +128,9 @@ def test_a_crop_with_past_is_scored_as_the_rest_of_it():
 
     jacobian = torch.autograd.functional.jacobian(encode, tail)[:, 0, 0]
     log_normal = -0.5 * float(crop.noise[0].detach().square().sum() + tail.shape[-1] * math.log(2 * math.pi))
-    assert float(crop.log_prob[0].detach()) == pytest.approx(log_normal + float(torch.linalg.slogdet(jacobian).logabsdet), abs=1e-8)
+    assert float(crop.log_prob[0].detach()) == pytest.approx(
+        log_normal + float(torch.linalg.slogdet(jacobian).logabsdet), abs=1e-8
+    )
 
 
 # ---- sampling
@@ -140,13 +144,17 @@ def test_seed_decides_each_item_alone(kind):
     both = model.sample(**options, seed=5)
     assert both.shape == (2, 1, 384) and torch.isfinite(both).all()
     assert torch.equal(both, model.sample(**options, seed=5))
-    second = {name: value[1:] if torch.is_tensor(value) else value for name, value in options.items()} | {"batch_size": 1}
+    second = {name: value[1:] if torch.is_tensor(value) else value for name, value in options.items()} | {
+        "batch_size": 1
+    }
     torch.testing.assert_close(model.sample(**second, seed=6), both[1:], atol=1e-5, rtol=0)
     torch.testing.assert_close(model.sample(**options, seed=[5, 6]), both, atol=1e-6, rtol=0)
     assert not torch.allclose(both, model.sample(**options, seed=8))
 
 
-@pytest.mark.parametrize("kind", ["front none", "front pre-emphasis", "front mel-prediction", "no long-term prediction", "mel and speaker"])
+@pytest.mark.parametrize(
+    "kind", ["front none", "front pre-emphasis", "front mel-prediction", "no long-term prediction", "mel and speaker"]
+)
 @pytest.mark.parametrize("frames_per_chunk", [1, 2, 5, 19, 40])
 def test_streamed_equals_whole(kind, frames_per_chunk):
     model = tiny_flow(**KINDS[kind])
@@ -216,7 +224,9 @@ def test_long_term_prediction_passes_gradients_both_ways():
     flow, cond = LongTermPredictionFlow(30), predictor(1, 4, 3)
     x, taps = torch.randn(1, 1, 32, dtype=torch.float64, requires_grad=True), cond.taps.clone().requires_grad_()
     for run in (flow.forward, flow.inverse):
-        assert torch.autograd.gradcheck(lambda x, taps, run=run: run(x, LongTermPredictor(cond.lags, taps)).value, (x, taps), fast_mode=True)
+        assert torch.autograd.gradcheck(
+            lambda x, taps, run=run: run(x, LongTermPredictor(cond.lags, taps)).value, (x, taps), fast_mode=True
+        )
 
 
 def test_lags_are_the_smallest_whole_periods_that_reach_back_before_the_block():

@@ -100,11 +100,15 @@ def test_every_parameter_has_a_gradient(kind):
 def test_seed_decides_each_item_alone(kind):
     model = tiny_teacher(**KINDS[kind])
     _, mel, speaker = _inputs(model, frames=3)
-    options = dict(mel=mel, speaker=speaker) if mel is not None else dict(num_samples=192, speaker=speaker, batch_size=2)
+    options = (
+        dict(mel=mel, speaker=speaker) if mel is not None else dict(num_samples=192, speaker=speaker, batch_size=2)
+    )
     both = model.sample(**options, seed=5)
     assert both.shape == (2, 1, 192) and torch.isfinite(both).all()
     torch.testing.assert_close(both, model.sample(**options, seed=5), rtol=0, atol=0)
-    second = {name: value[1:] if torch.is_tensor(value) else value for name, value in options.items()} | {"batch_size": 1}
+    second = {name: value[1:] if torch.is_tensor(value) else value for name, value in options.items()} | {
+        "batch_size": 1
+    }
     torch.testing.assert_close(model.sample(**second, seed=6), both[1:], atol=1e-5, rtol=0)
     assert not torch.allclose(both, model.sample(**options, seed=7))
 

@@ -83,9 +83,7 @@ def test_synthesize_gives_original_and_student_at_their_true_levels(client, chec
 
 
 def test_the_seed_decides_the_audio(client, checkpoints):
-    first, again, other = (
-        soundfile.read(synthesize(client, checkpoints, seed=seed)[2])[0] for seed in (3, 3, 4)
-    )
+    first, again, other = (soundfile.read(synthesize(client, checkpoints, seed=seed)[2])[0] for seed in (3, 3, 4))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -211,7 +209,12 @@ def test_tabs_are_usable_only_with_what_they_need(app, checkpoints, monkeypatch)
     assert "/sample" not in endpoints(app.build_demo([checkpoints["student"]]))
     assert endpoints(app.build_demo([checkpoints["free"]])) == {"/sample", "/playground"}
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert endpoints(app.build_demo(list(checkpoints.values()))) == {"/synthesize", "/teacher", "/sample", "/playground"}
+    assert endpoints(app.build_demo(list(checkpoints.values()))) == {
+        "/synthesize",
+        "/teacher",
+        "/sample",
+        "/playground",
+    }
 
 
 @pytest.fixture

@@ -43,7 +43,10 @@ def test_models_of_notes_are_kept_apart(served, checkpoints):
 
 
 def test_without_a_model_of_notes_there_is_no_tab(app, checkpoints):
-    labels = [[b.label for b in app.build_demo(c).blocks.values() if type(b).__name__ == "Tab"] for c in (checkpoints, checkpoints[2:])]
+    labels = [
+        [b.label for b in app.build_demo(c).blocks.values() if type(b).__name__ == "Tab"]
+        for c in (checkpoints, checkpoints[2:])
+    ]
     assert "Notes" in labels[0] and "Notes" not in labels[1]
 
 
@@ -81,7 +84,9 @@ def test_seed_and_errors(app, play):
 def test_a_mix_is_the_sum_and_never_clips(app):
     a, b = note_template(60, 0.5), note_template(64, 0.5)
     mixed = app.notes.mixed([0.2 * a, 0.2 * b], 100)
-    assert torch.allclose(mixed[:100], 0.2 * a[:100]) and torch.allclose(mixed[100:8000], 0.2 * (a[100:] + b[:-100]), atol=1e-7)
+    assert torch.allclose(mixed[:100], 0.2 * a[:100]) and torch.allclose(
+        mixed[100:8000], 0.2 * (a[100:] + b[:-100]), atol=1e-7
+    )
     assert app.notes.mixed([torch.ones(10), torch.ones(10)], 0).max() == pytest.approx(0.99)
 
 
@@ -93,12 +98,16 @@ def test_page_plays_keys_and_chords(browser, served, outside, tmp_path):
         caption.get_by_text("piano: E4").wait_for()
         page.locator("#notes-mel img").wait_for()
         with page.expect_download() as download:
-            page.get_by_role("link", name="Download").or_(page.get_by_label("Download")).locator("visible=true").first.click()
+            page.get_by_role("link", name="Download").or_(page.get_by_label("Download")).locator(
+                "visible=true"
+            ).first.click()
         download.value.save_as(tmp_path / "note.wav")
         assert soundfile.info(tmp_path / "note.wav").duration == pytest.approx(1.5)
         click(page, "Chord")  # of the key pressed last
         caption.get_by_text("piano: E4 G#4 B4").wait_for()
-        page.get_by_role("listbox", name="Instrument").or_(page.get_by_label("Instrument", exact=True)).locator("visible=true").first.click()
+        page.get_by_role("listbox", name="Instrument").or_(page.get_by_label("Instrument", exact=True)).locator(
+            "visible=true"
+        ).first.click()
         page.get_by_role("option", name="flute", exact=True).click()
         click(page, "C3")
         caption.get_by_text("flute: C3").wait_for()

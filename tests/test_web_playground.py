@@ -59,7 +59,9 @@ def page(served, browser):
 
 
 def choose(page, label: str, option: str) -> None:
-    page.get_by_role("listbox", name=label).or_(page.get_by_label(label, exact=True)).locator("visible=true").first.click()
+    page.get_by_role("listbox", name=label).or_(page.get_by_label(label, exact=True)).locator(
+        "visible=true"
+    ).first.click()
     page.get_by_role("option", name=option, exact=True).click()
 
 

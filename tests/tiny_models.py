@@ -50,7 +50,14 @@ def tiny_flow(
 ) -> WaveformFlow:
     """A one-stage flow of some thousand weights at 8 kHz, in eval mode; it sees one frame on either side."""
     stack = StackConfig(num_layers=2, num_cycles=1, channels=8, skip_channels=8)
-    settings = {"stack": stack, "cond_channels": 8, "squeeze": 4, "num_flows": 3, "split_every": 2, "long_term_order": 5 if mel else 0}
+    settings = {
+        "stack": stack,
+        "cond_channels": 8,
+        "squeeze": 4,
+        "num_flows": 3,
+        "split_every": 2,
+        "long_term_order": 5 if mel else 0,
+    }
     config = WaveformFlowConfig(mel=mel, sample_rate=8000, speakers=list(speakers), **settings | options)
     return shaken(WaveformFlow, config, seed, shake)
 

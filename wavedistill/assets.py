@@ -41,9 +41,7 @@ def recipe_path(name: str = "") -> Path:
     """A recipe's folder or file, for example ``recipe_path("toy")`` or ``recipe_path("quickstart/clips")``."""
     path = _asset("recipes") / name
     if not path.exists():
-        known = ", ".join(
-            sorted(p.name for p in _asset("recipes").iterdir() if p.is_dir() and p.name[0] not in "._")
-        )
+        known = ", ".join(sorted(p.name for p in _asset("recipes").iterdir() if p.is_dir() and p.name[0] not in "._"))
         raise WavedistillError(f"there is no packaged recipe {name!r}\npackaged recipes: {known}")
     return path
 

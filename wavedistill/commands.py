@@ -31,9 +31,13 @@ def prepare(args: Namespace) -> None:
     from wavedistill.data.prepare import PrepareConfig, prepare_folder
 
     report = prepare_folder(
-        args.folder, args.out, PrepareConfig(args.sample_rate), speaker=args.speaker, workers=args.workers,
+        args.folder,
+        args.out,
+        PrepareConfig(args.sample_rate),
+        speaker=args.speaker,
+        workers=args.workers,
         progress=partial(tqdm, unit="file", dynamic_ncols=True),
-    )  # fmt: skip
+    )
     for source, reason in report.refused.items():
         print(f"refused {source}: {reason}", file=sys.stderr)
     print(
@@ -66,9 +70,12 @@ def synthesize(args: Namespace) -> int:
     ranks = current_ranks()
     device = _device(args.device)
     options = {
-        "seed": args.seed, "batch_seconds": args.batch_seconds, "temperature": args.temperature, "speaker": args.speaker,
+        "seed": args.seed,
+        "batch_seconds": args.batch_seconds,
+        "temperature": args.temperature,
+        "speaker": args.speaker,
         "progress": ranks.is_main,
-    }  # fmt: skip
+    }
     if args.engine == "ray":
         if args.shard is not None or ranks.world_size > 1:
             raise WavedistillError("--engine ray deals the work to its workers itself: leave out --shard and torchrun")
@@ -81,7 +88,9 @@ def synthesize(args: Namespace) -> int:
         )
     else:
         if args.workers is not None:
-            raise WavedistillError("--workers is for --engine ray: add it, or start several processes with torchrun or --shard")
+            raise WavedistillError(
+                "--workers is for --engine ray: add it, or start several processes with torchrun or --shard"
+            )
         if args.shard is not None and ranks.world_size > 1:
             raise WavedistillError(
                 f"torchrun deals {ranks.world_size} shards itself, and with --shard each of its processes would do the same one: "
@@ -211,9 +220,16 @@ def benchmark(args: Namespace) -> int:
     given = [("--teacher", args.teacher), *(("--student", name) for name in args.student or ()), ("--device", device)]
     options = [word for option, value in given if value is not None for word in (option, value)]
     if args.what == "flows" and options:
-        raise WavedistillError(f"`wavedistill benchmark flows` measures no checkpoint, so {options[0]} means nothing to it: leave it out.")
+        raise WavedistillError(
+            f"`wavedistill benchmark flows` measures no checkpoint, so {options[0]} means nothing to it: leave it out."
+        )
     # in a process of its own, where the peers may be imported; glibc keeps freed memory there, so that nobody is timed getting it anew
-    script = [sys.executable, str(recipe_path(f"benchmark/{args.what}.py")), *options, *(("--out", args.out) if args.out else ())]
+    script = [
+        sys.executable,
+        str(recipe_path(f"benchmark/{args.what}.py")),
+        *options,
+        *(("--out", args.out) if args.out else ()),
+    ]
     keep = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
     return subprocess.run(script, env={**os.environ, **keep}).returncode
 

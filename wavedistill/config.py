@@ -54,7 +54,9 @@ def load_yaml(path: str | Path, cls: type) -> Any:
     try:
         values = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise WavedistillError(f"cannot read {path}: {error.strerror}. Give the path of a recipe's YAML file.") from None
+        raise WavedistillError(
+            f"cannot read {path}: {error.strerror}. Give the path of a recipe's YAML file."
+        ) from None
     except yaml.YAMLError as error:
         raise WavedistillError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     return from_dict(cls, values or {}, where=str(path))

@@ -88,7 +88,9 @@ class DistillationLoss(nn.Module):
         self.config, self.teacher, self.sample_rate = config, teacher, student.sample_rate
         weights = config.weights
         if student.config.front != teacher.config.front or student.config.mel != teacher.config.mel:
-            raise WavedistillError("the student's front and mel settings must be the teacher's: copy them into the recipe's model.")
+            raise WavedistillError(
+                "the student's front and mel settings must be the teacher's: copy them into the recipe's model."
+            )
         if not isinstance(teacher.distribution, Gaussian):
             wrong = {"regularizer", "instructive", "contrastive"} & weights.keys()
             if teacher.config.distribution == "mulaw" or wrong:
@@ -97,7 +99,9 @@ class DistillationLoss(nn.Module):
                     "use a gaussian teacher (or, with 'mol', leave these terms out except kl)."
                 )
         if "mel" in weights and student.config.mel is None or "pitch" in weights and student.pitch is None:
-            raise WavedistillError("loss.weights: 'mel' needs a mel-conditioned student and 'pitch' one with source_order above 0.")
+            raise WavedistillError(
+                "loss.weights: 'mel' needs a mel-conditioned student and 'pitch' one with source_order above 0."
+            )
         self.stft = MultiResolutionSTFT(student.sample_rate) if "stft" in weights else None
         self.mel = LogMelSpectrogram(student.config.mel) if "mel" in weights else None
         self.discriminators: Discriminators | None = None
@@ -105,7 +109,13 @@ class DistillationLoss(nn.Module):
             self.discriminators = Discriminators(config.discriminator, student.sample_rate).requires_grad_(False)
 
     def forward(
-        self, student: ParallelWaveNet, audio: Tensor, mel: Tensor | None, speaker: Tensor | None, f0: Tensor | None, step: int
+        self,
+        student: ParallelWaveNet,
+        audio: Tensor,
+        mel: Tensor | None,
+        speaker: Tensor | None,
+        f0: Tensor | None,
+        step: int,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one batch of recordings.
 
@@ -148,7 +158,10 @@ class DistillationLoss(nn.Module):
         fakes, reals = ([score.float() for score in self.discriminators(waves).scores] for waves in (made, real))
         losses = [(real - 1.0).square().mean() + fake.square().mean() for real, fake in zip(reals, fakes, strict=True)]
         loss = torch.stack(losses).mean()
-        means = {name: torch.stack([s.mean() for s in scores]).mean().detach() for name, scores in (("real", reals), ("fake", fakes))}
+        means = {
+            name: torch.stack([s.mean() for s in scores]).mean().detach()
+            for name, scores in (("real", reals), ("fake", fakes))
+        }
         return loss, {"discriminator_loss": loss.detach(), "real_score": means["real"], "fake_score": means["fake"]}
 
     def _adversarial(self, made: Tensor, real: Tensor) -> dict[str, Tensor]:
@@ -156,11 +169,16 @@ class DistillationLoss(nn.Module):
         made, real = self._crops(made, real)
         judged, terms = self.discriminators(made), {}
         if "adversarial" in self.config.weights:
-            terms["adversarial"] = torch.stack([(score.float() - 1.0).square().mean() for score in judged.scores]).mean()
+            terms["adversarial"] = torch.stack(
+                [(score.float() - 1.0).square().mean() for score in judged.scores]
+            ).mean()
         if "feature_matching" in self.config.weights:
             with torch.no_grad():
                 wanted = self.discriminators(real).features
-            distances = [(ours.float() - theirs.float()).abs().mean() for ours, theirs in zip(judged.features, wanted, strict=True)]
+            distances = [
+                (ours.float() - theirs.float()).abs().mean()
+                for ours, theirs in zip(judged.features, wanted, strict=True)
+            ]
             terms["feature_matching"] = torch.stack(distances).mean()
         return terms
 
@@ -211,7 +229,9 @@ class DistillationLoss(nn.Module):
         kl = gaussian_kl(loc_q, output.log_scale - slope_q, loc_p, log_scale_p - slope_p)
         return -kl.clamp_max(self.config.kl_clip).mean()
 
-    def _instructive(self, student: ParallelWaveNet, audio: Tensor, mel: Tensor | None, speaker: Tensor | None) -> Tensor:
+    def _instructive(
+        self, student: ParallelWaveNet, audio: Tensor, mel: Tensor | None, speaker: Tensor | None
+    ) -> Tensor:
         with torch.no_grad():
             noise = self.teacher.encode(audio, mel, speaker)
             target = self.teacher.front.forward(audio, self.teacher.front.condition(mel)).value[:, 0]

@@ -42,9 +42,7 @@ class Spoken:
     scores: dict[str, float]
 
 
-def run_quickstart(
-    out: str | Path, *, echo: Echo, minutes: float = 1.0, excerpt_seconds: float = 0.5
-) -> Path:
+def run_quickstart(out: str | Path, *, echo: Echo, minutes: float = 1.0, excerpt_seconds: float = 0.5) -> Path:
     """Write wavs, pictures and two small runs into ``out`` and tell about it through ``echo``.
 
     Args:
@@ -58,9 +56,7 @@ def run_quickstart(
     bundled = Vocoder.from_pretrained("speech-student")
     test = [entry.audio for entry in read_manifest(clips) if entry.split == "test"]
     held_out = [load_audio(path, bundled.sample_rate)[0] for path in test]
-    echo(
-        f"[1/3] {len(held_out)} held-out recordings, through the bundled voice (speech-student, speech-teacher)"
-    )
+    echo(f"[1/3] {len(held_out)} held-out recordings, through the bundled voice (speech-student, speech-teacher)")
     mels = _listen(held_out, bundled, out, echo, excerpt_seconds)
 
     echo(f"\n[2/3] a tiny teacher, trained for {60 * minutes:.0f} s on a few bundled recordings")
@@ -75,14 +71,10 @@ def run_quickstart(
     ]
     teacher = train_teacher(recipe_path("quickstart/teacher.yaml"), [*options, str(out / "tiny-teacher")])
     teacher_curve = read_curve(teacher / "metrics.jsonl", "bits")
-    echo(
-        f"bits per sample: {_summary(teacher_curve)} (fewer is better: the teacher predicts the recordings better)"
-    )
+    echo(f"bits per sample: {_summary(teacher_curve)} (fewer is better: the teacher predicts the recordings better)")
 
     echo(f"\n[3/3] a tiny student, distilled from it for {60 * minutes:.0f} s")
-    student = distill_student(
-        recipe_path("quickstart/student.yaml"), teacher, [*options, str(out / "tiny-student")]
-    )
+    student = distill_student(recipe_path("quickstart/student.yaml"), teacher, [*options, str(out / "tiny-student")])
     student_curve = read_curve(student / "metrics.jsonl", "loss")
     echo(f"distillation loss: {_summary(student_curve)}")
     voice = Vocoder.from_pretrained(student)
@@ -104,9 +96,7 @@ def _copy_clips(out: Path) -> Path:
     try:
         shutil.copytree(recipe_path("quickstart/clips"), out / "clips", dirs_exist_ok=True)
     except (OSError, shutil.Error) as error:
-        raise WavedistillError(
-            f"the output folder {out} cannot be written ({error}): choose another --out"
-        ) from error
+        raise WavedistillError(f"the output folder {out} cannot be written ({error}): choose another --out") from error
     return out / "clips" / "manifest.jsonl"
 
 
@@ -117,9 +107,7 @@ def _listen(
     teacher, rate = Vocoder.from_pretrained("speech-teacher"), student.sample_rate
     student(held_out[0][: rate // 4])  # the first pass allocates buffers: not to be timed
     spoken = _speak(held_out, rate, lambda audio: student(audio, seed=0))
-    classic = _speak(
-        held_out, rate, lambda audio: griffin_lim(student.mel(audio), student.mel_config)[: len(audio)]
-    )
+    classic = _speak(held_out, rate, lambda audio: griffin_lim(student.mel(audio), student.mel_config)[: len(audio)])
     begin = _loudest(held_out[0], int(excerpt_seconds * rate), teacher.hop_length)
     excerpt = [held_out[0][begin : begin + int(excerpt_seconds * rate)]]
     slow = _speak(excerpt, rate, lambda audio: teacher(audio, seed=0, progress=True), score=False)
@@ -138,9 +126,7 @@ def _listen(
         "speech-teacher (excerpt)": slow,
     }
     echo(_table(rows))
-    echo(
-        "less is better but for speed and PESQ; LSD sees magnitudes only, which is all that Griffin-Lim fits"
-    )
+    echo("less is better but for speed and PESQ; LSD sees magnitudes only, which is all that Griffin-Lim fits")
     echo(f"the student is {spoken.speed / slow.speed:,.0f} times as fast as its teacher on this machine")
     if missing := missing_packages():
         echo(
@@ -150,15 +136,11 @@ def _listen(
         "original": student.mel(held_out[0]),
         "speech-student": student.mel(spoken.audio[0]),
         "Griffin-Lim from the same mel": student.mel(classic.audio[0]),
-        f"speech-teacher, {begin / rate:.2f} to {begin / rate + excerpt_seconds:.2f} s": student.mel(
-            slow.audio[0]
-        ),
+        f"speech-teacher, {begin / rate:.2f} to {begin / rate + excerpt_seconds:.2f} s": student.mel(slow.audio[0]),
     }
 
 
-def _speak(
-    clips: Sequence[Tensor], rate: int, system: Callable[[Tensor], Tensor], score: bool = True
-) -> Spoken:
+def _speak(clips: Sequence[Tensor], rate: int, system: Callable[[Tensor], Tensor], score: bool = True) -> Spoken:
     start = time.perf_counter()
     audio = [system(clip) for clip in clips]
     spent = time.perf_counter() - start
@@ -170,17 +152,11 @@ def _speak(
 def _loudest(audio: Tensor, length: int, hop_length: int) -> int:
     """Start of the ``length`` samples with the most energy, on the frame grid."""
     energy = torch.nn.functional.pad(audio.square().cumsum(0), (1, 0))
-    return (
-        int((energy[length:] - energy[:-length])[::hop_length].argmax()) * hop_length
-        if len(audio) > length
-        else 0
-    )
+    return int((energy[length:] - energy[:-length])[::hop_length].argmax()) * hop_length if len(audio) > length else 0
 
 
 def _table(rows: Mapping[str, Spoken]) -> str:
-    shown = {
-        name: title for name, title in COLUMNS.items() if any(name in row.scores for row in rows.values())
-    }
+    shown = {name: title for name, title in COLUMNS.items() if any(name in row.scores for row in rows.values())}
     lines = [f"{'':<28}{'x real time':>12}" + "".join(f"{title:>10}" for title in shown.values())]
     for name, row in rows.items():
         cells = (f"{row.scores[column]:>10.2f}" if column in row.scores else f"{'-':>10}" for column in shown)

@@ -54,9 +54,7 @@ playground = _load("playground")
 INTRO = """# wavedistill
 Speech from mel spectrograms: the **student** computes all samples at once, the **teacher** one by one."""
 
-NO_STUDENT = (
-    "**No student is given.** Distil one (`wavedistill distill`), then `wavedistill demo --checkpoint RUN`."
-)
+NO_STUDENT = "**No student is given.** Distil one (`wavedistill distill`), then `wavedistill demo --checkpoint RUN`."
 NO_UNCONDITIONAL = (
     "**No unconditional model is given.** Train one, for example "
     "`wavedistill train recipes/toy/unconditional.yaml`, then `wavedistill demo --checkpoint RUN`."
@@ -220,9 +218,7 @@ def _synthesize_tab(act: object) -> None:
             student = _choice(act.students, "Student")
             teacher = _choice(act.teachers, "Teacher")
             noise = _noise(act)
-            excerpt = gr.Slider(
-                0.0, 2.0, 0.5, step=0.1, label="Teacher excerpt (s)", visible=bool(act.teachers)
-            )
+            excerpt = gr.Slider(0.0, 2.0, 0.5, step=0.1, label="Teacher excerpt (s)", visible=bool(act.teachers))
             button = gr.Button("Synthesise", variant="primary")
         with gr.Column(scale=3):
             with gr.Row():
@@ -267,9 +263,7 @@ def _sample_tab(act: object) -> None:
             made, caption = _heard("Sample")
             picture = gr.Plot(show_label=False, elem_id="sample-mel")
     if usable:
-        button.click(
-            act.sample, [checkpoint, seconds, *noise], [made, caption, picture], api_name="sample", **COMPUTE
-        )
+        button.click(act.sample, [checkpoint, seconds, *noise], [made, caption, picture], api_name="sample", **COMPUTE)
 
 
 def _stream_tab(act: object) -> None:
@@ -286,6 +280,4 @@ def _stream_tab(act: object) -> None:
             button = gr.Button("Stream", variant="primary")
         with gr.Column(scale=3):
             live, caption = _heard("Live", streaming=True, autoplay=True)
-    button.click(
-        act.stream, [recording, student, chunk, *noise], [live, caption], api_name="stream", **COMPUTE
-    )
+    button.click(act.stream, [recording, student, chunk, *noise], [live, caption], api_name="stream", **COMPUTE)

@@ -28,7 +28,6 @@ INTRO = """A second pair of models was distilled on notes in place of speech: it
 it makes of it is the instrument's note. Press a key."""
 
 
-
 class Notes:
     """What the tab's controls do.
 
@@ -40,9 +39,12 @@ class Notes:
     """
 
     def __init__(
-        self, models: dict[str, list[str]], voice: Callable[[str], Vocoder], busy: AbstractContextManager,
+        self,
+        models: dict[str, list[str]],
+        voice: Callable[[str], Vocoder],
+        busy: AbstractContextManager,
         errors_shown: Callable[[], AbstractContextManager],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.models, self._voice, self._busy, self._errors_shown = models, voice, busy, errors_shown
 
     def instruments(self, model: str) -> gr.Dropdown:
@@ -50,7 +52,15 @@ class Notes:
         return gr.Dropdown(self.models[model], value=self.models[model][0], label="Instrument")
 
     def play(
-        self, phrase: str, note: str, model: str, instrument: str, velocity: float, seconds: float, seed: float | None, temperature: float
+        self,
+        phrase: str,
+        note: str,
+        model: str,
+        instrument: str,
+        velocity: float,
+        seconds: float,
+        seed: float | None,
+        temperature: float,
     ) -> tuple[tuple[int, np.ndarray], str, Figure]:
         """A phrase of `PHRASES` on ``note`` ("C4"), as far as the keys reach: the sound, its caption and its mel picture."""
         with self._busy, self._errors_shown():
@@ -58,7 +68,9 @@ class Notes:
             pitches = [pitch for step in PHRASES[phrase] if (pitch := root + step) in KEYS]
             began = time.perf_counter()
             options = {"velocity": int(velocity), "temperature": temperature, "speaker": instrument}
-            played = [play_note(voice, pitch, seconds, seed=int(seed or 0) + i, **options) for i, pitch in enumerate(pitches)]
+            played = [
+                play_note(voice, pitch, seconds, seed=int(seed or 0) + i, **options) for i, pitch in enumerate(pitches)
+            ]
             took = time.perf_counter() - began
             audio = mixed(played, round(STEP_SECONDS * voice.sample_rate) if phrase == "Scale" else 0)
             names = " ".join(map(note_name, pitches))
@@ -93,7 +105,9 @@ def notes_tab(notes: Notes, **compute: object) -> None:
             keys = []
             for row in (names[12:], names[:12]):
                 with gr.Row(elem_classes="keys"):
-                    keys += [gr.Button(name, min_width=44, elem_classes="black" if "#" in name else "white") for name in row]
+                    keys += [
+                        gr.Button(name, min_width=44, elem_classes="black" if "#" in name else "white") for name in row
+                    ]
             with gr.Row():
                 buttons = {phrase: gr.Button(phrase, variant="primary") for phrase in PHRASES}
             sound = gr.Audio(label="Notes", interactive=False, autoplay=True, buttons=["download"])
@@ -104,7 +118,9 @@ def notes_tab(notes: Notes, **compute: object) -> None:
     single = gr.State("Note")
     for phrase, button in buttons.items():
         named = {"api_name": "note"} if phrase == "Note" else {"api_visibility": "private"}
-        button.click(notes.play, [single if phrase == "Note" else gr.State(phrase), note, *settings], shown, **named, **options)
+        button.click(
+            notes.play, [single if phrase == "Note" else gr.State(phrase), note, *settings], shown, **named, **options
+        )
     for key in keys:  # a button's value is its label
         key.click(notes.play, [single, key, *settings], shown, api_visibility="private", **options)
         key.click(lambda name: name, key, note, api_visibility="private", queue=False, show_progress="hidden")

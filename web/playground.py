@@ -73,7 +73,9 @@ class Playground:
                 with self._busy:
                     stages = warp_stages(report.flow)
                     title = f"{FAMILIES[family].title} on {DENSITIES[density].title}"
-                    layers, animation = (str(Path(folder) / f"{density}-{family}.{suffix}") for suffix in ("png", "gif"))
+                    layers, animation = (
+                        str(Path(folder) / f"{density}-{family}.{suffix}") for suffix in ("png", "gif")
+                    )
                     plot_layers(report.flow, layers, DENSITIES[density], stages)
                     animate_layers(report.flow, animation, stages, title)
                 yield _result(report), layers, animation  # the page has copies of the files when it asks for more
@@ -85,7 +87,9 @@ def playground_tab(playground: Playground, **compute: object) -> None:
     first = "realnvp"
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
-            density = gr.Dropdown([(d.title, name) for name, d in DENSITIES.items()], value="two_moons", label="Target density")
+            density = gr.Dropdown(
+                [(d.title, name) for name, d in DENSITIES.items()], value="two_moons", label="Target density"
+            )
             family = gr.Dropdown([(f.title, name) for name, f in FAMILIES.items()], value=first, label="Flow family")
             about = gr.Markdown(_about(first), elem_classes="caption")
             depth = gr.Slider(1, MAX_DEPTH, FAMILIES[first].depth, step=1, label="Depth (layers)")
@@ -98,11 +102,19 @@ def playground_tab(playground: Playground, **compute: object) -> None:
         with gr.Column(scale=3):
             caption = gr.Markdown("Nothing is trained yet.", elem_classes="caption", elem_id="flow-caption")
             layers = gr.Image(
-                type="filepath", interactive=False, show_label=False, elem_id="flow-layers",
+                type="filepath",
+                interactive=False,
+                show_label=False,
+                elem_id="flow-layers",
                 buttons=["download", "fullscreen"],
-            )  # fmt: skip
+            )
             animation = gr.Image(
-                type="filepath", interactive=False, show_label=False, elem_id="flow-animation", buttons=["download"], height=380
+                type="filepath",
+                interactive=False,
+                show_label=False,
+                elem_id="flow-animation",
+                buttons=["download"],
+                height=380,
             )
     family.change(playground.about, family, [about, depth], api_visibility="private", show_progress="hidden")
     button.click(

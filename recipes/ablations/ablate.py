@@ -15,14 +15,24 @@ def main() -> None:
     parser.add_argument("--data", default="data/speech", help="prepared recordings; default: %(default)s")
     parser.add_argument("--runs", default="runs/ablations", help="folder of the training runs; default: %(default)s")
     parser.add_argument("--seconds", type=float, default=60, help="training time of a student; default: %(default)s")
-    parser.add_argument("--teacher-seconds", type=float, default=120, help="training time of a teacher; default: %(default)s")
+    parser.add_argument(
+        "--teacher-seconds", type=float, default=120, help="training time of a teacher; default: %(default)s"
+    )
     parser.add_argument("--steps", type=int, help="training steps of each instead")
     parser.add_argument("--clips", type=int, default=12, help="held-out clips to measure; default: %(default)s")
     parser.add_argument("--only", metavar="NAME", action="append", default=[], help="this variant; may be repeated")
     args = parser.parse_args()
     budget = Budget(args.seconds, args.teacher_seconds, args.steps)
-    table = run_ablations(FOLDER / "ablations.yaml", args.data, args.runs, FOLDER, budget=budget, only=args.only, num_clips=args.clips,
-                          echo=lambda line: print(line, file=sys.stderr, flush=True))  # fmt: skip
+    table = run_ablations(
+        FOLDER / "ablations.yaml",
+        args.data,
+        args.runs,
+        FOLDER,
+        budget=budget,
+        only=args.only,
+        num_clips=args.clips,
+        echo=lambda line: print(line, file=sys.stderr, flush=True),
+    )
     fill_block(FOLDER / "README.md", "ablations", table.read_text().strip())
 
 

@@ -34,11 +34,15 @@ def nflows(flow: str, dim: int) -> Contender:
     layers = []
     for index in range(LAYERS):
         if flow == "MAF":
-            layers.append(transforms.MaskedAffineAutoregressiveTransform(dim, HIDDEN, num_blocks=1, use_residual_blocks=False))
+            layers.append(
+                transforms.MaskedAffineAutoregressiveTransform(dim, HIDDEN, num_blocks=1, use_residual_blocks=False)
+            )
             layers.append(transforms.ReversePermutation(dim))
         else:
             mask = (torch.arange(dim) < dim // 2) ^ bool(index % 2)
-            layers.append(transforms.AffineCouplingTransform(mask.float(), lambda i, o: Network((i,), (o,), [HIDDEN, HIDDEN])))
+            layers.append(
+                transforms.AffineCouplingTransform(mask.float(), lambda i, o: Network((i,), (o,), [HIDDEN, HIDDEN]))
+            )
     module = transforms.CompositeTransform(layers).eval()
     return Contender(module, lambda m, x: m(x), lambda m, z: m.inverse(z))
 

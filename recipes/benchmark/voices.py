@@ -37,7 +37,9 @@ def vocos() -> Iterator[Voice]:
     from vocos.models import VocosBackbone
 
     model = nn.Sequential(VocosBackbone(100, 512, 1536, 8), ISTFTHead(512, 1024, HOP, padding="center"))
-    yield peer("Vocos", model, 24000, 100, lambda mel: model(nn.functional.pad(mel, (0, 1))))  # centred frames: one more than hops
+    yield peer(
+        "Vocos", model, 24000, 100, lambda mel: model(nn.functional.pad(mel, (0, 1)))
+    )  # centred frames: one more than hops
 
 
 def parallel_wavegan() -> Iterator[Voice]:
@@ -51,10 +53,14 @@ def parallel_wavegan() -> Iterator[Voice]:
         "HiFi-GAN V1": {},
         "HiFi-GAN V2": {"channels": 128},
         "HiFi-GAN V3": {
-            "channels": 256, "upsample_scales": (8, 8, 4), "upsample_kernel_sizes": (16, 16, 8), "resblock_kernel_sizes": (3, 5, 7),
-            "resblock_dilations": [(1, 2), (2, 6), (3, 12)], "use_additional_convs": False,
+            "channels": 256,
+            "upsample_scales": (8, 8, 4),
+            "upsample_kernel_sizes": (16, 16, 8),
+            "resblock_kernel_sizes": (3, 5, 7),
+            "resblock_dilations": [(1, 2), (2, 6), (3, 12)],
+            "use_additional_convs": False,
         },
-    }  # fmt: skip
+    }
     for name, size in sizes.items():
         generator = HiFiGANGenerator(**size)
         generator.remove_weight_norm()
@@ -62,9 +68,15 @@ def parallel_wavegan() -> Iterator[Voice]:
     generator = ParallelWaveGANGenerator(aux_context_window=2, upsample_params={"upsample_scales": [4, 4, 4, 4]})
     generator.remove_weight_norm()
     yield peer(
-        "Parallel WaveGAN", generator, 22050, 80,
-        lambda mel: generator(torch.randn(len(mel), 1, HOP * mel.shape[-1], device=mel.device), nn.functional.pad(mel, (2, 2), "replicate")),
-    )  # fmt: skip
+        "Parallel WaveGAN",
+        generator,
+        22050,
+        80,
+        lambda mel: generator(
+            torch.randn(len(mel), 1, HOP * mel.shape[-1], device=mel.device),
+            nn.functional.pad(mel, (2, 2), "replicate"),
+        ),
+    )
 
 
 def clarinet() -> Iterator[Voice]:
@@ -113,16 +125,31 @@ class PlainFlow(nn.Module):
     def forward(self, z: Tensor, condition: Tensor) -> tuple[Tensor, ...]:
         shifted = nn.functional.pad(z[..., :-1], (self.front.kernel_size[0], 0))
         h, total = torch.relu(self.front(shifted)), 0.0
-        layers = zip(self.filters, self.gates, self.filter_conditions, self.gate_conditions, self.residuals, self.skips, strict=True)
+        layers = zip(
+            self.filters,
+            self.gates,
+            self.filter_conditions,
+            self.gate_conditions,
+            self.residuals,
+            self.skips,
+            strict=True,
+        )
         for filters, gates, filter_condition, gate_condition, residual, skip in layers:
             past = nn.functional.pad(h, (2 * filters.dilation[0], 0))
-            gated = torch.tanh(filters(past) + filter_condition(condition)) * torch.sigmoid(gates(past) + gate_condition(condition))
+            gated = torch.tanh(filters(past) + filter_condition(condition)) * torch.sigmoid(
+                gates(past) + gate_condition(condition)
+            )
             h, total = (h + residual(gated)) * 0.5**0.5, total + skip(gated)
         return self.head(total).chunk(2, dim=1)
 
 
 def peer(
-    name: str, module: nn.Module, sample_rate: int, n_mels: int, run: Callable[[Tensor], Tensor] | None = None, note: str = ""
+    name: str,
+    module: nn.Module,
+    sample_rate: int,
+    n_mels: int,
+    run: Callable[[Tensor], Tensor] | None = None,
+    note: str = "",
 ) -> Voice:
     """A vocoder that takes a mel (batch, n_mels, frames) of 256 samples a frame."""
 
@@ -149,7 +176,12 @@ def installed() -> tuple[list[Voice], list[str]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", metavar="DIR|NAME", default="speech-teacher", help="default: %(default)s")
-    parser.add_argument("--student", metavar="DIR|NAME", action="append", help="may be repeated; default: speech-student, speech-student-fast")
+    parser.add_argument(
+        "--student",
+        metavar="DIR|NAME",
+        action="append",
+        help="may be repeated; default: speech-student, speech-student-fast",
+    )
     parser.add_argument("--device", help="cpu, cuda or cuda:N; default: the CPU and, where there is one, the GPU")
     parser.add_argument("--out", metavar="DIR", help="folder for benchmark.md and benchmark.json")
     args = parser.parse_args()

@@ -12,7 +12,9 @@ TERMS = ("kl_nats", "stft", "pitch", "amplitude_std", "real_std")
 def main() -> None:
     bits = read_curve(TEACHER, "bits", "valid")
     terms = {name: read_curve(STUDENT, name, "valid") for name in TERMS}
-    plot_curves({"teacher: bits per sample (valid)": {"": bits}, "student: terms (valid)": terms}, FOLDER / "curves.png")
+    plot_curves(
+        {"teacher: bits per sample (valid)": {"": bits}, "student: terms (valid)": terms}, FOLDER / "curves.png"
+    )
     fill_block(FOLDER / "README.md", "curves", f"{curve_table({'teacher: bits': bits})}\n\n{curve_table(terms)}")
 
 

@@ -69,7 +69,12 @@ def load(path: str, threads: int = 0) -> tuple[onnxruntime.InferenceSession, dic
 
 
 def synthesize(
-    session: onnxruntime.InferenceSession, settings: dict, mel: np.ndarray, seed: int = 0, temperature: float = 1.0, speaker: int = 0
+    session: onnxruntime.InferenceSession,
+    settings: dict,
+    mel: np.ndarray,
+    seed: int = 0,
+    temperature: float = 1.0,
+    speaker: int = 0,
 ) -> np.ndarray:
     """Mel (n_mels, frames) -> audio (frames * hop_length,)."""
     samples = mel.shape[-1] * settings["hop_length"]
@@ -83,7 +88,9 @@ def synthesize(
 def main() -> None:
     parser = argparse.ArgumentParser(description="Recording or mel -> speech with an exported voice.")
     parser.add_argument("model", help="ONNX file written by `wavedistill export`")
-    parser.add_argument("input", help="wav, flac or ogg file at the model's sample rate; or a mel (n_mels, frames) as .npy")
+    parser.add_argument(
+        "input", help="wav, flac or ogg file at the model's sample rate; or a mel (n_mels, frames) as .npy"
+    )
     parser.add_argument("output", help="wav file")
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
     parser.add_argument("--temperature", type=float, default=1.0, help="scale of the noise")
@@ -101,7 +108,9 @@ def main() -> None:
     else:
         audio, given = soundfile.read(args.input, dtype="float32", always_2d=True)
         if given != rate or not len(audio):
-            sys.exit(f"error: {args.input} has {len(audio)} samples at {given} Hz; needed is speech at {rate} Hz: ffmpeg -i IN -ar {rate} OUT.wav")
+            sys.exit(
+                f"error: {args.input} has {len(audio)} samples at {given} Hz; needed is speech at {rate} Hz: ffmpeg -i IN -ar {rate} OUT.wav"
+            )
         mel, length = log_mel(audio.mean(1), settings["mel"]), len(audio)
     if mel.ndim != 2 or mel.shape[0] != settings["mel"]["n_mels"]:
         sys.exit(f"error: the mel's shape is {mel.shape}; needed is ({settings['mel']['n_mels']}, frames)")

@@ -5,7 +5,12 @@ from pathlib import Path
 from wavedistill.evaluation.curves import curve_table, fill_block, plot_curves, read_curve
 
 FOLDER = Path(__file__).parent
-STUDENTS = {"student": "student", "fast student": "student-fast", "student, stage 2": "student-2", "fast student, stage 2": "student-fast-2"}
+STUDENTS = {
+    "student": "student",
+    "fast student": "student-fast",
+    "student, stage 2": "student-2",
+    "fast student, stage 2": "student-fast-2",
+}
 TERMS = ("kl_nats", "stft", "mel", "pitch", "amplitude_std", "real_std")
 
 
@@ -21,8 +26,10 @@ def main() -> None:
         panels[f"students: {name} (valid)"] = {who: curves[name] for who, curves in students.items()}
     plot_curves(panels, FOLDER / "curves.png")
     tables = [curve_table({"teacher's bits": bits})]
-    tables += [curve_table({f"{who}: {name}" if name == "loss" else name: values for name, values in curves.items()})
-               for who, curves in students.items()]  # fmt: skip
+    tables += [
+        curve_table({f"{who}: {name}" if name == "loss" else name: values for name, values in curves.items()})
+        for who, curves in students.items()
+    ]
     fill_block(FOLDER / "README.md", "curves", "\n\n".join([*tables, curve_table({"flow's bits": flow})]))
 
 

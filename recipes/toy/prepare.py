@@ -8,9 +8,7 @@ from wavedistill.data.toy import prepare_toy
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to fill")
-    parser.add_argument(
-        "--clips", type=int, default=120, metavar="N", help="tones of 2 s (default: %(default)s)"
-    )
+    parser.add_argument("--clips", type=int, default=120, metavar="N", help="tones of 2 s (default: %(default)s)")
     args = parser.parse_args()
     prepare_toy(args.out, args.clips)
     print(summary(args.out))

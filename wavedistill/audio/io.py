@@ -49,9 +49,7 @@ def load_audio(
 
     path = Path(path)
     if not path.is_file():
-        raise WavedistillError(
-            f"{path}: {'is a folder, not an audio file' if path.is_dir() else 'no such file'}"
-        )
+        raise WavedistillError(f"{path}: {'is a folder, not an audio file' if path.is_dir() else 'no such file'}")
     if path.stat().st_size == 0:
         raise WavedistillError(f"{path}: the file is empty (0 bytes)")
     try:
@@ -63,9 +61,7 @@ def load_audio(
                     "taken: cut it into shorter files"
                 )
             if _riff_is_cut(path):
-                raise WavedistillError(
-                    f"{path}: truncated, its header announces more data than the file holds"
-                )
+                raise WavedistillError(f"{path}: truncated, its header announces more data than the file holds")
             if _ogg_is_cut(path):
                 raise WavedistillError(f"{path}: truncated, the stream's last page is missing")
             # Not file.blocks(): where a file ends early, it fills its blocks up with uninitialised memory.
@@ -97,8 +93,7 @@ def check_audible(audio: Tensor, sample_rate: int, *, min_seconds: float, name: 
     seconds = audio.shape[-1] / sample_rate
     if seconds < min_seconds:
         raise WavedistillError(
-            f"{name}: too short, {audio.shape[-1]} samples ({seconds:.3f} s), "
-            f"at least {min_seconds:g} s are needed"
+            f"{name}: too short, {audio.shape[-1]} samples ({seconds:.3f} s), at least {min_seconds:g} s are needed"
         )
     peak = float(audio.abs().max())
     if peak < SILENCE_PEAK:
@@ -142,9 +137,7 @@ def to_int16(audio: Tensor | np.ndarray) -> np.ndarray:
     return np.clip(np.rint(array.astype(np.float64) * 32768.0), -32768, 32767).astype(np.int16)
 
 
-def save_audio(
-    path: str | Path, audio: Tensor | np.ndarray, sample_rate: int, subtype: str = "PCM_16"
-) -> Path:
+def save_audio(path: str | Path, audio: Tensor | np.ndarray, sample_rate: int, subtype: str = "PCM_16") -> Path:
     """Write mono audio (samples,) or (1, samples) atomically; the suffix says wav, flac, ogg or mp3.
 
     ``subtype`` is soundfile's name of the sample format of wav and flac ("PCM_16", "PCM_24", "FLOAT");

@@ -151,7 +151,9 @@ def check_mel(mel: Tensor, config: MelConfig) -> Tensor:
     """
     shape, n_mels = tuple(mel.shape), config.n_mels
     if mel.ndim not in (2, 3):
-        raise WavedistillError(f"mel has shape {shape}; needed is (n_mels={n_mels}, frames), with an optional batch in front.")
+        raise WavedistillError(
+            f"mel has shape {shape}; needed is (n_mels={n_mels}, frames), with an optional batch in front."
+        )
     if mel.shape[-2] != n_mels:
         if mel.shape[-1] == n_mels:
             raise WavedistillError(
@@ -166,14 +168,24 @@ def check_mel(mel: Tensor, config: MelConfig) -> Tensor:
         raise WavedistillError("mel holds NaN or infinite values.")
     low, high = float(mel.min()), float(mel.max())
     natural_floor = torch.tensor(config.floor).log().item()
-    advice = f"Needed is the natural logarithm (floor {natural_floor:.1f}): make it with LogMelSpectrogram(model.config.mel)"
+    advice = (
+        f"Needed is the natural logarithm (floor {natural_floor:.1f}): make it with LogMelSpectrogram(model.config.mel)"
+    )
     if low < natural_floor - 3.0:
-        raise WavedistillError(f"mel ranges from {low:.1f} to {high:.1f}: it looks like decibels. {advice}, or pass mel_db * 0.1151.")
+        raise WavedistillError(
+            f"mel ranges from {low:.1f} to {high:.1f}: it looks like decibels. {advice}, or pass mel_db * 0.1151."
+        )
     if high > 12.0:
-        raise WavedistillError(f"mel ranges from {low:.1f} to {high:.1f}: it looks like linear values or decibels. {advice}.")
+        raise WavedistillError(
+            f"mel ranges from {low:.1f} to {high:.1f}: it looks like linear values or decibels. {advice}."
+        )
     if low >= 0.0:
-        raise WavedistillError(f"mel ranges from {low:.1f} to {high:.1f}: it looks like linear values, not logarithms. {advice}.")
+        raise WavedistillError(
+            f"mel ranges from {low:.1f} to {high:.1f}: it looks like linear values, not logarithms. {advice}."
+        )
     log10_floor = natural_floor / 2.302585
     if abs(low - log10_floor) < 1e-3:
-        raise WavedistillError(f"mel's floor is {low:.2f}: it looks like a base-10 logarithm. {advice}, or pass mel * 2.3026.")
+        raise WavedistillError(
+            f"mel's floor is {low:.2f}: it looks like a base-10 logarithm. {advice}, or pass mel * 2.3026."
+        )
     return mel

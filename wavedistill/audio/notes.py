@@ -66,10 +66,14 @@ def note_template(midi_pitch: int, seconds: float = 1.5, velocity: int = 96, sam
     if not 1 <= velocity <= 127:
         raise WavedistillError(f"velocity must be 1 to 127, given {velocity}")
     if not seconds > RELEASE_SECONDS:
-        raise WavedistillError(f"a note needs more than {RELEASE_SECONDS:g} seconds, which its release takes; given {seconds:g}")
+        raise WavedistillError(
+            f"a note needs more than {RELEASE_SECONDS:g} seconds, which its release takes; given {seconds:g}"
+        )
     f0 = note_frequency(midi_pitch)
     if not 0 <= midi_pitch <= 127 or f0 > 0.45 * sample_rate:
-        raise WavedistillError(f"pitch must be a MIDI number from 0 to 127 below 0.45 x {sample_rate} Hz, given {midi_pitch}")
+        raise WavedistillError(
+            f"pitch must be a MIDI number from 0 to 127 below 0.45 x {sample_rate} Hz, given {midi_pitch}"
+        )
     time = torch.arange(round(seconds * sample_rate), dtype=torch.float64) / sample_rate
     harmonics = torch.arange(1, int(0.45 * sample_rate / f0) + 1, dtype=torch.float64)[:, None]
     fade = (_FADE_DB + _FADE_DB_PER_KHZ * harmonics * f0 / 1000.0) * time

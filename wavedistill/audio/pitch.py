@@ -49,9 +49,7 @@ def estimate_f0(
     low = lags.long()
     periodicity = torch.lerp(correlation[:, low], correlation[:, low + 1], lags - low).numpy()
     score = periodicity + _OCTAVE_COST * np.log2(frequencies / f_min)
-    unvoiced = _VOICING_THRESHOLD + np.maximum(
-        0.0, 2.0 - level.numpy() / _SILENCE_LEVEL * (1 + _VOICING_THRESHOLD)
-    )
+    unvoiced = _VOICING_THRESHOLD + np.maximum(0.0, 2.0 - level.numpy() / _SILENCE_LEVEL * (1 + _VOICING_THRESHOLD))
     step = 0.01 * sample_rate / hop_length  # costs are meant for frames 10 ms apart
     path = _viterbi(score.astype(np.float32), unvoiced.astype(np.float32), frequencies, step)
     return _refine(correlation, path, lags, sample_rate, f_min, f_max)
@@ -133,8 +131,6 @@ def _refine(
     lag = around.gather(1, values.argmax(dim=1, keepdim=True))
     before, at, after = (correlation.gather(1, lag + d)[:, 0] for d in (-1, 0, 1))
     curvature = before - 2 * at + after
-    shift = torch.where(curvature < 0, 0.5 * (before - after) / curvature.clamp_max(-1e-9), 0.0).clamp(
-        -0.5, 0.5
-    )
+    shift = torch.where(curvature < 0, 0.5 * (before - after) / curvature.clamp_max(-1e-9), 0.0).clamp(-0.5, 0.5)
     f0 = (sample_rate / (lag[:, 0] + shift)).clamp(f_min, f_max)
     return torch.where(voiced, f0, 0.0)

@@ -49,9 +49,15 @@ def plot_mels(
     for axis, (title, array) in zip(axes, arrays.items(), strict=True):
         seconds = array.shape[1] * hop_length / sample_rate
         image = axis.imshow(
-            array, origin="lower", aspect="auto", interpolation="nearest", vmin=low, vmax=high, cmap="magma",
+            array,
+            origin="lower",
+            aspect="auto",
+            interpolation="nearest",
+            vmin=low,
+            vmax=high,
+            cmap="magma",
             extent=(0.0, seconds, 0, array.shape[0]),
-        )  # fmt: skip
+        )
         axis.set_title(title, loc="left", fontsize=10)
         axis.set_ylabel("mel band")
     axes[-1].set_xlim(0.0, longest)

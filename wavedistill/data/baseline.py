@@ -94,10 +94,12 @@ def _causal_coefficients(signal: np.ndarray, order: int) -> np.ndarray:
     padded = np.concatenate([np.zeros(_WINDOW), signal])
     frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[:-1:_BLOCK]
     rise = round(0.9 * _WINDOW)  # a window that leans on the newest samples, as in backward-adaptive speech codecs
-    window = np.concatenate([
-        np.sin(np.pi / 2 * (np.arange(rise) + 0.5) / rise) ** 2,
-        np.cos(np.pi / 2 * (np.arange(_WINDOW - rise) + 0.5) / (_WINDOW - rise)),
-    ])  # fmt: skip
+    window = np.concatenate(
+        [
+            np.sin(np.pi / 2 * (np.arange(rise) + 0.5) / rise) ** 2,
+            np.cos(np.pi / 2 * (np.arange(_WINDOW - rise) + 0.5) / (_WINDOW - rise)),
+        ]
+    )
     spectrum = np.abs(np.fft.rfft(frames * window, 2 ** math.ceil(math.log2(_WINDOW + order)))) ** 2
     autocorrelation = np.fft.irfft(spectrum)[:, : order + 1]
     autocorrelation[:, 0] = autocorrelation[:, 0] * (1 + _WHITE_NOISE) + 1e-9

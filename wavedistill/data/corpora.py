@@ -92,9 +92,7 @@ def asterisk_recordings(folder: str | Path) -> list[Recording]:
     """The spoken prompts below ``folder``; speakers are named by language: en, es, fr, it, ru."""
     recordings = []
     for language in ASTERISK_LANGUAGES:
-        texts = read_prompt_texts(
-            _find(folder, f"core-sounds-{language}.txt.gz", f"asterisk-core-sounds-{language}")
-        )
+        texts = read_prompt_texts(_find(folder, f"core-sounds-{language}.txt.gz", f"asterisk-core-sounds-{language}"))
         voice = _find(folder, f"{language}_*/vm-goodbye.g722", f"asterisk-core-sounds-{language}-g722").parent
         for path in sorted(voice.rglob("*.g722")):
             name = path.relative_to(voice).with_suffix("").as_posix()
@@ -122,9 +120,7 @@ def decode_g722(path: Path, max_seconds: float) -> tuple[Tensor, int]:
     except ImportError as error:
         raise WavedistillError("decoding G.722 needs PyAV: pip install av") from error
     if path.stat().st_size > max_seconds * 8000:  # 8 bits code two samples
-        raise WavedistillError(
-            f"{path}: {path.stat().st_size / 8000:.0f} s long, at most {max_seconds:g} s are taken"
-        )
+        raise WavedistillError(f"{path}: {path.stat().st_size / 8000:.0f} s long, at most {max_seconds:g} s are taken")
     try:
         with av.open(str(path), format="g722") as container:
             blocks = [torch.from_numpy(frame.to_ndarray()).flatten() for frame in container.decode(audio=0)]
@@ -165,9 +161,7 @@ def _source(source: str | Path | None, packages: Iterable[str], out: str | Path)
     """The given folder, or ``out``/source with the packages in it, downloaded if it is not there yet."""
     if source is not None:
         if not Path(source).is_dir():
-            raise WavedistillError(
-                f"{source}: no such folder; --source takes one with the unpacked Debian packages"
-            )
+            raise WavedistillError(f"{source}: no such folder; --source takes one with the unpacked Debian packages")
         return Path(source)
     folder = Path(out) / "source"
     if not folder.exists():

@@ -117,7 +117,9 @@ class SpeechDataset:
             raise WavedistillError(f"{manifest}: no recording in split {split!r}; prepare more recordings")
         self._speaker_ids = _speaker_ids(self.entries, speakers, manifest)
         self.hop_length = mel.hop_length if mel else DEFAULT_HOP_LENGTH
-        recordings, self.sample_rate = _read_all([entry.audio for entry in self.entries], mel.sample_rate if mel else None)
+        recordings, self.sample_rate = _read_all(
+            [entry.audio for entry in self.entries], mel.sample_rate if mel else None
+        )
         self._audio = torch.from_numpy(np.concatenate(recordings))
         self._audio_start = np.cumsum([0, *(len(r) for r in recordings)])
         self._num_frames = np.array([len(r) // self.hop_length for r in recordings])
@@ -130,10 +132,14 @@ class SpeechDataset:
             folder = _folder(manifest)
             if mel:
                 features = self._mel_frames(heard)
-                self._mel = cached_frames(folder, f"{split}-mel", (key, vars(mel)), self._num_frames, mel.n_mels, features)
+                self._mel = cached_frames(
+                    folder, f"{split}-mel", (key, vars(mel)), self._num_frames, mel.n_mels, features
+                )
             if with_f0:
                 grid = {"hop_length": self.hop_length, "sample_rate": self.sample_rate}
-                self._f0 = cached_frames(folder, f"{split}-f0", (key, grid), self._num_frames, 1, self._f0_frames(heard))
+                self._f0 = cached_frames(
+                    folder, f"{split}-f0", (key, grid), self._num_frames, 1, self._f0_frames(heard)
+                )
         starts = np.maximum(self._num_frames - segment_frames + 1, 0)
         self.num_skipped = int((starts == 0).sum())
         self._first_crop = np.cumsum([0, *starts]).tolist()
@@ -156,9 +162,7 @@ class SpeechDataset:
         a single rank.
         """
         if batch_size % world_size:
-            raise WavedistillError(
-                f"data.batch_size {batch_size} does not divide among {world_size} processes"
-            )
+            raise WavedistillError(f"data.batch_size {batch_size} does not divide among {world_size} processes")
         size = batch_size // world_size
         crops = [self._crop(seed, step, index) for index in range(rank * size, (rank + 1) * size)]
         columns = zip(*crops, strict=True)
@@ -171,9 +175,7 @@ class SpeechDataset:
             speaker = None if self._speaker_ids is None else self._speaker_ids[item]
             yield Utterance(entry.id, audio, mel, f0, speaker, entry.text)
 
-    def _crop(
-        self, seed: int, step: int, index: int
-    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    def _crop(self, seed: int, step: int, index: int) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
         # A counter-based generator: no state to save, any crop of any step can be drawn on its own.
         random = np.random.Generator(np.random.Philox(key=[seed, step], counter=[0, 0, 0, index]))
         crop = int(random.integers(self._first_crop[-1]))
@@ -187,16 +189,12 @@ class SpeechDataset:
         """Audio (T,), mel (n_mels, F) and f0 (F,) of ``num_frames`` frames of one recording."""
         sample = int(self._audio_start[item]) + frame * self.hop_length
         audio = self._audio[sample : sample + num_frames * self.hop_length].float() / 32768.0
-        window = slice(
-            int(self._frame_start[item]) + frame, int(self._frame_start[item]) + frame + num_frames
-        )
+        window = slice(int(self._frame_start[item]) + frame, int(self._frame_start[item]) + frame + num_frames)
         mel = None if self._mel is None else torch.from_numpy(np.array(self._mel[window].T, order="C"))
         f0 = None if self._f0 is None else torch.from_numpy(np.array(self._f0[window, 0]))
         return audio, mel, f0
 
-    def _change_level(
-        self, audio: Tensor, mel: Tensor | None, gain_db: float
-    ) -> tuple[Tensor, Tensor | None]:
+    def _change_level(self, audio: Tensor, mel: Tensor | None, gain_db: float) -> tuple[Tensor, Tensor | None]:
         gain = min(10 ** (gain_db / 20), 0.999 / max(float(audio.abs().max()), 1e-6))
         # Back onto the 16-bit grid, which the likelihood's dequantisation presumes.
         audio = torch.round(audio * (gain * 32768.0)) / 32768.0
@@ -246,9 +244,7 @@ def _read_all(paths: list[str], sample_rate: int | None) -> tuple[list[np.ndarra
             with soundfile.SoundFile(path) as file:
                 rate, channels, samples = file.samplerate, file.channels, file.read(dtype="int16")
         except (OSError, soundfile.LibsndfileError) as error:
-            raise WavedistillError(
-                f"{path}: cannot be read ({error}); prepare the data again"
-            ) from error
+            raise WavedistillError(f"{path}: cannot be read ({error}); prepare the data again") from error
         sample_rate = sample_rate or rate
         if rate != sample_rate or channels != 1:
             raise WavedistillError(
@@ -266,8 +262,7 @@ def _speaker_ids(entries: list[Entry], speakers: list[str] | None, manifest: str
     for entry in entries:
         if entry.speaker not in index:
             raise WavedistillError(
-                f"{manifest}: speaker {entry.speaker!r} is not among the model's speakers: "
-                f"{', '.join(speakers)}"
+                f"{manifest}: speaker {entry.speaker!r} is not among the model's speakers: {', '.join(speakers)}"
             )
     return [index[entry.speaker] for entry in entries]
 

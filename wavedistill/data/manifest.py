@@ -50,9 +50,7 @@ def read_manifest(path: str | Path) -> list[Entry]:
     if path.is_dir():
         path = path / "manifest.jsonl"
     if not path.is_file():
-        raise WavedistillError(
-            f"{path}: no such manifest; make one with: wavedistill prepare DIR --out {path.parent}"
-        )
+        raise WavedistillError(f"{path}: no such manifest; make one with: wavedistill prepare DIR --out {path.parent}")
     folder, entries, seen = path.parent.absolute(), [], set()
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
@@ -61,7 +59,9 @@ def read_manifest(path: str | Path) -> list[Entry]:
         if entry.id in seen:
             raise WavedistillError(f"{path}, line {number}: id {entry.id!r} occurs twice")
         seen.add(entry.id)
-        entries.append(replace(entry, **{name: os.path.normpath(folder / path) for name, path in _paths(entry).items()}))
+        entries.append(
+            replace(entry, **{name: os.path.normpath(folder / path) for name, path in _paths(entry).items()})
+        )
     if not entries:
         raise WavedistillError(f"{path}: the manifest has no entries")
     return entries
@@ -74,7 +74,9 @@ def write_manifest(path: str | Path, entries: Iterable[Entry]) -> Path:
     lines = []
     for entry in sorted(entries, key=lambda e: e.id):
         record = asdict(entry)
-        record |= {name: Path(os.path.relpath(folder / path, folder)).as_posix() for name, path in _paths(entry).items()}
+        record |= {
+            name: Path(os.path.relpath(folder / path, folder)).as_posix() for name, path in _paths(entry).items()
+        }
         record["duration"] = round(entry.duration, 4)
         for name in OPTIONAL:
             if record[name] is None:

@@ -92,10 +92,14 @@ def prepare_notes(
             path = save_audio(out / "wavs" / f"{name}.wav", audio, rate)
             entries.append(
                 Entry(
-                    id=name, audio=str(path.absolute()), condition=str(templates[note].absolute()), duration=len(audio) / rate,
-                    speaker=instrument, split=note.split,
+                    id=name,
+                    audio=str(path.absolute()),
+                    condition=str(templates[note].absolute()),
+                    duration=len(audio) / rate,
+                    speaker=instrument,
+                    split=note.split,
                 )
-            )  # fmt: skip
+            )
     return write_manifest(out / "manifest.jsonl", entries)
 
 
@@ -109,16 +113,38 @@ def _play(program: int, wanted: Sequence[Note], soundfont: Path, sample_rate: in
         score, rendered = Path(folder) / "notes.mid", Path(folder) / "notes.wav"
         score.write_bytes(midi_file(program, wanted))
         # no reverberation, no chorus; float samples, since FluidSynth dithers integers
-        options = ["-n", "-i", "-q", "-R", "0", "-C", "0", "-g", "0.5", "-r", str(_RATE), "-T", "wav", "-O", "float", "-F", str(rendered)]
+        options = [
+            "-n",
+            "-i",
+            "-q",
+            "-R",
+            "0",
+            "-C",
+            "0",
+            "-g",
+            "0.5",
+            "-r",
+            str(_RATE),
+            "-T",
+            "wav",
+            "-O",
+            "float",
+            "-F",
+            str(rendered),
+        ]
         try:
             done = subprocess.run(["fluidsynth", *options, str(soundfont), str(score)], capture_output=True, text=True)
         except FileNotFoundError as error:
             raise WavedistillError(f"the program fluidsynth is missing: {_PACKAGES}") from error
         if done.returncode or not rendered.is_file():
-            raise WavedistillError(f"fluidsynth could not play {soundfont}: {done.stderr.strip() or done.stdout.strip()}")
+            raise WavedistillError(
+                f"fluidsynth could not play {soundfont}: {done.stderr.strip() or done.stdout.strip()}"
+            )
         audio, _ = load_audio(rendered, max_seconds=_SLOT * (len(wanted) + 60))
     audio = torch.nn.functional.pad(audio, (0, max(0, _SLOT * _RATE * len(wanted) - len(audio))))
-    pieces = [audio[_SLOT * _RATE * i : _SLOT * _RATE * i + round(note.seconds * _RATE)] for i, note in enumerate(wanted)]
+    pieces = [
+        audio[_SLOT * _RATE * i : _SLOT * _RATE * i + round(note.seconds * _RATE)] for i, note in enumerate(wanted)
+    ]
     resampled = [resample(piece, _RATE, sample_rate) for piece in pieces]
     gain = _PEAK / max(float(piece.abs().max()) for piece in resampled)
     return (gain * piece for piece in resampled)

@@ -77,9 +77,7 @@ def prepare_folder(
     if not folder.is_dir():
         raise WavedistillError(f"{folder}: no such folder of recordings")
     paths = sorted(
-        p
-        for p in folder.rglob("*")
-        if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file() and not _is_inside(p, out)
+        p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file() and not _is_inside(p, out)
     )
     if not paths:
         raise WavedistillError(f"{folder}: no {', '.join(AUDIO_SUFFIXES)} files in it or below it")
@@ -155,9 +153,7 @@ def trim_silence(audio: Tensor, sample_rate: int, *, top_db: float, margin_secon
     import librosa
 
     frame = max(64, sample_rate // 32)
-    _, (start, end) = librosa.effects.trim(
-        audio.numpy(), top_db=top_db, frame_length=frame, hop_length=frame // 4
-    )
+    _, (start, end) = librosa.effects.trim(audio.numpy(), top_db=top_db, frame_length=frame, hop_length=frame // 4)
     # librosa's frames are centred: speech may begin up to half a frame away from the frame that shows it.
     margin = max(0, round(margin_seconds * sample_rate) - frame // 2)
     return audio[max(0, start - margin) : end + margin]
@@ -181,9 +177,7 @@ def _prepare_one(
         audio, rate = (decode or _decode)(recording.source, config.max_seconds)
         _check_source(audio, rate, config)
         audio = resample(audio, rate, config.sample_rate)
-        audio = trim_silence(
-            audio, config.sample_rate, top_db=config.top_db, margin_seconds=config.margin_seconds
-        )
+        audio = trim_silence(audio, config.sample_rate, top_db=config.top_db, margin_seconds=config.margin_seconds)
         check_audible(audio, config.sample_rate, min_seconds=config.min_seconds, name="after trimming")
     except WavedistillError as error:
         path.unlink(missing_ok=True)
@@ -200,8 +194,7 @@ def _check_source(audio: Tensor, rate: int, config: PrepareConfig) -> None:
     check_audible(audio, rate, min_seconds=config.min_seconds, name="the recording")
     if (share := clipped_share(audio)) > config.max_clipped:
         raise WavedistillError(
-            f"clipped: {share:.2%} of its samples are at full scale, "
-            f"at most {config.max_clipped:.2%} are taken"
+            f"clipped: {share:.2%} of its samples are at full scale, at most {config.max_clipped:.2%} are taken"
         )
 
 
@@ -214,9 +207,7 @@ def _refuse_double_ids(recordings: Iterable[Recording]) -> tuple[list[Recording]
     refused = {}
     for recording in recordings:
         if recording.id in kept:
-            refused[str(recording.source)] = (
-                f"has the same id {recording.id!r} as {kept[recording.id].source}"
-            )
+            refused[str(recording.source)] = f"has the same id {recording.id!r} as {kept[recording.id].source}"
         else:
             kept[recording.id] = recording
     return list(kept.values()), refused

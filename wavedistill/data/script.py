@@ -13,22 +13,16 @@ from wavedistill.data.prepare import PrepareConfig
 from wavedistill.errors import WavedistillError
 
 
-def run_prepare(
-    prepare: Callable, description: str, *, sample_rate: int = 16000, argv: list[str] | None = None
-) -> str:
+def run_prepare(prepare: Callable, description: str, *, sample_rate: int = 16000, argv: list[str] | None = None) -> str:
     """Parse ``--out``, ``--source``, ``--sample-rate`` and ``--workers``, and run ``prepare(out, source, config=,
     workers=, progress=)``.
 
     Returns a table of what the manifest holds. A WavedistillError is shown on stderr with exit code 2.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to fill")
     parser.add_argument("--source", metavar="DIR", help="a folder that holds the corpus already")
-    parser.add_argument(
-        "--sample-rate", type=int, default=sample_rate, metavar="HZ", help="default: %(default)s"
-    )
+    parser.add_argument("--sample-rate", type=int, default=sample_rate, metavar="HZ", help="default: %(default)s")
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
     args = parser.parse_args(argv)
     try:

@@ -85,9 +85,12 @@ def _difference(outcome: Outcome, reference: Outcome, metric: str) -> Difference
 
 
 def _markdown(
-    plan: AblationTable, outcomes: Mapping[str, Outcome], differences: Mapping[str, Mapping[str, Difference]], used: list[str],
+    plan: AblationTable,
+    outcomes: Mapping[str, Outcome],
+    differences: Mapping[str, Mapping[str, Difference]],
+    used: list[str],
     clips: Sequence[Clip],
-) -> str:  # fmt: skip
+) -> str:
     titles = [METRICS[name].title for name in used]
     parts = []
     for question, names in plan.questions.items():
@@ -98,10 +101,14 @@ def _markdown(
         for name in sorted(rows, key=list(plan.variants).index):
             outcome = outcomes[name]
             label = f"**{plan.variants[name].about}**" if name == plan.reference else plan.variants[name].about
-            lines.append([label, outcome.mean("teacher_bits"), outcome.steps, *(outcome.mean(metric) for metric in used)])
+            lines.append(
+                [label, outcome.mean("teacher_bits"), outcome.steps, *(outcome.mean(metric) for metric in used)]
+            )
         parts.append(table(question, ["variant", "teacher's bits", "steps", *titles], lines))
         changes = [
-            [plan.variants[name].about, *(_change(differences[name][metric]) for metric in used)] for name in rows if name in differences
+            [plan.variants[name].about, *(_change(differences[name][metric]) for metric in used)]
+            for name in rows
+            if name in differences
         ]
         if changes:
             title = f"{question} Differences from: {plan.variants[plan.reference].about}"
@@ -121,13 +128,18 @@ def _change(difference: Difference) -> str:
     text = f"{difference.mean:+.{digits}f}"
     if difference.verdict in ("better", "worse", "higher", "lower"):
         text = f"**{text}**"
-    return text if math.isnan(difference.low) else f"{text} [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
+    return (
+        text if math.isnan(difference.low) else f"{text} [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
+    )
 
 
 def _record(
-    plan: AblationTable, outcomes: Mapping[str, Outcome], differences: Mapping[str, Mapping[str, Difference]], used: list[str],
+    plan: AblationTable,
+    outcomes: Mapping[str, Outcome],
+    differences: Mapping[str, Mapping[str, Difference]],
+    used: list[str],
     clips: Sequence[Clip],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     return {
         "reference": plan.reference,
         "clips": [clip.id for clip in clips],

@@ -108,8 +108,17 @@ class Budget:
 
 
 def run_ablations(
-    table: str | Path, manifest: str | Path, runs: str | Path, out: str | Path, *, budget: Budget, only: Sequence[str] = (),
-    num_clips: int = 12, seed: int = 0, device: str = "auto", echo: Callable[[str], None] = lambda line: None,
+    table: str | Path,
+    manifest: str | Path,
+    runs: str | Path,
+    out: str | Path,
+    *,
+    budget: Budget,
+    only: Sequence[str] = (),
+    num_clips: int = 12,
+    seed: int = 0,
+    device: str = "auto",
+    echo: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Train and measure the variants of a table, and write table.md, table.json, curves.png and samples/ into ``out``.
 
@@ -143,34 +152,66 @@ class _Bench:
     """Trains and measures one variant after the other."""
 
     def __init__(
-        self, plan: AblationTable, table: Path, manifest: str, runs: Path, budget: Budget, device: str, num_clips: int, seed: int,
+        self,
+        plan: AblationTable,
+        table: Path,
+        manifest: str,
+        runs: Path,
+        budget: Budget,
+        device: str,
+        num_clips: int,
+        seed: int,
         echo: Callable[[str], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.plan, self.runs, self.budget, self.seed, self.echo = plan, runs, budget, seed, echo
         self.common = {
-            **plan.set, "data.manifest": manifest, "run.wandb": "off", "run.keep": 1, "run.device": device, "run.seed": seed
-        }  # fmt: skip
+            **plan.set,
+            "data.manifest": manifest,
+            "run.wandb": "off",
+            "run.keep": 1,
+            "run.device": device,
+            "run.seed": seed,
+        }
         self.recipes = {
-            cls: to_dict(load_recipe(table.parent / name)) for cls, name in
-            ((TeacherRecipe, plan.teacher_recipe), (StudentRecipe, plan.student_recipe))
-        }  # fmt: skip
+            cls: to_dict(load_recipe(table.parent / name))
+            for cls, name in ((TeacherRecipe, plan.teacher_recipe), (StudentRecipe, plan.student_recipe))
+        }
         mel = self.student_recipe(plan.reference, "").model.mel
-        self.rate, self.clips = mel.sample_rate, load_clips(
-            manifest, "test", limit=num_clips, speakers=None, min_seconds=SHORTEST_CLIP, sample_rate=mel.sample_rate, hop_length=mel.hop_length
+        self.rate, self.clips = (
+            mel.sample_rate,
+            load_clips(
+                manifest,
+                "test",
+                limit=num_clips,
+                speakers=None,
+                min_seconds=SHORTEST_CLIP,
+                sample_rate=mel.sample_rate,
+                hop_length=mel.hop_length,
+            ),
         )
         wanted = {name: GROUPS[name] for name in QUALITY}
         missing = missing_packages(wanted)
-        self.results = Results(runs / "results", {n: group for n, group in wanted.items() if n not in missing}, progress=False)
+        self.results = Results(
+            runs / "results", {n: group for n, group in wanted.items() if n not in missing}, progress=False
+        )
 
     def student_recipe(self, name: str, teacher: str) -> StudentRecipe:
         variant = self.plan.variants[name]
-        changes = {**self.common, **self.plan.student_set, **variant.set, "teacher": teacher, **self.budget.options(self.budget.seconds, 1.0)}
+        changes = {
+            **self.common,
+            **self.plan.student_set,
+            **variant.set,
+            "teacher": teacher,
+            **self.budget.options(self.budget.seconds, 1.0),
+        }
         return self._recipe(StudentRecipe, name, changes)
 
     def teacher_recipe(self, name: str) -> TeacherRecipe:
         teacher = self.plan.teachers[name]
         budget = self.budget.options(self.budget.teacher_seconds, teacher.share)
-        return self._recipe(TeacherRecipe, f"teacher-{name}", {**self.common, **self.plan.teacher_set, **teacher.set, **budget})
+        return self._recipe(
+            TeacherRecipe, f"teacher-{name}", {**self.common, **self.plan.teacher_set, **teacher.set, **budget}
+        )
 
     def outcome(self, name: str, train: bool) -> Outcome | None:
         """The variant's results; where it may not ``train``, None for a variant that was not finished before."""
@@ -241,7 +282,9 @@ class _Bench:
     @torch.inference_mode()
     def _bits(self, teacher: Voice, clip: Clip) -> dict[str, float]:
         generator = torch.Generator().manual_seed(self.seed)
-        log_prob = teacher.model.log_prob(clip.audio[None, None], teacher.mel(clip), teacher.speaker(clip), generator=generator)
+        log_prob = teacher.model.log_prob(
+            clip.audio[None, None], teacher.mel(clip), teacher.speaker(clip), generator=generator
+        )
         return {"teacher_bits": bits_per_sample(float(log_prob.double().mean()))}
 
 

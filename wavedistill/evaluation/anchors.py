@@ -23,9 +23,13 @@ def griffin_lim(mel: Tensor, config: MelConfig, *, iterations: int = 60, seed: i
     filters = mel_filter_bank(config).T.double().numpy()
     magnitude = librosa.util.nnls(filters, mel.double().exp().numpy()) ** (1 / config.power)
     audio = librosa.griffinlim(
-        magnitude, n_iter=iterations, hop_length=config.hop_length, win_length=config.win_length,
-        n_fft=config.n_fft, random_state=seed,
-    )  # fmt: skip
+        magnitude,
+        n_iter=iterations,
+        hop_length=config.hop_length,
+        win_length=config.win_length,
+        n_fft=config.n_fft,
+        random_state=seed,
+    )
     if not config.centered:  # librosa's frame i is centred on i * hop, ours half a hop later
         audio = np.pad(audio, (config.hop_length // 2, config.hop_length - config.hop_length // 2))
     return torch.from_numpy(audio).float()

@@ -88,14 +88,18 @@ def run_benchmark(
     """
     name, teacher = _loaded(teacher, "teacher")
     if not isinstance(teacher, WaveNet):
-        raise WavedistillError(f"the benchmark's teacher must be a WaveNet, and {name} is a {type(teacher).__name__}: name it with --student.")
+        raise WavedistillError(
+            f"the benchmark's teacher must be a WaveNet, and {name} is a {type(teacher).__name__}: name it with --student."
+        )
     loaded: dict[str, ParallelWaveNet | WaveformFlow] = {}
     for given in students or STUDENTS:
         key, model = _loaded(given, "student")
         loaded[f"{key} ({len(loaded) + 1})" if key in loaded else key] = model
     for key, model in loaded.items():
         if not isinstance(model, (ParallelWaveNet, WaveformFlow)):
-            raise WavedistillError(f"the benchmark's students make audio in one pass, and {key} is a {type(model).__name__}: name it with --teacher.")
+            raise WavedistillError(
+                f"the benchmark's students make audio in one pass, and {key} is a {type(model).__name__}: name it with --teacher."
+            )
     distilled = {key: model for key, model in loaded.items() if isinstance(model, ParallelWaveNet)}
     variants = {}
     for key, model in loaded.items():
@@ -109,9 +113,15 @@ def run_benchmark(
     from tqdm import tqdm
 
     speeds, streams, samplers, training, peaks = [], [], [], [], []
-    with threads_restored(), tqdm(
-        total=len(settings) * (len(cells) + 3) + len(voices) + 2, desc="benchmark", disable=not progress, dynamic_ncols=True
-    ) as bar:
+    with (
+        threads_restored(),
+        tqdm(
+            total=len(settings) * (len(cells) + 3) + len(voices) + 2,
+            desc="benchmark",
+            disable=not progress,
+            dynamic_ncols=True,
+        ) as bar,
+    ):
         for setting in settings:
             torch.set_num_threads(setting.threads)
             last = setting == [other for other in settings if other.device == setting.device][-1]
@@ -162,9 +172,16 @@ def _cost_of(voice: Voice, speeds: Sequence[Speed], settings: Sequence[Setting],
             used = peak_memory(run, device)
             memory |= {} if used is None else {device: used}
     return Cost(
-        voice.name, voice.group, voice.sample_rate, voice.parameters / 1e6, counted.macs / 1e9, sorted(counted.uncounted), memory, seconds,
+        voice.name,
+        voice.group,
+        voice.sample_rate,
+        voice.parameters / 1e6,
+        counted.macs / 1e9,
+        sorted(counted.uncounted),
+        memory,
+        seconds,
         voice.note,
-    )  # fmt: skip
+    )
 
 
 def _cost_of_teacher(name: str, teacher: WaveNet) -> Cost:

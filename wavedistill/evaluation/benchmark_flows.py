@@ -96,31 +96,50 @@ class FlowBenchmark:
 
     def relative(self, flow: str, dim: int, direction: str) -> float:
         """Milliseconds of this library over those of the fastest other one; below 1 this library is faster."""
-        times = {t.library: t.milliseconds for t in self.timings if (t.flow, t.dim, t.direction) == (flow, dim, direction)}
+        times = {
+            t.library: t.milliseconds for t in self.timings if (t.flow, t.dim, t.direction) == (flow, dim, direction)
+        }
         others = [value for library, value in times.items() if library != OURS]
         return times[OURS] / min(others) if others else float("nan")
 
     @property
     def markdown(self) -> str:
         libraries = list(dict.fromkeys(t.library for t in self.timings))
-        lines = [f"| ms for a batch of {self.batch} | {' | '.join(libraries)} | {OURS} / fastest other |", "|---|" + "---:|" * (len(libraries) + 1)]
+        lines = [
+            f"| ms for a batch of {self.batch} | {' | '.join(libraries)} | {OURS} / fastest other |",
+            "|---|" + "---:|" * (len(libraries) + 1),
+        ]
         for flow, dim, direction in dict.fromkeys((t.flow, t.dim, t.direction) for t in self.timings):
-            times = {t.library: t.milliseconds for t in self.timings if (t.flow, t.dim, t.direction) == (flow, dim, direction)}
+            times = {
+                t.library: t.milliseconds
+                for t in self.timings
+                if (t.flow, t.dim, t.direction) == (flow, dim, direction)
+            }
             cells = " | ".join(f"{times[library]:.3g}" if library in times else "-" for library in libraries)
             lines.append(f"| {flow}, D = {dim}, {direction} | {cells} | {self.relative(flow, dim, direction):.3g} |")
         lines += ["", "| largest error | " + " | ".join(libraries) + " |", "|---|" + "---:|" * len(libraries)]
         for flow, dim in dict.fromkeys((e.flow, e.dim) for e in self.exactness):
-            for what, field in (("round trip, float32", "round_trip"), ("log_det against the autograd Jacobian, float64", "log_det")):
+            for what, field in (
+                ("round trip, float32", "round_trip"),
+                ("log_det against the autograd Jacobian, float64", "log_det"),
+            ):
                 found = {e.library: getattr(e, field) for e in self.exactness if (e.flow, e.dim) == (flow, dim)}
                 cells = " | ".join(f"{found[library]:.1e}" if library in found else "-" for library in libraries)
                 lines.append(f"| {flow}, D = {dim}, {what} | {cells} |")
-        lines += ["", "| inverse of a WaveNet | cached, s | naive, s | receptive field only, s | naive / cached | receptive field / cached |", "|---|---:|---:|---:|---:|---:|"]
+        lines += [
+            "",
+            "| inverse of a WaveNet | cached, s | naive, s | receptive field only, s | naive / cached | receptive field / cached |",
+            "|---|---:|---:|---:|---:|---:|",
+        ]
         lines += [
             f"| {w.samples} samples | {w.cached_seconds:.3g} | {w.naive_seconds:.3g} | {w.windowed_seconds:.3g} "
             f"| {w.naive_seconds / w.cached_seconds:.0f} | {w.windowed_seconds / w.cached_seconds:.0f} |"
             for w in self.wavenet
         ]
-        lines += ["", f"* threads {self.threads}, " + ", ".join(f"{name} {value}" for name, value in self.machine.items())]
+        lines += [
+            "",
+            f"* threads {self.threads}, " + ", ".join(f"{name} {value}" for name, value in self.machine.items()),
+        ]
         return "\n".join(lines) + "\n"
 
     def save(self, folder: str | Path) -> None:
@@ -166,7 +185,10 @@ def run_flow_benchmark(
                     contenders[library] = build(flow, dim)
                 x = torch.randn(batch, dim, generator=torch.Generator().manual_seed(1))
                 for direction, name in (("forward", "density"), ("inverse", "sampling")):
-                    medians = _take_turns({library: partial(getattr(c, direction), c.module, x) for library, c in contenders.items()}, repeats)
+                    medians = _take_turns(
+                        {library: partial(getattr(c, direction), c.module, x) for library, c in contenders.items()},
+                        repeats,
+                    )
                     timings += [Timing(flow, dim, name, library, 1e3 * seconds) for library, seconds in medians.items()]
                 exactness += [_exactness(flow, dim, library, c, x[:8]) for library, c in contenders.items()]
         progress("inverse of a WaveNet")
@@ -194,7 +216,9 @@ class _Perceptron(nn.Sequential):
 
     def __init__(self, dim: int) -> None:
         half = dim // 2
-        super().__init__(nn.Linear(half, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2 * half))
+        super().__init__(
+            nn.Linear(half, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2 * half)
+        )
 
     def forward(self, kept: Tensor, cond: Any) -> Tensor:
         return super().forward(kept)

@@ -108,8 +108,13 @@ class BenchmarkResult:
     def _voices(self) -> str:
         columns = list(dict.fromkeys((Setting(s.device, s.threads), s.batch, s.audio_seconds) for s in self.speeds))
         rates = {c.system: c.sample_rate for c in self.costs}
-        cells = {(s.system, Setting(s.device, s.threads), s.batch, s.audio_seconds): _figure(s.real_time) for s in self.speeds}
-        head = ["x real time", "kHz"] + [f"{where.title}, {_amount(batch, seconds)}" for where, batch, seconds in columns]
+        cells = {
+            (s.system, Setting(s.device, s.threads), s.batch, s.audio_seconds): _figure(s.real_time)
+            for s in self.speeds
+        }
+        head = ["x real time", "kHz"] + [
+            f"{where.title}, {_amount(batch, seconds)}" for where, batch, seconds in columns
+        ]
         rows = [
             [name, f"{rates[name] / 1000:g}", *(cells.get((name, *column), "-") for column in columns)]
             for name in dict.fromkeys(s.system for s in self.speeds)
@@ -119,13 +124,28 @@ class BenchmarkResult:
     def _streams(self) -> str:
         head = ["stream", "computed with", "chunk, ms", "first chunk after, ms", "x real time"]
         rows = [
-            [s.system, Setting(s.device, s.threads).title, f"{1000 * s.chunk_seconds:.0f}", _figure(s.first_chunk_ms), _figure(s.real_time)]
+            [
+                s.system,
+                Setting(s.device, s.threads).title,
+                f"{1000 * s.chunk_seconds:.0f}",
+                _figure(s.first_chunk_ms),
+                _figure(s.real_time),
+            ]
             for s in self.streams
         ]
         return _table(head, rows)
 
     def _samplers(self) -> str:
-        head = ["sampling from the teacher", "computed with", "sweeps", "passes", "x real time", "/ naive", "/ plain loop", "/ cached"]
+        head = [
+            "sampling from the teacher",
+            "computed with",
+            "sweeps",
+            "passes",
+            "x real time",
+            "/ naive",
+            "/ plain loop",
+            "/ cached",
+        ]
         against = [speed_ups(self.samplers, reference) for reference in (NAIVE, PLAIN, CACHED)]
         rows = [
             [s.sampler, Setting(s.device, s.threads).title, _maybe(s.sweeps), _maybe(s.passes), _figure(s.real_time)]
@@ -142,7 +162,9 @@ class BenchmarkResult:
             plain = found.get((task, device, threads, precision, PLAIN_NETWORK))
             compared = ["-", "-"] if plain is None else [f"{plain:.0f}", f"{ours / plain:.3g}"]
             rows.append([task, Setting(device, threads).title, precision, f"{ours:.0f}", *compared])
-        return _table(["training, samples/s", "computed with", "precision", "ours", "plain conv1d", "ours / plain"], rows)
+        return _table(
+            ["training, samples/s", "computed with", "precision", "ours", "plain conv1d", "ours / plain"], rows
+        )
 
     def _costs(self) -> str:
         where = [s for s in self.settings if s.device == "cpu"][-1:] or self.settings[-1:]
@@ -168,21 +190,35 @@ class BenchmarkResult:
         """x real time of one clip in this setting, the longest; of the cached sampler for the teacher."""
         if cost.group == "teacher":
             return next(s.real_time for s in self.samplers if s.sampler == CACHED and (s.device, s.threads) == setting)
-        single = [s for s in self.speeds if s.system == cost.system and s.batch == 1 and (s.device, s.threads) == setting]
+        single = [
+            s for s in self.speeds if s.system == cost.system and s.batch == 1 and (s.device, s.threads) == setting
+        ]
         return max(single, key=lambda s: s.audio_seconds).real_time if single else None
 
     def _notes(self) -> str:
         lines = []
         for device in dict.fromkeys(s.device for s in self.settings):
             for name, ratio in self.ratios(device).items():
-                lines.append(f"{name} is {_figure(ratio)} times as fast as the teacher's cached sampler ({device}, one clip, each with the threads it is fastest with).")
+                lines.append(
+                    f"{name} is {_figure(ratio)} times as fast as the teacher's cached sampler ({device}, one clip, each with the threads it is fastest with)."
+                )
         lines += [f"{cost.system}: {cost.note}." for cost in self.costs if cost.note]
         uncounted = sorted({name for cost in self.costs for name in cost.uncounted})
         lines += [f"+: without the work of {', '.join(uncounted)}."] if uncounted else []
-        lines += [f"Memory beside the weights, for {seconds:.3g} s of audio." for seconds in sorted({c.memory_seconds for c in self.costs if c.memory_mb})[-1:]]
-        lines += [f"Matrix product peak, {Setting(p.device, p.threads).title}, {p.precision}: {p.macs_per_second / 1e9:.4g} GMAC/s." for p in self.peaks]
+        lines += [
+            f"Memory beside the weights, for {seconds:.3g} s of audio."
+            for seconds in sorted({c.memory_seconds for c in self.costs if c.memory_mb})[-1:]
+        ]
+        lines += [
+            f"Matrix product peak, {Setting(p.device, p.threads).title}, {p.precision}: {p.macs_per_second / 1e9:.4g} GMAC/s."
+            for p in self.peaks
+        ]
         lines += self.missing
-        lines += ["Medians of repeats after a warm-up, the systems in turns. " + ", ".join(f"{name} {value}" for name, value in self.machine.items()) + "."]
+        lines += [
+            "Medians of repeats after a warm-up, the systems in turns. "
+            + ", ".join(f"{name} {value}" for name, value in self.machine.items())
+            + "."
+        ]
         return "\n".join(f"* {line}" for line in lines) + "\n"
 
 

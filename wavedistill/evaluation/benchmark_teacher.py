@@ -21,7 +21,12 @@ from wavedistill.models.parallel_sampling import ParallelSample, differences, sa
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.wavenet import WaveNet
 
-NAIVE, PLAIN, CACHED, BATCHED = "naive: whole receptive field anew", "plain ring-buffer loop", "cached", "cached, 16 streams"
+NAIVE, PLAIN, CACHED, BATCHED = (
+    "naive: whole receptive field anew",
+    "plain ring-buffer loop",
+    "cached",
+    "cached, 16 streams",
+)
 FROM_ZEROS = "parallel sweeps, from zeros"
 LIKELIHOOD, OURS, PLAIN_NETWORK = "teacher (likelihood)", "ours", "plain conv1d"
 STREAMS = 16
@@ -68,8 +73,13 @@ class _Sampler(NamedTuple):
 
 
 def time_samplers(
-    teacher: WaveNet, setting: Setting, seconds: float, repeats: int, budget: float,
-    parallel_seconds: float | None = None, drafts: dict[str, ParallelWaveNet] | None = None,
+    teacher: WaveNet,
+    setting: Setting,
+    seconds: float,
+    repeats: int,
+    budget: float,
+    parallel_seconds: float | None = None,
+    drafts: dict[str, ParallelWaveNet] | None = None,
 ) -> list[SamplerSpeed]:
     """All ways to sample from the teacher, in turns.
 
@@ -89,13 +99,18 @@ def time_samplers(
         samplers[FROM_ZEROS] = _Sampler(in_parallel, 1, parallel_seconds)
         for name, student in (drafts or {}).items():
             if not differences(teacher, student):
-                samplers[f"draft-verified, {name}"] = _Sampler(partial(in_parallel, draft=student.to(setting.device)), 1, parallel_seconds)
+                samplers[f"draft-verified, {name}"] = _Sampler(
+                    partial(in_parallel, draft=student.to(setting.device)), 1, parallel_seconds
+                )
 
     def prepare(sampler: _Sampler, frames: int) -> Run:
         arguments = condition(teacher, sampler.streams, frames, setting.device)
         return lambda: sampler.sample(**arguments, seed=0)
 
-    frames = {name: whole_frames(sampler.seconds, teacher.sample_rate, teacher.hop_length) for name, sampler in samplers.items()}
+    frames = {
+        name: whole_frames(sampler.seconds, teacher.sample_rate, teacher.hop_length)
+        for name, sampler in samplers.items()
+    }
     naive = _naive(teacher, setting.device)
     runs = {NAIVE: naive} | {name: prepare(sampler, frames[name]) for name, sampler in samplers.items()}
     warm_ups = [naive, *(prepare(sampler, 1) for sampler in samplers.values())]
@@ -133,14 +148,22 @@ def time_training(
     def likelihood(model: Any) -> Run:
         return lambda: -model.log_prob(audio, mel, speaker).mean()
 
-    losses = {(LIKELIHOOD, OURS): (teacher, likelihood(teacher)), (LIKELIHOOD, PLAIN_NETWORK): (plain, likelihood(plain))}
+    losses = {
+        (LIKELIHOOD, OURS): (teacher, likelihood(teacher)),
+        (LIKELIHOOD, PLAIN_NETWORK): (plain, likelihood(plain)),
+    }
     for name, student in students.items():
         student.to(setting.device)
         try:
-            loss = DistillationLoss(DistillationConfig(weights={"kl": 1.0, "stft": 1.0}), student, teacher).to(setting.device)
+            loss = DistillationLoss(DistillationConfig(weights={"kl": 1.0, "stft": 1.0}), student, teacher).to(
+                setting.device
+            )
         except WavedistillError:  # a student of another teacher has no such loss
             continue
-        losses[f"{name} (KL + STFT)", OURS] = (student, lambda loss=loss, s=student: loss(s, audio, mel, speaker, None, 0)[0])
+        losses[f"{name} (KL + STFT)", OURS] = (
+            student,
+            lambda loss=loss, s=student: loss(s, audio, mel, speaker, None, 0)[0],
+        )
     steps = {
         (task, network, precision): _step(model, loss, precision, setting.device, None if model is teacher else teacher)
         for (task, network), (model, loss) in losses.items()
@@ -178,4 +201,8 @@ def _without_gradient(module: nn.Module | None) -> Iterator[None]:
 def speed_ups(speeds: Sequence[SamplerSpeed], reference: str) -> dict[tuple[str, str, int], float]:
     """(sampler, device, threads) -> its rate over that of ``reference`` in the same setting; empty where it was not measured."""
     of = {(s.device, s.threads): s.real_time for s in speeds if s.sampler == reference}
-    return {(s.sampler, s.device, s.threads): s.real_time / of[s.device, s.threads] for s in speeds if (s.device, s.threads) in of}
+    return {
+        (s.sampler, s.device, s.threads): s.real_time / of[s.device, s.threads]
+        for s in speeds
+        if (s.device, s.threads) in of
+    }

@@ -43,9 +43,12 @@ class Timing:
 
 
 def interleaved(
-    runs: Mapping[str, Callable[[], Any]], repeats: int, budget: float, device: str = "cpu",
+    runs: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    budget: float,
+    device: str = "cpu",
     warm_ups: Sequence[Callable[[], Any]] | None = None,
-) -> dict[str, Timing]:  # fmt: skip
+) -> dict[str, Timing]:
     """Time every run ``repeats`` times in turns (a, b, a, b, ...), so that a noisy machine disturbs them alike.
 
     Before that ``warm_ups`` are called, by default each of the runs once. One whose timed calls have taken ``budget`` seconds is not
@@ -120,8 +123,16 @@ def machine() -> dict[str, Any]:
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    found = {"cpu": name, "cores": os.cpu_count(), "system": platform.system(), "python": platform.python_version(), "torch": torch.__version__}
-    if keeps := os.environ.get("MALLOC_TRIM_THRESHOLD_"):  # freed memory is not given back: nobody is timed getting it anew
+    found = {
+        "cpu": name,
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    if keeps := os.environ.get(
+        "MALLOC_TRIM_THRESHOLD_"
+    ):  # freed memory is not given back: nobody is timed getting it anew
         found["MALLOC_TRIM_THRESHOLD_"] = keeps
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()

@@ -128,8 +128,13 @@ class StreamSpeed:
 
 
 def time_voices(
-    voices: Sequence[Voice], setting: Setting, cells: Sequence[tuple[int, float]], repeats: int, budget: float,
-    slow_seconds: float, tick: Callable[[], None] = lambda: None,
+    voices: Sequence[Voice],
+    setting: Setting,
+    cells: Sequence[tuple[int, float]],
+    repeats: int,
+    budget: float,
+    slow_seconds: float,
+    tick: Callable[[], None] = lambda: None,
 ) -> list[Speed]:
     """Speeds for every (batch, seconds) of ``cells``, the voices in turns.
 
@@ -163,7 +168,9 @@ def time_streams(
     models: dict[str, WaveformModel], setting: Setting, chunk_seconds: float, repeats: int, budget: float
 ) -> list[StreamSpeed]:
     """Latency and rate of ``stream`` over a second of speech, the models in turns; those that take no mel do not stream."""
-    measured: dict[str, list[tuple[float, float]]] = {name: [] for name, model in models.items() if model.config.mel is not None}
+    measured: dict[str, list[tuple[float, float]]] = {
+        name: [] for name, model in models.items() if model.config.mel is not None
+    }
 
     def run(name: str) -> None:
         measured[name].append(_stream_once(models[name].to(setting.device), setting.device, chunk_seconds))
@@ -181,7 +188,9 @@ def time_streams(
 
 def _stream_once(model: WaveformModel, device: str, chunk_seconds: float) -> tuple[float, float]:
     """Seconds until the first chunk, and seconds of audio per second over the whole stream."""
-    frames, per_chunk = (whole_frames(seconds, model.sample_rate, model.hop_length) for seconds in (STREAMED_SECONDS, chunk_seconds))
+    frames, per_chunk = (
+        whole_frames(seconds, model.sample_rate, model.hop_length) for seconds in (STREAMED_SECONDS, chunk_seconds)
+    )
     arguments = condition(model, 1, frames, device)
     synchronize(device)
     start, first = time.perf_counter(), None

@@ -38,9 +38,15 @@ class Comparison:
 
 
 def paired_difference(
-    a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray, *, higher_is_better: bool,
-    weights: Sequence[float] | np.ndarray | None = None, confidence: float = 0.95, draws: int = 2000, seed: int = 0,
-) -> Difference:  # fmt: skip
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
+    *,
+    higher_is_better: bool,
+    weights: Sequence[float] | np.ndarray | None = None,
+    confidence: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Difference:
     """Whether system a is better than system b on the same clips.
 
     The clips are drawn with replacement ``draws`` times, and the quantiles of the drawn mean differences bound the interval. The
@@ -108,11 +114,19 @@ def compare(
     found = []
     for a, b in pairs:
         for metric, column in COLUMNS.items():
-            if column.higher_is_better is None or not any(metric in v for v in values[a]) or not any(metric in v for v in values[b]):
+            if (
+                column.higher_is_better is None
+                or not any(metric in v for v in values[a])
+                or not any(metric in v for v in values[b])
+            ):
                 continue
             first, second = ([v.get(metric, math.nan) for v in values[name]] for name in (a, b))
             difference = paired_difference(
-                first, second, higher_is_better=column.higher_is_better, weights=clip_weights(metric, values[a]), seed=seed
+                first,
+                second,
+                higher_is_better=column.higher_is_better,
+                weights=clip_weights(metric, values[a]),
+                seed=seed,
             )
             if difference.n:
                 found.append(Comparison(a, b, clips, metric, difference))

@@ -46,19 +46,27 @@ def not_finite(run: RunFolder) -> Verdict | None:
     bad = ~np.isfinite(run.values("loss"))
     if run.recipe.run.precision == "fp16":  # its loss scaling overflows now and then, by design
         return None
-    return Verdict("wrong" if bad.any() else "healthy", f"{int(bad.sum())} of {len(bad)} logged losses are not finite", tame if bad.any() else None)
+    return Verdict(
+        "wrong" if bad.any() else "healthy",
+        f"{int(bad.sum())} of {len(bad)} logged losses are not finite",
+        tame if bad.any() else None,
+    )
 
 
 def rate_too_high(run: RunFolder) -> Verdict | None:
     """Spikes of the gradient, or a training loss that has lost much of what it had gained."""
     optim = run.recipe.optim
-    tame = run.command("--optim.lr", f"{optim.lr / 2:g}", "--optim.warmup_steps", str(2 * max(optim.warmup_steps, 50)), afresh=True)
+    tame = run.command(
+        "--optim.lr", f"{optim.lr / 2:g}", "--optim.warmup_steps", str(2 * max(optim.warmup_steps, 50)), afresh=True
+    )
     norms = run.values("grad_norm")[run.steps("grad_norm") > optim.warmup_steps]
     norms = norms[np.isfinite(norms)]
     loss = run.values(run.mark)
     loss = loss[np.isfinite(loss)]
     if len(norms) < 4 or len(loss) < 6:
-        return Verdict("not checked", f"logs after the warm-up of {optim.warmup_steps} steps: {len(norms)}; 4 are needed")
+        return Verdict(
+            "not checked", f"logs after the warm-up of {optim.warmup_steps} steps: {len(norms)}; 4 are needed"
+        )
     spikes = int((norms > SPIKE * max(float(np.median(norms)), optim.clip_norm)).sum())
     width = max(2, len(loss) // 10)
     smooth = np.array([np.median(loss[i : i + width]) for i in range(len(loss) - width + 1)])
@@ -115,7 +123,10 @@ def unfinished(run: RunFolder) -> Verdict | None:
         times = np.array([line["elapsed"] for line in run.lines] or [0.0])
         usual = float(np.median(np.diff(times))) if len(times) > 2 else 60.0
         if run.idle_seconds > max(600.0, 20 * usual):
-            return Verdict("wrong", f"{where}; a process holds the run, but the last line was logged {run.idle_seconds / 60:.0f} min ago")
+            return Verdict(
+                "wrong",
+                f"{where}; a process holds the run, but the last line was logged {run.idle_seconds / 60:.0f} min ago",
+            )
         return Verdict("healthy", f"{where}; it is training now")
     if run.done >= 0.99:
         return Verdict("healthy", where)
@@ -166,28 +177,42 @@ def no_average(run: RunFolder) -> Verdict | None:
     ema = run.recipe.optim.ema
     if ema > 0:
         return Verdict("healthy", f"optim.ema {ema:g}")
-    return Verdict("worth knowing", "optim.ema 0: the checkpoint holds the newest weights", run.command("--optim.ema", "0.999", afresh=True))
+    return Verdict(
+        "worth knowing",
+        "optim.ema 0: the checkpoint holds the newest weights",
+        run.command("--optim.ema", "0.999", afresh=True),
+    )
 
 
 def raw_samples(run: RunFolder) -> Verdict | None:
     """A model that sees speech neither whitened by the mel nor pre-emphasised."""
     front, bits = run.recipe.model.front, run.last("bits")
     reached = "" if bits is None else f", {bits:.2f} bits per sample"
-    evidence = f"front.mel_prediction_order {front.mel_prediction_order}, front.pre_emphasis {front.pre_emphasis:g}{reached}"
+    evidence = (
+        f"front.mel_prediction_order {front.mel_prediction_order}, front.pre_emphasis {front.pre_emphasis:g}{reached}"
+    )
     if front.mel_prediction_order or front.pre_emphasis:
         return Verdict("healthy", evidence)
     options = ["--model.front.pre_emphasis", "0.95", "--model.front.scale", "20"]
     if run.recipe.model.mel is not None:
         options = ["--model.front.mel_prediction_order", "32"]
-    return Verdict("wrong", evidence, None if isinstance(run.recipe, StudentRecipe) else run.command(*options, afresh=True))
+    return Verdict(
+        "wrong", evidence, None if isinstance(run.recipe, StudentRecipe) else run.command(*options, afresh=True)
+    )
 
 
 def weak_teacher(run: RunFolder) -> Verdict | None:
     """Bits of a teacher or flow against linear prediction on the very same held-out crops; a student is asked about its teacher's gate."""
     if isinstance(run.recipe, StudentRecipe):
         if run.recipe.loss.allow_weak_teacher:
-            return Verdict("worth knowing", f"loss.allow_weak_teacher is on: nothing says that {run.recipe.teacher} beats linear prediction")
-        return Verdict("healthy", f"{run.recipe.teacher} coded held-out speech better than linear prediction when distillation began")
+            return Verdict(
+                "worth knowing",
+                f"loss.allow_weak_teacher is on: nothing says that {run.recipe.teacher} beats linear prediction",
+            )
+        return Verdict(
+            "healthy",
+            f"{run.recipe.teacher} coded held-out speech better than linear prediction when distillation began",
+        )
     bits = run.last("bits")
     if bits is None:
         return None

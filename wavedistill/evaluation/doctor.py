@@ -26,7 +26,9 @@ class Diagnosis:
     @property
     def markdown(self) -> str:
         """For people: what is wrong first, then what is worth knowing, then the evidence that the rest is healthy."""
-        wrong, known, healthy, skipped = (self.of(name) for name in ("wrong", "worth knowing", "healthy", "not checked"))
+        wrong, known, healthy, skipped = (
+            self.of(name) for name in ("wrong", "worth knowing", "healthy", "not checked")
+        )
         counts = [f"{len(found)} {name}" for found, name in ((wrong, "wrong"), (known, "worth knowing")) if found]
         lines = [f"# {self.run.folder.name}: {', '.join(counts) or 'healthy'}", "", _summary(self.run)]
         for symptom, verdict in wrong + known:
@@ -43,7 +45,11 @@ class Diagnosis:
         run = self.run
         found = [
             {"symptom": symptom.name, "severity": verdict.severity, "evidence": verdict.evidence}
-            | ({"cause": symptom.cause, "change": symptom.remedy} if verdict.severity in ("wrong", "worth knowing") else {})
+            | (
+                {"cause": symptom.cause, "change": symptom.remedy}
+                if verdict.severity in ("wrong", "worth knowing")
+                else {}
+            )
             | ({"command": verdict.command} if verdict.command else {})
             for symptom, verdict in self.verdicts
         ]
@@ -68,7 +74,10 @@ def diagnose(run: str | Path) -> Diagnosis:
     verdicts = [(symptom, verdict) for symptom, verdict in found if verdict is not None]
     if any(symptom.comes_first and verdict.severity == "wrong" for symptom, verdict in verdicts):
         # no command that would take the broken run further
-        verdicts = [(symptom, verdict if symptom.comes_first else replace(verdict, command=None)) for symptom, verdict in verdicts]
+        verdicts = [
+            (symptom, verdict if symptom.comes_first else replace(verdict, command=None))
+            for symptom, verdict in verdicts
+        ]
     return Diagnosis(record, verdicts)
 
 

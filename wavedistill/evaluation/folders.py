@@ -31,7 +31,9 @@ def folder_system(name: str, folder: str | Path, clips: Sequence[Clip], sample_r
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise WavedistillError(f"{folder}: no such folder. Give the folder with the recordings of {name}, named by clip id.")
+        raise WavedistillError(
+            f"{folder}: no such folder. Give the folder with the recordings of {name}, named by clip id."
+        )
     files = {clip.id: path for clip in clips if (path := _find(folder, clip.id)) is not None}
     if missing := [clip.id for clip in clips if clip.id not in files]:
         some = ", ".join(f"{i}.wav" for i in missing[:3]) + (", ..." if len(missing) > 3 else "")
@@ -55,7 +57,9 @@ def _find(folder: Path, clip_id: str) -> Path | None:
     return next((path for suffix in SUFFIXES if (path := folder / f"{clip_id}{suffix}").is_file()), None)
 
 
-def _notes(name: str, files: dict[str, Path], clips: Sequence[Clip], sample_rate: int, hop_length: int) -> tuple[str, ...]:
+def _notes(
+    name: str, files: dict[str, Path], clips: Sequence[Clip], sample_rate: int, hop_length: int
+) -> tuple[str, ...]:
     rates, shorter, longer = set(), [], []
     for clip in clips:
         audio, rate = load_audio(files[clip.id])
@@ -70,7 +74,11 @@ def _notes(name: str, files: dict[str, Path], clips: Sequence[Clip], sample_rate
     if rates:
         notes.append(f"{name}: resampled from {', '.join(map(str, sorted(rates)))} Hz to {sample_rate} Hz.")
     if shorter:
-        notes.append(f"{name}: {len(shorter)} of {len(clips)} files are shorter than the clip, by up to {max(shorter):.2f} s: padded with silence.")
+        notes.append(
+            f"{name}: {len(shorter)} of {len(clips)} files are shorter than the clip, by up to {max(shorter):.2f} s: padded with silence."
+        )
     if longer:
-        notes.append(f"{name}: {len(longer)} of {len(clips)} files are longer than the clip, by up to {max(longer):.2f} s: cut at the end.")
+        notes.append(
+            f"{name}: {len(longer)} of {len(clips)} files are longer than the clip, by up to {max(longer):.2f} s: cut at the end."
+        )
     return tuple(notes)

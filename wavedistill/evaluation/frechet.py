@@ -34,7 +34,9 @@ def frechet_distance(first: np.ndarray | Tensor, second: np.ndarray | Tensor) ->
     sets = [np.asarray(x, dtype=np.float64) for x in (first, second)]
     shapes = " and ".join(str(x.shape) for x in sets)
     if any(x.ndim != 2 or len(x) < 2 for x in sets) or sets[0].shape[1] != sets[1].shape[1]:
-        raise WavedistillError(f"the Frechet distance needs two sets of embeddings (at least 2, dim) of equal dim, given {shapes}")
+        raise WavedistillError(
+            f"the Frechet distance needs two sets of embeddings (at least 2, dim) of equal dim, given {shapes}"
+        )
     if not all(np.isfinite(x).all() for x in sets):
         raise WavedistillError("the Frechet distance needs finite embeddings")
     means, (c1, c2) = [x.mean(0) for x in sets], [np.atleast_2d(np.cov(x, rowvar=False)) for x in sets]
@@ -53,12 +55,19 @@ def log_mel_statistics(audio: Tensor, sample_rate: int) -> Tensor:
     Shapes: audio (samples,), at least one window -> (windows, 64) in nepers; a band counts from 1e-4 up.
     """
     config = MelConfig(
-        sample_rate=sample_rate, n_fft=1024, win_length=round(0.032 * sample_rate), hop_length=round(0.01 * sample_rate), n_mels=_BANDS,
-        f_max=sample_rate / 2, floor=_FLOOR,
-    )  # fmt: skip
+        sample_rate=sample_rate,
+        n_fft=1024,
+        win_length=round(0.032 * sample_rate),
+        hop_length=round(0.01 * sample_rate),
+        n_mels=_BANDS,
+        f_max=sample_rate / 2,
+        floor=_FLOOR,
+    )
     size = round(WINDOW_SECONDS * 100)
     mel = LogMelSpectrogram(config)(torch.as_tensor(audio, dtype=torch.float32))
     if audio.ndim != 1 or mel.shape[-1] < size:
-        raise WavedistillError(f"an embedding needs audio (samples,) of at least {WINDOW_SECONDS:g} s, given shape {tuple(audio.shape)}")
+        raise WavedistillError(
+            f"an embedding needs audio (samples,) of at least {WINDOW_SECONDS:g} s, given shape {tuple(audio.shape)}"
+        )
     windows = mel.unfold(1, size, size // 2)  # (bands, windows, frames)
     return torch.cat([windows.mean(2), windows.std(2)]).T

@@ -49,7 +49,10 @@ def clip_log_probs(voice: Voice, clip: Clip) -> dict[str, float]:
 
 def bits_by_speaker(clips: Sequence[Clip], results: Sequence[dict[str, float]]) -> dict[str, dict[str, Statistic]]:
     """Bits per 16-bit sample for each speaker and "all", each kind of `clip_log_probs`: total bits over total samples."""
-    groups = {speaker: [i for i, c in enumerate(clips) if c.speaker == speaker] for speaker in sorted({c.speaker for c in clips})}
+    groups = {
+        speaker: [i for i, c in enumerate(clips) if c.speaker == speaker]
+        for speaker in sorted({c.speaker for c in clips})
+    }
     if len(groups) > 1:
         groups["all"] = list(range(len(clips)))
     kinds = ("model", "linear_prediction_causal", "linear_prediction_mel")
@@ -57,7 +60,8 @@ def bits_by_speaker(clips: Sequence[Clip], results: Sequence[dict[str, float]]) 
     for speaker, members in groups.items():
         samples = [results[i]["samples"] for i in members]
         table[speaker] = {
-            kind: weighted([bits_per_sample(results[i][kind] / results[i]["samples"]) for i in members], samples) for kind in kinds
+            kind: weighted([bits_per_sample(results[i][kind] / results[i]["samples"]) for i in members], samples)
+            for kind in kinds
         }
     return table
 
@@ -73,8 +77,15 @@ def divergence_applies(student: ParallelWaveNet, teacher: WaveNet) -> bool:
 
 @torch.inference_mode()
 def student_divergence(
-    student: ParallelWaveNet, teacher: WaveNet, mel: Tensor | None, student_speaker: Tensor | None, teacher_speaker: Tensor | None,
-    seed: int, *, num_samples: int | None = None, skip: int | None = None,
+    student: ParallelWaveNet,
+    teacher: WaveNet,
+    mel: Tensor | None,
+    student_speaker: Tensor | None,
+    teacher_speaker: Tensor | None,
+    seed: int,
+    *,
+    num_samples: int | None = None,
+    skip: int | None = None,
 ) -> dict[str, float]:
     """One sample of the student, seen by both, in nats per sample of audio.
 
@@ -91,7 +102,9 @@ def student_divergence(
         ``mean_abs`` of the audio.
     """
     samples = num_samples if mel is None else mel.shape[-1] * student.hop_length
-    noise = torch.randn(1, 1, samples, generator=torch.Generator().manual_seed(seed)).to(next(student.parameters()).device)
+    noise = torch.randn(1, 1, samples, generator=torch.Generator().manual_seed(seed)).to(
+        next(student.parameters()).device
+    )
     output = student.rsample(noise, mel, student_speaker)
     parameters, shift = teacher.predict(output.excitation, mel, teacher_speaker)
     slope = student.front.log_slope(output.loc, output.predictor)

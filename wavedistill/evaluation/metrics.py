@@ -107,7 +107,9 @@ def log_spectral_distance(reference: Waveform, candidate: Waveform, sample_rate:
     size = 2 * round(0.032 * sample_rate)
     window = torch.hann_window(size)
     spectra = [
-        torch.stft(torch.from_numpy(x).float(), size, size // 4, window=window, pad_mode="constant", return_complex=True).abs()
+        torch.stft(
+            torch.from_numpy(x).float(), size, size // 4, window=window, pad_mode="constant", return_complex=True
+        ).abs()
         for x in (first, second)
     ]
     floor = max(float(spectra[0].max()) * 1e-4, 1e-9)
@@ -200,7 +202,9 @@ def _pair(reference: Waveform, candidate: Waveform, sample_rate: int) -> tuple[n
     pair = [np.asarray(x, dtype=np.float64) for x in (reference, candidate)]
     for name, x in zip(("reference", "candidate"), pair, strict=True):
         if x.ndim != 1 or not len(x) or not np.isfinite(x).all():
-            raise WavedistillError(f"the {name} must be a waveform (samples,) of finite numbers, given shape {x.shape}.")
+            raise WavedistillError(
+                f"the {name} must be a waveform (samples,) of finite numbers, given shape {x.shape}."
+            )
     length = min(map(len, pair))
     if max(map(len, pair)) - length > 0.1 * sample_rate:
         raise WavedistillError(
@@ -243,7 +247,9 @@ def _mel_cepstrum(audio: bytes) -> tuple[np.ndarray, np.ndarray]:
     envelope = world.cheaptrick(signal, f0, times, RATE)
     cepstrum = np.fft.irfft(np.log(envelope + 1e-16))[:, : envelope.shape[1]]
     cepstrum[:, 0] /= 2
-    return cepstrum @ _warping_matrix(envelope.shape[1], CEPSTRUM_ORDER, WARPING), 10 * np.log10(envelope.sum(axis=1) + 1e-16)
+    return cepstrum @ _warping_matrix(envelope.shape[1], CEPSTRUM_ORDER, WARPING), 10 * np.log10(
+        envelope.sum(axis=1) + 1e-16
+    )
 
 
 @lru_cache(maxsize=2)

@@ -89,7 +89,10 @@ def excerpt_rows(
     for teacher in (v for v in voices if v.is_teacher):
         students = [v for v in voices if v.is_student and divergence_applies(v.model, teacher.model)]
         shortest = min(len(clip.audio) for clip in excerpts)
-        skip = max((first_counted(s.model, teacher.model, shortest) for s in students), default=min(teacher.model.receptive_field - 1, shortest // 2))
+        skip = max(
+            (first_counted(s.model, teacher.model, shortest) for s in students),
+            default=min(teacher.model.receptive_field - 1, shortest // 2),
+        )
         rows[teacher.name] = _alone(results, teacher, excerpts, spoken[teacher.name], skip)
         for student in students:
             rows[f"{student.name} ‖ {teacher.name}"] = _pair(results, student, teacher, excerpts, seed, skip)
@@ -130,7 +133,10 @@ def held_out_rows(results: Results, voices: Sequence[Voice], clips: list[Clip]) 
         good = [v for v in values if v["trusted"]]
         rows[voice.name] = HeldOut(
             *(weighted([v[name] for v in good], [v["samples"] for v in good]) for name in ("nats", "mean_square")),
-            *(_worst([v[name] for v in values if name in v]) for name in ("largest", "backward_error", "forward_error", "sensitivity")),
+            *(
+                _worst([v[name] for v in values if name in v])
+                for name in ("largest", "backward_error", "forward_error", "sensitivity")
+            ),
             weighted([v.get("steady_seconds", math.nan) for v in values], [1.0] * len(values)),
             len(values),
         )
@@ -155,11 +161,21 @@ def held_out_table(rows: Mapping[str, HeldOut]) -> str:
         if not row.nats.n:
             nats = "not trustworthy"
         checks = [_number(value) for value in (row.largest, row.backward_error, row.forward_error, row.sensitivity)]
-        lines.append([name, nats, bits, square, *checks, cell(row.steady_seconds, row.clips), f"{row.nats.n} of {row.clips}"])
+        lines.append(
+            [name, nats, bits, square, *checks, cell(row.steady_seconds, row.clips), f"{row.nats.n} of {row.clips}"]
+        )
     header = [
-        "model", "−log density of recordings", "bits", "mean z²", "largest abs z", "backward error", "forward error", f"z moves for {PERTURBATION:.0e} of noise",
-        "steady for, s", "trusted",
-    ]  # fmt: skip
+        "model",
+        "−log density of recordings",
+        "bits",
+        "mean z²",
+        "largest abs z",
+        "backward error",
+        "forward error",
+        f"z moves for {PERTURBATION:.0e} of noise",
+        "steady for, s",
+        "trusted",
+    ]
     return table("Nats per sample of recordings under the student", header, lines)
 
 
@@ -183,17 +199,23 @@ def nats_notes(rows: Rows, held_out: Mapping[str, HeldOut], seconds: float) -> l
     return notes
 
 
-def _pair(results: Results, student: Voice, teacher: Voice, clips: list[Clip], seed: int, skip: int | None) -> dict[str, Statistic]:
+def _pair(
+    results: Results, student: Voice, teacher: Voice, clips: list[Clip], seed: int, skip: int | None
+) -> dict[str, Statistic]:
     def one(clip: Clip) -> dict[str, float]:
         mel, speaker = teacher.mel(clip), teacher.speaker(clip)
         made = student_divergence(student.model, teacher.model, mel, student.speaker(clip), speaker, seed, skip=skip)
         return made | _recording(teacher, clip, int(made["samples"]))
 
-    values = results.each(f"{student.name}-kl", digest(student.key, teacher.key, str(seed), str(skip), _VERSION), clips, one)
+    values = results.each(
+        f"{student.name}-kl", digest(student.key, teacher.key, str(seed), str(skip), _VERSION), clips, one
+    )
     return _statistics(values, ("own", "entropy", "cross_entropy", "kl", "recording"))
 
 
-def _alone(results: Results, teacher: Voice, excerpts: list[Clip], system: RememberingSystem, skip: int) -> dict[str, Statistic]:
+def _alone(
+    results: Results, teacher: Voice, excerpts: list[Clip], system: RememberingSystem, skip: int
+) -> dict[str, Statistic]:
     def one(clip: Clip) -> dict[str, float]:
         audio = system.recall(clip, excerpts)[None, None].to(teacher.device)
         made = teacher_nats(teacher.model, audio, teacher.mel(clip), teacher.speaker(clip), dequantize=False, skip=skip)
@@ -207,13 +229,18 @@ def _recording(teacher: Voice, clip: Clip, samples: int) -> dict[str, float]:
     """The recording's last ``samples`` samples under the teacher, and how loud they are."""
     audio = clip.audio[None, None].to(teacher.device)
     skip = len(clip.audio) - samples
-    nats = teacher_nats(teacher.model, audio, teacher.mel(clip), teacher.speaker(clip), dequantize=True, skip=skip)["own"]
+    nats = teacher_nats(teacher.model, audio, teacher.mel(clip), teacher.speaker(clip), dequantize=True, skip=skip)[
+        "own"
+    ]
     return {"recording": nats} | {f"real_{name}": value for name, value in amplitude(clip.audio[skip:]).items()}
 
 
 def _statistics(values: list[dict[str, float]], names: Sequence[str]) -> dict[str, Statistic]:
     samples = [v["samples"] for v in values]
-    ratios = {f"{name}_ratio": [v[name] / v[f"real_{name}"] if v[f"real_{name}"] else math.nan for v in values] for name in ("std", "mean_abs")}
+    ratios = {
+        f"{name}_ratio": [v[name] / v[f"real_{name}"] if v[f"real_{name}"] else math.nan for v in values]
+        for name in ("std", "mean_abs")
+    }
     return {name: weighted([v[name] for v in values], samples) for name in names} | {
         name: weighted(each, samples) for name, each in ratios.items()
     }
@@ -226,7 +253,8 @@ def _inverted(student: Voice, clips: list[Clip]) -> list[dict[str, float]]:
     found = student_likelihood(student.model, audio, mel, None if speakers[0] is None else torch.cat(speakers))
     rate, samples = student.model.sample_rate, audio.shape[-1]
     return [
-        _scored(-float(found.log_prob[i].mean()), found.latent[i], samples) | {
+        _scored(-float(found.log_prob[i].mean()), found.latent[i], samples)
+        | {
             "backward_error": float(found.backward_error[i]),
             "forward_error": float(found.forward_error[i]),
             "sensitivity": float(found.sensitivity[i]),
@@ -234,7 +262,7 @@ def _inverted(student: Voice, clips: list[Clip]) -> list[dict[str, float]]:
             "trusted": float(found.trusted[i]),
         }
         for i in range(len(clips))
-    ]  # fmt: skip
+    ]
 
 
 @torch.inference_mode()
@@ -246,10 +274,17 @@ def _encoded(teacher: Voice, clip: Clip) -> dict[str, float]:
 
 
 def _scored(nats: float, z: Tensor, samples: int) -> dict[str, float]:
-    return {"samples": samples, "nats": nats, "mean_square": float(z.double().square().mean()), "largest": float(z.abs().max())}
+    return {
+        "samples": samples,
+        "nats": nats,
+        "mean_square": float(z.double().square().mean()),
+        "largest": float(z.abs().max()),
+    }
 
 
-def _together(measure: Callable[[list[Clip]], list[dict[str, float]]], clips: list[Clip]) -> Callable[[Clip], dict[str, float]]:
+def _together(
+    measure: Callable[[list[Clip]], list[dict[str, float]]], clips: list[Clip]
+) -> Callable[[Clip], dict[str, float]]:
     """``measure`` of all clips at once when the first is asked for: a sequential inverse takes hardly longer for many than for one."""
     found: dict[str, dict[str, float]] = {}
 

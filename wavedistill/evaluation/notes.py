@@ -53,7 +53,11 @@ class NoteScores:
 
 
 def evaluate_notes(
-    manifest: str | Path, checkpoints: Sequence[str | Path], *, seed: int = 0, progress: Callable[[Iterable], Iterable] = iter
+    manifest: str | Path,
+    checkpoints: Sequence[str | Path],
+    *,
+    seed: int = 0,
+    progress: Callable[[Iterable], Iterable] = iter,
 ) -> dict[str, NoteScores]:
     """Score checkpoints and anchors on the held-out notes (split "test") of a manifest made by recipes/notes.
 
@@ -66,7 +70,9 @@ def evaluate_notes(
     """
     entries = read_manifest(manifest)
     if any(entry.condition is None for entry in entries):
-        raise WavedistillError(f"{manifest}: these are no notes (no condition); make them with recipes/notes/prepare.py")
+        raise WavedistillError(
+            f"{manifest}: these are no notes (no condition); make them with recipes/notes/prepare.py"
+        )
     played, others = ([entry for entry in entries if entry.split == split] for split in ("test", "train"))
     if not played or not others:
         raise WavedistillError(f"{manifest}: notes in the splits test and train are needed")
@@ -97,7 +103,14 @@ def table(scores: dict[str, NoteScores]) -> str:
     """Scores in Markdown."""
     lines = ["| " + " | ".join(HEAD) + " |", "|---|" + "---:|" * (len(HEAD) - 1)]
     for name, s in scores.items():
-        cells = [f"{s.frechet:.2f}", _pair(s.cents), _figure(s.in_tune, ".0f"), _pair(s.spectral), _pair(s.level), _figure(s.speed, ".3g")]
+        cells = [
+            f"{s.frechet:.2f}",
+            _pair(s.cents),
+            _figure(s.in_tune, ".0f"),
+            _pair(s.spectral),
+            _pair(s.level),
+            _figure(s.speed, ".3g"),
+        ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -137,9 +150,13 @@ def _score(
     spectral = [log_spectral_distance(a, b, rate) for a, b in zip(real, made, strict=True)]
     level = [level_difference(a, b, rate) for a, b in zip(real, made, strict=True)]
     return NoteScores(
-        frechet_distance(_embed(made, rate), population), _mean(cents[np.isfinite(cents)]), 100 * float((cents < IN_TUNE_CENTS).mean()),
-        _mean(spectral), _mean(level), speed,
-    )  # fmt: skip
+        frechet_distance(_embed(made, rate), population),
+        _mean(cents[np.isfinite(cents)]),
+        100 * float((cents < IN_TUNE_CENTS).mean()),
+        _mean(spectral),
+        _mean(level),
+        speed,
+    )
 
 
 def _mean(values: Sequence[float] | np.ndarray) -> Mean:

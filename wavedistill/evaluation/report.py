@@ -92,9 +92,15 @@ class EvaluationReport:
 
     def plot(self, path: str | Path) -> None:
         """Draw every system's main metrics with 95 % intervals; teachers on their excerpts."""
-        rows = self.quality | {f"{name} (excerpts)": row for name, row in self.excerpts.items() if name not in self.quality}
+        rows = self.quality | {
+            f"{name} (excerpts)": row for name, row in self.excerpts.items() if name not in self.quality
+        }
         panels = {
-            column.title: {name: (row[metric].mean, *confidence_interval(row[metric])) for name, row in rows.items() if metric in row}
+            column.title: {
+                name: (row[metric].mean, *confidence_interval(row[metric]))
+                for name, row in rows.items()
+                if metric in row
+            }
             for metric, column in COLUMNS.items()
             if column.higher_is_better is not None
         }
@@ -165,7 +171,13 @@ def evaluate(
     mel = voices[0].model.config.mel if voices else MelConfig()
     hop = math.lcm(*(v.model.hop_length for v in voices)) if voices else mel.hop_length
     clips = load_clips(
-        manifest, split, limit=limit, speakers=speakers, min_seconds=min_seconds, sample_rate=mel.sample_rate, hop_length=hop
+        manifest,
+        split,
+        limit=limit,
+        speakers=speakers,
+        min_seconds=min_seconds,
+        sample_rate=mel.sample_rate,
+        hop_length=hop,
     )
     results = Results(None if out is None else Path(out), groups, progress)
     others = [folder_system(name, path, clips, mel.sample_rate, hop) for name, path in (folders or {}).items()]
@@ -189,7 +201,10 @@ def evaluate(
         report.comparisons += compare(values, excerpt_pairs, "excerpts", seed)
         report.excerpt_divergences = excerpt_rows(results, voices, excerpts, heard, seed)
     _add_likelihood(report, results, voices, clips, seed)
-    report.notes = [*_quality_notes(report, missing, clips, anchors), *(note for system in others for note in system.notes)]
+    report.notes = [
+        *_quality_notes(report, missing, clips, anchors),
+        *(note for system in others for note in system.notes),
+    ]
     if teachers:
         report.notes.append(
             f"Teachers sample sequentially: {len(excerpts)} excerpts of at most {teacher_seconds:g} s, spoken as one batch "
@@ -205,7 +220,9 @@ def evaluate(
     return report
 
 
-def _add_likelihood(report: EvaluationReport, results: Results, voices: list[Voice], clips: list[Clip], seed: int) -> None:
+def _add_likelihood(
+    report: EvaluationReport, results: Results, voices: list[Voice], clips: list[Clip], seed: int
+) -> None:
     """Fill in ``bits`` and ``divergences``."""
     for voice in (v for v in voices if v.scores_audio):
         values = results.each(f"{voice.name}-bits", voice.key, clips, lambda clip, v=voice: clip_log_probs(v, clip))
@@ -214,7 +231,11 @@ def _add_likelihood(report: EvaluationReport, results: Results, voices: list[Voi
 
 
 def _likelihood_notes(report: EvaluationReport, inverse_seconds: float) -> list[str]:
-    bits = ["Bits: audio dequantised to the 16-bit grid, total bits over total samples of the same clips."] if report.bits else []
+    bits = (
+        ["Bits: audio dequantised to the 16-bit grid, total bits over total samples of the same clips."]
+        if report.bits
+        else []
+    )
     return bits + nats_notes(report.divergences | report.excerpt_divergences, report.held_out, inverse_seconds)
 
 
@@ -240,7 +261,10 @@ def _title(manifest: Path, split: str, clips: list[Clip], sample_rate: int) -> s
 
 def _quality_notes(report: EvaluationReport, missing: Mapping[str, str], clips: list[Clip], anchors: bool) -> list[str]:
     used = {metric for row in report.quality.values() for metric in row} & COLUMNS.keys()
-    better = {way: ", ".join(c.title for m, c in COLUMNS.items() if m in used and c.higher_is_better is way) for way in (True, False)}
+    better = {
+        way: ", ".join(c.title for m, c in COLUMNS.items() if m in used and c.higher_is_better is way)
+        for way in (True, False)
+    }
     text = "Means over clips ± standard error."
     text += "".join(f" {'Higher' if way else 'Lower'} is better: {titles}." for way, titles in better.items() if titles)
     notes = [f"{text} x real time: seconds of audio per second of computing."]
@@ -257,5 +281,7 @@ def _quality_notes(report: EvaluationReport, missing: Mapping[str, str], clips: 
         )
     if missing:
         without = [*missing, *(["WORLD"] if anchors and "mcd" in missing else [])]
-        notes.append(f'Left out for want of packages: {", ".join(without)}. Install them: pip install "wavedistill[eval]"')
+        notes.append(
+            f'Left out for want of packages: {", ".join(without)}. Install them: pip install "wavedistill[eval]"'
+        )
     return notes

@@ -55,8 +55,14 @@ class Results:
                     if made is None:
                         if system.name in together and system.name not in spoken:
                             spoken[system.name] = self._speak_together(system, clips, rate)
-                        made, speed = spoken[system.name][clip.key] if system.name in together else self._speak(system, clip, rate)
-                        record["spoken"] = {"digest": _digest(made)} | ({"real_time": speed} if system.has_speed else {})
+                        made, speed = (
+                            spoken[system.name][clip.key]
+                            if system.name in together
+                            else self._speak(system, clip, rate)
+                        )
+                        record["spoken"] = {"digest": _digest(made)} | (
+                            {"real_time": speed} if system.has_speed else {}
+                        )
                         if self.folder is not None:
                             save_audio(self._audio_path(system, clip), made, rate)
                     for name in todo:
@@ -66,7 +72,9 @@ class Results:
                 values[system.name].append(self._values(record))
         return values
 
-    def each(self, name: str, key: str, clips: list[Clip], compute: Callable[[Clip], dict[str, float]]) -> list[dict[str, float]]:
+    def each(
+        self, name: str, key: str, clips: list[Clip], compute: Callable[[Clip], dict[str, float]]
+    ) -> list[dict[str, float]]:
         """``compute(clip)`` for every clip, stored under ``name``; ``key`` changes with what it would give."""
         found = []
         for clip in self._bar(clips, name):
@@ -116,7 +124,12 @@ class Results:
         return self.folder / "audio" / _safe(system.name) / f"{_safe(clip.id)}-{clip.key[:6]}.wav"
 
     def _path(self, name: str, key: str, clip: Clip) -> Path:
-        return self.folder / "clips" / f"{_safe(name)}-{digest(key, _VERSION)[:8]}" / f"{_safe(clip.id)}-{clip.key[:8]}.json"
+        return (
+            self.folder
+            / "clips"
+            / f"{_safe(name)}-{digest(key, _VERSION)[:8]}"
+            / f"{_safe(clip.id)}-{clip.key[:8]}.json"
+        )
 
     def _bar(self, clips: list[Clip], name: str) -> Iterable[Clip]:
         return tqdm(clips, desc=name, unit="clip", disable=not self.progress, dynamic_ncols=True)
@@ -167,7 +180,9 @@ def _numbers(values: dict[str, float | None]) -> dict[str, float]:
 
 def _written(audio: Tensor, system: System, clip: Clip) -> Tensor:
     if not torch.isfinite(audio).all():
-        raise WavedistillError(f"{system.name} says NaN or infinity for clip {clip.id}: its weights are broken, train it again.")
+        raise WavedistillError(
+            f"{system.name} says NaN or infinity for clip {clip.id}: its weights are broken, train it again."
+        )
     return on_grid(audio)
 
 

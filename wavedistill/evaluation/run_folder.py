@@ -133,12 +133,16 @@ def read_run(run: str | Path) -> RunFolder:
         what = "is no folder" if not folder.is_dir() else "holds no config.yaml"
         if folder.is_dir() and (folder / "config.json").is_file() or str(run) in bundled_checkpoints():
             what = "is a checkpoint"
-        raise WavedistillError(f"{run} {what}: give the folder of a run (its recipe's run.dir), which holds config.yaml and metrics.jsonl.")
+        raise WavedistillError(
+            f"{run} {what}: give the folder of a run (its recipe's run.dir), which holds config.yaml and metrics.jsonl."
+        )
     recipe = load_recipe(folder / "config.yaml")
     lines, idle = _read_metrics(folder / "metrics.jsonl")
     nonfinite = _nonfinite_step(folder)
     if nonfinite is None and not any(line["kind"] == "train" for line in lines):
-        raise WavedistillError(f"{run} has logged nothing yet: let it train for run.log_every = {recipe.run.log_every} steps, then ask again.")
+        raise WavedistillError(
+            f"{run} has logged nothing yet: let it train for run.log_every = {recipe.run.log_every} steps, then ask again."
+        )
     step, pairs, rate = _read_samples(folder / "samples")
     return RunFolder(folder, recipe, lines, step, pairs, rate, nonfinite, _is_training(folder), idle)
 
@@ -159,7 +163,9 @@ def _read_metrics(path: Path) -> tuple[list[dict[str, Any]], float]:
             lines.append({"kind": line["kind"], **line, "step": int(line["step"]), "elapsed": float(line["elapsed"])})
         except (ValueError, KeyError, TypeError):
             if number < len(rows):
-                raise WavedistillError(f"{path}, line {number} is no line of a run's metrics. Mend or delete the line.") from None
+                raise WavedistillError(
+                    f"{path}, line {number} is no line of a run's metrics. Mend or delete the line."
+                ) from None
     return lines, max(0.0, time.time() - written)
 
 

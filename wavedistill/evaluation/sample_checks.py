@@ -50,8 +50,15 @@ def too_loud(run: RunFolder) -> Verdict | None:
     verdict = _on_level(run, LOUD_NOTE, LOUD_WRONG, None)
     if _too_short(run):
         return verdict
-    spoken, original = (clipped_percent(torch.cat([getattr(pair, name) for pair in run.pairs])) for name in ("spoken", "original"))
-    clipped = graded(spoken - original, CLIPPED_NOTE, CLIPPED_WRONG, f"{spoken:.3f} % of the samples clipped, {original:.3f} % of the originals'")
+    spoken, original = (
+        clipped_percent(torch.cat([getattr(pair, name) for pair in run.pairs])) for name in ("spoken", "original")
+    )
+    clipped = graded(
+        spoken - original,
+        CLIPPED_NOTE,
+        CLIPPED_WRONG,
+        f"{spoken:.3f} % of the samples clipped, {original:.3f} % of the originals'",
+    )
     return worse(verdict, clipped)
 
 
@@ -83,17 +90,22 @@ def wrong_pitch(run: RunFolder) -> Verdict | None:
         return skipped
     hop = round(0.016 * run.sample_rate)
     expected, given = (
-        torch.cat([estimate_f0(getattr(pair, name), run.sample_rate, hop) for pair in run.pairs]) for name in ("original", "spoken")
+        torch.cat([estimate_f0(getattr(pair, name), run.sample_rate, hop) for pair in run.pairs])
+        for name in ("original", "spoken")
     )
     both = (expected > 0) & (given > 0)
     if int(both.sum()) < _VOICED_FRAMES:
-        return Verdict("not checked", f"{int(both.sum())} frames are voiced in samples and originals; {_VOICED_FRAMES} are needed")
+        return Verdict(
+            "not checked", f"{int(both.sum())} frames are voiced in samples and originals; {_VOICED_FRAMES} are needed"
+        )
     cents = 1200.0 * torch.log2(given[both] / expected[both]).abs()
     median, gross = float(cents.median()), 100.0 * float((cents > _GROSS_CENTS).float().mean())
     voicing = 100.0 * float(((expected > 0) != (given > 0)).float().mean())
     command = run.command(*run.longer(2))
     verdict = graded(median, CENTS_NOTE, CENTS_WRONG, f"F0 off by {median:.0f} cents in the median frame", command)
-    verdict = worse(verdict, graded(gross, GROSS_NOTE, GROSS_WRONG, f"by 3 semitones in {gross:.1f} % of the voiced ones", command))
+    verdict = worse(
+        verdict, graded(gross, GROSS_NOTE, GROSS_WRONG, f"by 3 semitones in {gross:.1f} % of the voiced ones", command)
+    )
     return worse(verdict, graded(voicing, VOICING_NOTE, VOICING_WRONG, f"{voicing:.1f} % voiced in one only", command))
 
 
@@ -105,7 +117,9 @@ def _on_level(run: RunFolder, note: float, wrong: float, command: str | None) ->
         verdict = graded(level, note, wrong, f"the samples' level is {level:.3f} of the originals'", command)
     if spoken is None or not real:
         return verdict
-    logged = graded(spoken / real, note, wrong, f"amplitude_std {spoken:.3f}, real_std {real:.3f}: {spoken / real:.3f}", command)
+    logged = graded(
+        spoken / real, note, wrong, f"amplitude_std {spoken:.3f}, real_std {real:.3f}: {spoken / real:.3f}", command
+    )
     return worse(logged, verdict)
 
 
@@ -117,7 +131,10 @@ def _on_upper_band(run: RunFolder, dull: bool) -> Verdict | None:
     if (skipped := _not_comparable(run)) is not None:
         return skipped
     low, high = (share * run.sample_rate / 1000 for share in UPPER_BAND)
-    upper = {name: torch.cat([_band_power(getattr(pair, name), UPPER_BAND) for pair in run.pairs]) for name in ("spoken", "original")}
+    upper = {
+        name: torch.cat([_band_power(getattr(pair, name), UPPER_BAND) for pair in run.pairs])
+        for name in ("spoken", "original")
+    }
     level = torch.cat([_band_power(pair.original, (0.0, 0.5)) for pair in run.pairs])
     floor = max(float(upper["original"].max()) * _INAUDIBLE, 1e-12)
     excess = 10.0 * torch.log10(upper["spoken"].clamp_min(floor) / upper["original"].clamp_min(floor))
@@ -129,13 +146,18 @@ def _on_upper_band(run: RunFolder, dull: bool) -> Verdict | None:
     if dull:
         return graded(usual - min(whole, 0.0), DULL_NOTE, DULL_WRONG, evidence, command)
     loud = graded(usual - max(whole, 0.0), HISS_NOTE, HISS_WRONG, evidence, command)
-    return worse(loud, graded(pauses - max(whole, 0.0), PAUSE_NOTE, PAUSE_WRONG, f"{pauses:+.1f} dB in the quietest quarter", command))
+    return worse(
+        loud,
+        graded(pauses - max(whole, 0.0), PAUSE_NOTE, PAUSE_WRONG, f"{pauses:+.1f} dB in the quietest quarter", command),
+    )
 
 
 def _band_power(audio: Tensor, band: tuple[float, float]) -> Tensor:
     """Power of each frame of 512 samples in a band (shares of the sample rate): (samples,) -> (frames,)."""
     size = 512
-    spectrum = torch.stft(audio, size, size // 2, window=torch.hann_window(size), pad_mode="constant", return_complex=True)
+    spectrum = torch.stft(
+        audio, size, size // 2, window=torch.hann_window(size), pad_mode="constant", return_complex=True
+    )
     first, last = (round(share * size) for share in band)
     return spectrum[first : last + 1].abs().square().mean(dim=0)
 
@@ -143,7 +165,12 @@ def _band_power(audio: Tensor, band: tuple[float, float]) -> Tensor:
 def _with_more_spectrum(run: RunFolder) -> str | None:
     """The command that goes on with twice the weight on the spectral terms that are there."""
     weights = getattr(getattr(run.recipe, "loss", None), "weights", {})
-    options = [word for name in ("stft", "mel") if name in weights for word in (f"--loss.weights.{name}", f"{2 * weights[name]:g}")]
+    options = [
+        word
+        for name in ("stft", "mel")
+        if name in weights
+        for word in (f"--loss.weights.{name}", f"{2 * weights[name]:g}")
+    ]
     return run.command(*options, *run.longer(1.5)) if options else None
 
 
@@ -151,7 +178,11 @@ def _too_short(run: RunFolder) -> str | None:
     """Why the samples are no ground to judge on."""
     seconds = sum(len(pair.original) for pair in run.pairs) / run.sample_rate if run.pairs else 0.0
     if seconds < _SECONDS:
-        return f"{seconds:.1f} s of samples beside their originals; {_SECONDS:g} s are needed" if seconds else "no samples beside originals yet"
+        return (
+            f"{seconds:.1f} s of samples beside their originals; {_SECONDS:g} s are needed"
+            if seconds
+            else "no samples beside originals yet"
+        )
     return None
 
 

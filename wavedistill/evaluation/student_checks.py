@@ -41,7 +41,9 @@ def floor_collapse(run: RunFolder) -> Verdict | None:
     weights = run.recipe.loss.weights
     command = None
     if "regularizer" in weights:
-        command = run.command("--loss.weights.regularizer", f"{10 * max(weights['regularizer'], 0.1):g}", *run.longer(1.5))
+        command = run.command(
+            "--loss.weights.regularizer", f"{10 * max(weights['regularizer'], 0.1):g}", *run.longer(1.5)
+        )
     return graded(share, FLOOR_NOTE, FLOOR_WRONG, f"floor_share {share:.4f}", command)
 
 
@@ -50,7 +52,13 @@ def scale_limit(run: RunFolder) -> Verdict | None:
     limit = getattr(run.recipe.model, "log_scale_min", None)
     if limit is None:
         return None
-    return graded(limit, SCALE_NOTE, SCALE_WRONG, f"model.log_scale_min {limit:g} (at -2 the released teacher loses 0.01 bits, at -1 0.05)", run.command("--model.log_scale_min", "-7", afresh=True))
+    return graded(
+        limit,
+        SCALE_NOTE,
+        SCALE_WRONG,
+        f"model.log_scale_min {limit:g} (at -2 the released teacher loses 0.01 bits, at -1 0.05)",
+        run.command("--model.log_scale_min", "-7", afresh=True),
+    )
 
 
 def divergence_clipped(run: RunFolder) -> Verdict | None:
@@ -82,11 +90,19 @@ def low_entropy(run: RunFolder) -> Verdict | None:
         return None
     start = float(course[:3].mean())
     command = run.command(*run.longer(1.5)) if "kl" in run.recipe.loss.weights else None
-    own = graded(start - entropy, FALL_NOTE, FALL_WRONG, f"entropy {start:.2f} at the start, {entropy:.2f} nats per sample now", command)
+    own = graded(
+        start - entropy,
+        FALL_NOTE,
+        FALL_WRONG,
+        f"entropy {start:.2f} at the start, {entropy:.2f} nats per sample now",
+        command,
+    )
     nats = _teacher_nats(run)
     if nats is None:
         return own
-    return worse(own, graded(nats - entropy, BELOW_NOTE, BELOW_WRONG, f"its teacher gives held-out speech {nats:.2f}", command))
+    return worse(
+        own, graded(nats - entropy, BELOW_NOTE, BELOW_WRONG, f"its teacher gives held-out speech {nats:.2f}", command)
+    )
 
 
 def _teacher_nats(run: RunFolder) -> float | None:

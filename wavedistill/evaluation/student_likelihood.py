@@ -72,7 +72,12 @@ class StudentLikelihood(NamedTuple):
 
 @torch.inference_mode()
 def student_likelihood(
-    student: ParallelWaveNet, audio: Tensor, mel: Tensor | None = None, speaker: Tensor | None = None, *, dequantize: bool = True
+    student: ParallelWaveNet,
+    audio: Tensor,
+    mel: Tensor | None = None,
+    speaker: Tensor | None = None,
+    *,
+    dequantize: bool = True,
 ) -> StudentLikelihood:
     """Exact log-density of any audio under a student, with the checks of the module's text.
 
@@ -106,14 +111,22 @@ def student_likelihood(
     versions = [audio + size * noise for size in (0.0, ROUNDING, PERTURBATION)]
     z, rounded, moved = _invert(exact, versions, mel, speaker)
     output = exact.rsample(z.unsqueeze(1), mel, speaker)
-    backward_error, by_rounding, by_noise = largest((output.audio - audio).abs()), (rounded - z).abs(), (moved - z).abs()
+    backward_error, by_rounding, by_noise = (
+        largest((output.audio - audio).abs()),
+        (rounded - z).abs(),
+        (moved - z).abs(),
+    )
     steady = (by_rounding <= FORWARD_LIMIT) & (by_noise <= SENSITIVITY_LIMIT) & (z.abs() <= LATENT_LIMIT)
     steady_samples = torch.where(steady.all(1), z.shape[1], (~steady).int().argmax(1))
     trusted = steady.all(1) & (backward_error <= BACKWARD_LIMIT)
-    return StudentLikelihood(exact.log_prob(output), z, backward_error, largest(by_rounding), largest(by_noise), steady_samples, trusted)
+    return StudentLikelihood(
+        exact.log_prob(output), z, backward_error, largest(by_rounding), largest(by_noise), steady_samples, trusted
+    )
 
 
-def _invert(student: ParallelWaveNet, versions: list[Tensor], mel: Tensor | None, speaker: Tensor | None) -> list[Tensor]:
+def _invert(
+    student: ParallelWaveNet, versions: list[Tensor], mel: Tensor | None, speaker: Tensor | None
+) -> list[Tensor]:
     """z (batch, samples) of each version (batch, 1, samples) of the same audio, all as one batch."""
     condition, predictor = student.condition(mel, speaker)
     count = len(versions)
@@ -125,4 +138,6 @@ def _invert(student: ParallelWaveNet, versions: list[Tensor], mel: Tensor | None
 
 def _repeated(parts: Condition | LinearPredictor | None, count: int) -> Condition | LinearPredictor | None:
     """A condition for a batch that comes ``count`` times over."""
-    return None if parts is None else type(parts)(*(None if part is None else torch.cat([part] * count) for part in parts))
+    return (
+        None if parts is None else type(parts)(*(None if part is None else torch.cat([part] * count) for part in parts))
+    )

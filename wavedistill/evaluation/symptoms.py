@@ -37,7 +37,7 @@ class Symptom:
 SYMPTOMS = (
     Symptom(
         "not finite",
-        "the run stops with \"not finite\" and keeps `nonfinite-batch.pt`, or `loss` is null in metrics.jsonl",
+        'the run stops with "not finite" and keeps `nonfinite-batch.pt`, or `loss` is null in metrics.jsonl',
         "a learning rate too high for the batch, or fp16",
         "halve `optim.lr` and go on from the last save; on fp16 take `run.precision` bf16 or fp32",
         curves.not_finite,

@@ -144,13 +144,21 @@ def load_voices(checkpoints: list[str], device: str) -> list[Voice]:
     voices = [Voice.load(c, name, device) for c, name in zip(checkpoints, names, strict=True)]
     rates = {voice.model.sample_rate for voice in voices}
     if len(rates) > 1:
-        raise WavedistillError(f"the checkpoints work at different rates ({sorted(rates)} Hz): evaluate them one by one.")
+        raise WavedistillError(
+            f"the checkpoints work at different rates ({sorted(rates)} Hz): evaluate them one by one."
+        )
     return voices
 
 
 def load_clips(
-    manifest: str | Path, split: str, *, limit: int | None, speakers: list[str] | None, min_seconds: float,
-    sample_rate: int, hop_length: int,
+    manifest: str | Path,
+    split: str,
+    *,
+    limit: int | None,
+    speakers: list[str] | None,
+    min_seconds: float,
+    sample_rate: int,
+    hop_length: int,
 ) -> list[Clip]:
     """The clips of a split in an order that is random but always the same, so that a limit takes a fair sample."""
     entries = read_manifest(manifest)
@@ -163,7 +171,9 @@ def load_clips(
     if limit is not None and limit < 1:
         raise WavedistillError(f"limit is a number of clips, at least 1: given {limit}.")
     if not chosen:
-        raise WavedistillError(f"{manifest} has no clip of at least {min_seconds:g} s in split '{split}': nothing to evaluate.")
+        raise WavedistillError(
+            f"{manifest} has no clip of at least {min_seconds:g} s in split '{split}': nothing to evaluate."
+        )
     chosen = sorted(chosen, key=lambda e: digest(e.id))[:limit]
     english = {s for s in {e.speaker for e in chosen} if is_english(e.text or "" for e in entries if e.speaker == s)}
     clips = []
@@ -193,7 +203,9 @@ def anchor_systems(config: MelConfig, seed: int) -> list[System]:
 
     systems = [
         System(
-            "Griffin-Lim", digest("griffin-lim", str(seed), str(to_dict(config))), lambda clips: [from_mel(c) for c in clips]
+            "Griffin-Lim",
+            digest("griffin-lim", str(seed), str(to_dict(config))),
+            lambda clips: [from_mel(c) for c in clips],
         ),
         System("8-bit mu-law", "mulaw8", lambda clips: [anchors.mulaw8(c.audio) for c in clips]),
     ]

@@ -45,7 +45,14 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
         digits = 3 if abs(d.mean) < 1 else 2
         interval = "-" if math.isnan(d.low) else f"{d.low:+.{digits}f} … {d.high:+.{digits}f}"
         rows.append(
-            [pair if pair != before else "", COLUMNS[one.metric].title, f"{d.mean:+.{digits}f}", interval, d.verdict, d.n]
+            [
+                pair if pair != before else "",
+                COLUMNS[one.metric].title,
+                f"{d.mean:+.{digits}f}",
+                interval,
+                d.verdict,
+                d.n,
+            ]
         )
         before = pair
     return table("Paired differences", ["A − B", "metric", "difference", "95 % interval", "A is", "n"], rows)
@@ -55,7 +62,9 @@ def _bits_table(bits: Mapping[str, Mapping[str, Mapping[str, Statistic]]]) -> st
     rows = []
     for speaker, first in next(iter(bits.values())).items():
         models = [speakers[speaker]["model"] for speakers in bits.values()]
-        rows.append([speaker, *models, first["linear_prediction_causal"], first["linear_prediction_mel"], first["model"].n])
+        rows.append(
+            [speaker, *models, first["linear_prediction_causal"], first["linear_prediction_mel"], first["model"].n]
+        )
     header = ["speaker", *bits, "linear prediction, causal", "linear prediction, from the mel", "n"]
     return table("Held-out bits per 16-bit sample", header, rows)
 

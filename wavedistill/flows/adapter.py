@@ -62,7 +62,10 @@ class TorchTransform(DistributionTransform):
         return x
 
     def _map(self, value: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        batch, event = value.shape[: value.dim() - self.domain.event_dim], value.shape[value.dim() - self.domain.event_dim :]
+        batch, event = (
+            value.shape[: value.dim() - self.domain.event_dim],
+            value.shape[value.dim() - self.domain.event_dim :],
+        )
         direction = self.transform.inverse if inverse else self.transform.forward
         mapped, log_det = direction(value.reshape(-1, *event), self.cond)
         return mapped.reshape(*batch, *mapped.shape[1:]), log_det.reshape(batch)

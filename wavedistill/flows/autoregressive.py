@@ -98,7 +98,11 @@ class AutoregressiveFlow(Transform):
     """
 
     def __init__(
-        self, network: MaskedPredictor | CausalPredictor, standardize: bool = True, log_scale_min: float = -9.0, log_scale_max: float = 9.0,
+        self,
+        network: MaskedPredictor | CausalPredictor,
+        standardize: bool = True,
+        log_scale_min: float = -9.0,
+        log_scale_max: float = 9.0,
     ) -> None:
         super().__init__()
         if not isinstance(network, (MaskedPredictor, CausalPredictor)):
@@ -106,7 +110,9 @@ class AutoregressiveFlow(Transform):
                 f"AutoregressiveFlow needs a MaskedPredictor (vectors) or a CausalPredictor (waveforms), got {type(network).__name__}."
             )
         if not log_scale_min < log_scale_max:
-            raise WavedistillError(f"log_scale_min must be below log_scale_max, got {log_scale_min} and {log_scale_max}.")
+            raise WavedistillError(
+                f"log_scale_min must be below log_scale_max, got {log_scale_min} and {log_scale_max}."
+            )
         self.predictor = network
         self.standardize, self.log_scale_min, self.log_scale_max = standardize, log_scale_min, log_scale_max
         self.of_vectors = isinstance(network, MaskedPredictor)
@@ -153,8 +159,11 @@ class AutoregressiveFlow(Transform):
             cond = Condition(broadcast_condition(cond, channels, x, self).transpose(1, 2))
         features, source = cond if isinstance(cond, Condition) else Condition()
         if channels and (
-            features is None or features.dim() != 3 or features.shape[::2] != (batch, channels)
-            or not features.shape[1] or samples % features.shape[1]
+            features is None
+            or features.dim() != 3
+            or features.shape[::2] != (batch, channels)
+            or not features.shape[1]
+            or samples % features.shape[1]
         ):
             raise WavedistillError(
                 f"AutoregressiveFlow needs condition features of shape ({batch}, blocks, {channels}) with blocks dividing {samples} samples, got {_shape(features)}."
@@ -190,14 +199,18 @@ class AutoregressiveFlow(Transform):
         values, log_slopes = [], []
         for t, column in enumerate(columns.unbind(0)):
             parameters = stepper.parameters(t)
-            x, log_slope = self.affine_inverse(column, self.split(parameters) if self.of_vectors else self.split(*parameters))
+            x, log_slope = self.affine_inverse(
+                column, self.split(parameters) if self.of_vectors else self.split(*parameters)
+            )
             stepper.feed(t, x)
             values.append(x)
             log_slopes.append(log_slope)
         results = torch.stack(values, dim=1), torch.stack(log_slopes, dim=1)
         return tuple(one[:, self.predictor.order] for one in results) if self.of_vectors else results
 
-    def forward_chunk(self, x: Tensor, cond: Condition, state: PredictorState | None) -> tuple[LocScale, PredictorState]:
+    def forward_chunk(
+        self, x: Tensor, cond: Condition, state: PredictorState | None
+    ) -> tuple[LocScale, PredictorState]:
         """loc and scale of one chunk (batch, samples) of a long signal, and the state for the next. Waveforms only."""
         parameters, shift, state = self.predictor.forward_chunk(x, cond.features, cond.source, state)
         return self.split(parameters, shift), state

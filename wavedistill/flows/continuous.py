@@ -132,7 +132,9 @@ class ContinuousFlow(Transform):
         def derivative(elapsed: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             def field(z: Tensor) -> Tensor:
                 t = 1.0 - elapsed if backwards else elapsed
-                change = functional_call(self.network, parameters, (torch.cat([z, t.expand(len(z), 1, *z.shape[2:])], dim=1), cond))
+                change = functional_call(
+                    self.network, parameters, (torch.cat([z, t.expand(len(z), 1, *z.shape[2:])], dim=1), cond)
+                )
                 return -change if backwards else change
 
             if noise is None:
@@ -155,7 +157,9 @@ class ContinuousFlow(Transform):
         if self.adjoint:
             odeint = adjoint
             options["adjoint_params"] = (*parameters.values(), *([] if cond is None else [cond]))
-            options["adjoint_options"] = {"step_size": self.step_size} if self.solver in FIXED else {"step_t": times[:1]}
+            options["adjoint_options"] = (
+                {"step_size": self.step_size} if self.solver in FIXED else {"step_t": times[:1]}
+            )
         state = (value, value.new_zeros(value.shape[0]))
         try:
             values, log_dets = odeint(derivative, state, times, **options)
@@ -168,7 +172,9 @@ class ContinuousFlow(Transform):
 
 def _worst_example(state: tuple[Tensor, ...]) -> Tensor:
     """The norm of an error, in which an example counts the same in every batch: root mean square over its elements, then the largest."""
-    return torch.stack([part.flatten(1).square().mean(1).sqrt().max() if part.dim() > 1 else part.abs().max() for part in state]).max()
+    return torch.stack(
+        [part.flatten(1).square().mean(1).sqrt().max() if part.dim() > 1 else part.abs().max() for part in state]
+    ).max()
 
 
 def _like(rows: Tensor, x: Tensor) -> Tensor:

@@ -68,7 +68,9 @@ class CausalConvolution(Transform):
         self.mixing = MaskedConv1d(dim, dim, kernel_size, "A", dilation, num_groups=dim, bias=False)
         with torch.no_grad():
             self.mixing.weight.mul_(0.1)
-        self.block = min(64, max(16, 512 // dim))  # samples: larger ones mean fewer steps of the inverse and larger matrices
+        self.block = min(
+            64, max(16, 512 // dim)
+        )  # samples: larger ones mean fewer steps of the inverse and larger matrices
         self.raw_scale = nn.Parameter(torch.zeros(dim))  # d; see wavedistill.nn.positive
 
     def _forward(self, x: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
@@ -107,7 +109,9 @@ def _by_phase(x: Tensor, dilation: int, function: Callable[[Tensor], Tensor]) ->
     batch, channels, samples = x.shape
     padded = nn.functional.pad(x, (0, -samples % dilation))
     steps = padded.shape[-1] // dilation
-    phases = padded.reshape(batch, channels, steps, dilation).permute(0, 3, 1, 2).reshape(batch * dilation, channels, steps)
+    phases = (
+        padded.reshape(batch, channels, steps, dilation).permute(0, 3, 1, 2).reshape(batch * dilation, channels, steps)
+    )
     phases = function(phases).reshape(batch, dilation, channels, steps).permute(0, 2, 3, 1)
     return phases.reshape(batch, channels, steps * dilation)[..., :samples]
 
@@ -135,7 +139,9 @@ def _solve_blocks(y: Tensor, kernel: Tensor, block: int) -> Tensor:
     from_block, from_past = solved.T.split([block * channels, order * channels])
 
     padded = nn.functional.pad(y, (0, blocks * block - samples))
-    vectors = padded.reshape(batch, channels, blocks, block).permute(0, 2, 3, 1).reshape(batch, blocks, block * channels)
+    vectors = (
+        padded.reshape(batch, channels, blocks, block).permute(0, 2, 3, 1).reshape(batch, blocks, block * channels)
+    )
     free = vectors @ from_block
     outputs = [free[:, :1]]
     for index in range(1, blocks):
@@ -216,7 +222,9 @@ class CircularConvolution(Transform):
                 raise WavedistillError(
                     f"CircularConvolution(dim={self.dim}) has no inverse for {samples} samples: its kernel is singular at frequency {first}/{samples}."
                 )
-        twice = torch.full((len(log_dets),), 2.0, dtype=log_dets.dtype, device=log_dets.device)  # the conjugate half of the spectrum
+        twice = torch.full(
+            (len(log_dets),), 2.0, dtype=log_dets.dtype, device=log_dets.device
+        )  # the conjugate half of the spectrum
         alone = torch.arange(len(log_dets), device=log_dets.device) * 2 % samples == 0
         return matrices, (torch.where(alone, 1.0, twice) * log_dets).sum()
 

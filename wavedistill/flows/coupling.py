@@ -63,7 +63,9 @@ class _Coupling(Transform):
         sizes = ((dim + 1) // 2, dim // 2) if over_features else (dim, dim)
         kept, moved = reversed(sizes) if swap else sizes
         if network is None:
-            network = ConditionerNet(kept, self.parameters_per_feature * moved, hidden, num_layers, kernel_size, cond_dim)
+            network = ConditionerNet(
+                kept, self.parameters_per_feature * moved, hidden, num_layers, kernel_size, cond_dim
+            )
         self.network = network
 
     def extra_repr(self) -> str:

@@ -45,9 +45,15 @@ class Dequantize(Transform):
         self.bits, self.generator = bits, generator
 
     def _forward(self, x: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
-        if not torch.compiler.is_compiling() and x.numel() and not bool(((x == x.floor()) & (x >= 0) & (x < 2**self.bits)).all()):
+        if (
+            not torch.compiler.is_compiling()
+            and x.numel()
+            and not bool(((x == x.floor()) & (x >= 0) & (x < 2**self.bits)).all())
+        ):
             raise WavedistillError(f"Dequantize(bits={self.bits}) needs whole numbers from 0 to {2**self.bits - 1}.")
-        noise = torch.rand(x.shape, generator=self.generator, device=self.generator.device if self.generator else x.device)
+        noise = torch.rand(
+            x.shape, generator=self.generator, device=self.generator.device if self.generator else x.device
+        )
         # rounding must not reach the next integer
         y = torch.minimum(x + noise.to(x), torch.nextafter(x + 1, x)) / 2**self.bits
         return y, torch.full_like(x, -self.bits * math.log(2.0))

@@ -101,7 +101,9 @@ def _iterate(step: Map, x: Tensor, lipschitz: float, tolerance: float, max_itera
 def _compiled_loop(step: Map, x: Tensor, lipschitz: float, tolerance: float, max_iterations: int | None) -> Tensor:
     """`_iterate` as one operator of a graph."""
     eps = torch.finfo(x.dtype).eps
-    limit = max_iterations or 16 + 2 * math.ceil(math.log(eps) / math.log(lipschitz))  # enough for a first change of 1 / eps
+    limit = max_iterations or 16 + 2 * math.ceil(
+        math.log(eps) / math.log(lipschitz)
+    )  # enough for a first change of 1 / eps
 
     def unsettled(count: Tensor, previous: Tensor, x: Tensor) -> Tensor:
         return (count < limit) & (_residual(previous, x) > tolerance).any()

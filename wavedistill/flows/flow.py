@@ -97,7 +97,9 @@ class Flow(nn.Module):
         with torch.no_grad():
             return self.rsample_and_log_prob(shape, cond, generator).value
 
-    def rsample_and_log_prob(self, shape: tuple[int, ...], cond: Any = None, generator: torch.Generator | None = None) -> Mapped:
+    def rsample_and_log_prob(
+        self, shape: tuple[int, ...], cond: Any = None, generator: torch.Generator | None = None
+    ) -> Mapped:
         """Reparametrised samples and their exact log-probability, from one evaluation of the inverse.
 
         Noise is drawn on the generator's device and brought to the device and type of the transform's parameters.

@@ -62,7 +62,9 @@ class MixtureCDF(Transform):
         (True, True)
     """
 
-    iterations = 32  # of the root finder; 16 to 20 bring float64 to its last digits, modes a thousand widths apart need ten more
+    iterations = (
+        32  # of the root finder; 16 to 20 bring float64 to its last digits, modes a thousand widths apart need ten more
+    )
 
     def __init__(self, dim: int, num_components: int = 8, kind: str = "logistic") -> None:
         super().__init__()
@@ -138,7 +140,9 @@ class MixtureCDF(Transform):
     def _mixture(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Locations, log-scales and log-weights, (dim, components), with an axis for the samples of a waveform."""
         shape = (self.dim, *(1,) * (x.dim() - 2), -1)
-        loc, raw_scale, logits = (full_precision(p).reshape(shape) for p in (self.loc, self.raw_scale, self.weight_logits))
+        loc, raw_scale, logits = (
+            full_precision(p).reshape(shape) for p in (self.loc, self.raw_scale, self.weight_logits)
+        )
         return loc, log_positive(raw_scale), torch.log_softmax(logits, dim=-1)
 
 

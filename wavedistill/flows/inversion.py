@@ -55,8 +55,15 @@ class Inversion(NamedTuple):
 
 @torch.no_grad()
 def invert(
-    flow: AutoregressiveFlow, y: Tensor, cond: Any = None, method: str = "incremental", *, tolerance: float = 1e-6,
-    max_sweeps: int | None = None, block_size: int | None = None, draft: Tensor | None = None,
+    flow: AutoregressiveFlow,
+    y: Tensor,
+    cond: Any = None,
+    method: str = "incremental",
+    *,
+    tolerance: float = 1e-6,
+    max_sweeps: int | None = None,
+    block_size: int | None = None,
+    draft: Tensor | None = None,
 ) -> Inversion:
     """x with flow.forward(x, cond) = y.
 
@@ -87,7 +94,9 @@ def invert(
         (True, True)
     """
     if not isinstance(flow, AutoregressiveFlow):
-        raise WavedistillError(f"invert needs an AutoregressiveFlow (to invert its .inv, run forward), got {type(flow).__name__}.")
+        raise WavedistillError(
+            f"invert needs an AutoregressiveFlow (to invert its .inv, run forward), got {type(flow).__name__}."
+        )
     _check_options(flow, method, y, max_sweeps, block_size, draft)
     flow._check(y)
     network_cond = flow.check_condition(y, cond)
@@ -114,16 +123,25 @@ def invert(
 
 
 def _check_options(
-    flow: AutoregressiveFlow, method: str, y: Tensor, max_sweeps: int | None, block_size: int | None, draft: Tensor | None
+    flow: AutoregressiveFlow,
+    method: str,
+    y: Tensor,
+    max_sweeps: int | None,
+    block_size: int | None,
+    draft: Tensor | None,
 ) -> None:
     if method not in METHODS:
         raise WavedistillError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
     if method == "quasi_newton" and flow.of_vectors:
-        raise WavedistillError("method 'quasi_newton' is for flows of waveforms; for vectors use 'gauss_seidel' or 'incremental'.")
+        raise WavedistillError(
+            "method 'quasi_newton' is for flows of waveforms; for vectors use 'gauss_seidel' or 'incremental'."
+        )
     if (draft is not None or max_sweeps is not None) and method not in ITERATIONS:
         raise WavedistillError(f"draft and max_sweeps are for {', '.join(map(repr, ITERATIONS))}, not for {method!r}.")
     if block_size is not None and (method not in ("gauss_seidel", "quasi_newton") or block_size < 1):
-        raise WavedistillError(f"block_size is for 'gauss_seidel' and 'quasi_newton' and at least 1, got {block_size} for {method!r}.")
+        raise WavedistillError(
+            f"block_size is for 'gauss_seidel' and 'quasi_newton' and at least 1, got {block_size} for {method!r}."
+        )
     if draft is not None and draft.shape != y.shape:
         raise WavedistillError(f"draft must have the shape of y, {tuple(y.shape)}, got {tuple(draft.shape)}.")
 
@@ -143,10 +161,18 @@ def _naive(flow: AutoregressiveFlow, y: Tensor, cond: Any) -> Tensor:
 
 
 def _in_windows(
-    flow: AutoregressiveFlow, y: Tensor, guess: Tensor, cond: Any, window: int | None, tolerance: float, max_sweeps: int | None
+    flow: AutoregressiveFlow,
+    y: Tensor,
+    guess: Tensor,
+    cond: Any,
+    window: int | None,
+    tolerance: float,
+    max_sweeps: int | None,
 ) -> tuple[Tensor, Tensor, float]:
     """`wavedistill.flows.quasi_newton.solve`, with an error where it has been stopped."""
-    solution = solve(flow, _flat(flow, y), cond, _flat(flow, guess), tolerance=tolerance, window=window, max_sweeps=max_sweeps)
+    solution = solve(
+        flow, _flat(flow, y), cond, _flat(flow, guess), tolerance=tolerance, window=window, max_sweeps=max_sweeps
+    )
     missing = int((~solution.found).sum())
     if missing:
         raise WavedistillError(

@@ -48,9 +48,7 @@ class Orthogonal(Transform):
         with torch.no_grad():
             linear.weight.copy_(skew.tril(-1))
         # "trivialization" would keep a base matrix that is orthogonal in the type it was made in, not in float64
-        self.rotation = parametrizations.orthogonal(
-            linear, orthogonal_map="matrix_exp", use_trivialization=False
-        )
+        self.rotation = parametrizations.orthogonal(linear, orthogonal_map="matrix_exp", use_trivialization=False)
 
     @torch.no_grad()
     def set_matrix(self, rotation: Tensor) -> None:
@@ -61,9 +59,7 @@ class Orthogonal(Transform):
         """Q, (dim, dim)."""
         rough = full_precision(self.rotation.weight)
         # one step of Newton's iteration to the nearest orthogonal matrix: the exponential is ten roundings away from it
-        return rough @ (
-            1.5 * torch.eye(self.dim, dtype=rough.dtype, device=rough.device) - 0.5 * rough.T @ rough
-        )
+        return rough @ (1.5 * torch.eye(self.dim, dtype=rough.dtype, device=rough.device) - 0.5 * rough.T @ rough)
 
     def _forward(self, x: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
         with torch.autocast(x.device.type, enabled=False):

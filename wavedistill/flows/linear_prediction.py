@@ -69,7 +69,9 @@ class MelLinearPredictor(nn.Module):
     def _interpolate(self, frames: Tensor) -> Tensor:
         """(batch, lags, frames) -> (batch, lags, frames * upsample), linear between the frames' centres."""
         count = frames.shape[-1]
-        positions = (torch.arange(count * self.upsample, device=frames.device, dtype=frames.dtype) + 0.5) / self.upsample
+        positions = (
+            torch.arange(count * self.upsample, device=frames.device, dtype=frames.dtype) + 0.5
+        ) / self.upsample
         if not self.mel.centered:
             positions = positions - 0.5
         positions = positions.clamp(0, count - 1)

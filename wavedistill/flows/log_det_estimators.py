@@ -91,7 +91,9 @@ def roulette_weights(num_terms: int, survival: float, generator: torch.Generator
     The first ``num_terms`` are always there, with weight 1. One N is drawn for a call, so that a batch shares it. The variance is sure to be
     finite where survival > c^2, c the Lipschitz constant of g.
     """
-    uniform = 1.0 - torch.rand((), dtype=torch.float64, generator=generator, device=generator.device if generator else None)
+    uniform = 1.0 - torch.rand(
+        (), dtype=torch.float64, generator=generator, device=generator.device if generator else None
+    )
     extra = int(math.log(float(uniform)) / math.log(survival))
     return [1.0] * num_terms + [survival**-j for j in range(1, extra + 1)]
 

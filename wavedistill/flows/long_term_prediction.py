@@ -94,7 +94,9 @@ class LongTermPredictionFlow(Transform):
     def _block(self, x: Tensor, cond: LongTermPredictor) -> tuple[int, int]:
         """Samples in a block, and taps on either side of the lag."""
         if not isinstance(cond, LongTermPredictor):
-            raise WavedistillError(f"LongTermPredictionFlow needs a LongTermPredictor as condition, got {type(cond).__name__}.")
+            raise WavedistillError(
+                f"LongTermPredictionFlow needs a LongTermPredictor as condition, got {type(cond).__name__}."
+            )
         size, rest = divmod(x.shape[-1], cond.lags.shape[1])
         if rest or cond.taps.shape[-1] % 2 == 0:
             raise WavedistillError(

@@ -51,7 +51,9 @@ class ActNorm(Transform):
         self.loc = nn.Parameter(torch.zeros(dim))
         self.log_scale = nn.Parameter(torch.zeros(dim))
         self.register_buffer("initialized", torch.tensor(False))
-        self._initialized = False  # the same on the host: no wait for the device, and nothing that torch.compile could not read
+        self._initialized = (
+            False  # the same on the host: no wait for the device, and nothing that torch.compile could not read
+        )
 
     def _forward(self, x: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
         if self.training and not self._initialized and x.numel():

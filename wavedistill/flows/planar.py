@@ -135,7 +135,10 @@ class Planar(_Conditioned):
 
         low, high = torch.where(c > 0, least, lower), torch.where(c > 0, most, upper)
         root = increasing_root(
-            lambda a: (self._value(a, slope_at_zero) - size, self._slope(a, slope_at_zero)), torch.minimum(low, high), high, self.iterations
+            lambda a: (self._value(a, slope_at_zero) - size, self._slope(a, slope_at_zero)),
+            torch.minimum(low, high),
+            high,
+            self.iterations,
         )
         return root * target.sign()
 

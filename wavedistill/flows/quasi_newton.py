@@ -52,8 +52,14 @@ class Solution(NamedTuple):
 
 
 def solve(
-    flow: AutoregressiveFlow, y: Tensor, cond: Condition, guess: Tensor, *,
-    tolerance: float, window: int | None = None, max_sweeps: int | None = None,
+    flow: AutoregressiveFlow,
+    y: Tensor,
+    cond: Condition,
+    guess: Tensor,
+    *,
+    tolerance: float,
+    window: int | None = None,
+    max_sweeps: int | None = None,
 ) -> Solution:
     """x with F(x) = x, F(x) = flow.affine_inverse(y, parameters of x).
 
@@ -68,14 +74,21 @@ def solve(
     """
     batch, samples = y.shape
     if not samples:
-        return Solution(y, torch.zeros(batch, dtype=torch.long, device=y.device), 0.0, torch.ones(batch, dtype=torch.bool, device=y.device))
+        return Solution(
+            y,
+            torch.zeros(batch, dtype=torch.long, device=y.device),
+            0.0,
+            torch.ones(batch, dtype=torch.bool, device=y.device),
+        )
     limit = samples if max_sweeps is None else min(max_sweeps, samples)
     windows = _Windows(flow, y, cond, guess, window or WINDOW, tolerance)
     found, sweeps = torch.zeros(2, batch, dtype=torch.long, device=y.device)
     while len(active := ((found < samples) & (sweeps < limit)).nonzero()[:, 0]):
         found[active] = windows.sweep(active, found[active])
         sweeps[active] += 1
-        while len(moving := active[(found[active] < samples) & (found[active] - windows.start[active] >= windows.step)]):
+        while len(
+            moving := active[(found[active] < samples) & (found[active] - windows.start[active] >= windows.step)]
+        ):
             windows.move(moving)
     return Solution(windows.x[:, :samples], sweeps, windows.evaluated / max(y.numel(), 1), found >= samples)
 
@@ -86,7 +99,9 @@ class _Windows:
     Signals and condition are lengthened by a window, so that all windows have one length; what comes after an end changes nothing before it.
     """
 
-    def __init__(self, flow: AutoregressiveFlow, y: Tensor, cond: Condition, guess: Tensor, window: int, tolerance: float) -> None:
+    def __init__(
+        self, flow: AutoregressiveFlow, y: Tensor, cond: Condition, guess: Tensor, window: int, tolerance: float
+    ) -> None:
         batch, samples = y.shape
         self.flow, self.tolerance = flow, tolerance
         self.damping = max(tolerance, ROUNDING * torch.finfo(y.dtype).eps) ** 2
@@ -99,7 +114,9 @@ class _Windows:
         self.source = None if cond.source is None else torch.nn.functional.pad(cond.source, (0, padding))
         self.features = cond.features
         if blocks > 1:
-            self.features = torch.cat([cond.features, cond.features[:, -1:].expand(-1, padding // self.block, -1)], dim=1)
+            self.features = torch.cat(
+                [cond.features, cond.features[:, -1:].expand(-1, padding // self.block, -1)], dim=1
+            )
         self.state: PredictorState | None = None
         self.evaluated = 0
         self.time = torch.arange(self.length, device=y.device)
@@ -118,10 +135,14 @@ class _Windows:
         residual = torch.where(self.time < first[:, None], 0.0, (target - x).nan_to_num(0.0, 0.0, 0.0))
         jacobian = self._learned(examples, residual)
         identity = torch.eye(self.length, dtype=x.dtype, device=x.device)
-        step = torch.linalg.solve_triangular(identity - jacobian, residual.unsqueeze(-1), upper=False, unitriangular=True).squeeze(-1)
+        step = torch.linalg.solve_triangular(
+            identity - jacobian, residual.unsqueeze(-1), upper=False, unitriangular=True
+        ).squeeze(-1)
         scale = 10.0 * torch.maximum(x.abs().amax(1), residual.abs().amax(1)).unsqueeze(1)
         step = torch.where(step.abs() <= scale, step, residual)
-        close = (residual.abs() <= self.tolerance * x.abs().clamp_min(1.0)) & target.isfinite() | (self.time <= first[:, None])
+        close = (residual.abs() <= self.tolerance * x.abs().clamp_min(1.0)) & target.isfinite() | (
+            self.time <= first[:, None]
+        )
         self.jacobian[examples], self.last_step[examples] = jacobian, step
         self.predicted[examples] = residual - step + torch.bmm(jacobian, step.unsqueeze(-1)).squeeze(-1)
         x = x + step
@@ -152,7 +173,9 @@ class _Windows:
     def _evaluate(self, examples: Tensor, x: Tensor, length: int) -> tuple[Tensor, PredictorState]:
         """F(x) of these examples' samples from their windows' starts on, and the state after them."""
         here = self.start[examples, None] + self.time[:length]
-        cond = Condition(self._features(examples, length), None if self.source is None else self.source[examples[:, None], here])
+        cond = Condition(
+            self._features(examples, length), None if self.source is None else self.source[examples[:, None], here]
+        )
         state = None if self.state is None else select(self.state, examples)
         parameters, state = self.flow.forward_chunk(x, cond, state)
         self.evaluated += x.numel()
@@ -168,7 +191,9 @@ class _Windows:
         """dF/dx of the linear path alone."""
         network = self.flow.predictor
         jacobian = self.y.new_zeros(len(examples), self.length, self.length)
-        if not (network.linear_order and self.flow.standardize):  # an inverse autoregressive flow divides it by a scale not known yet
+        if not (
+            network.linear_order and self.flow.standardize
+        ):  # an inverse autoregressive flow divides it by a scale not known yet
             return jacobian
         taps = network.linear_taps(self._features(examples, self.length), len(examples))[0].to(jacobian)
         taps = taps.repeat_interleave(self.length // taps.shape[1], dim=1)

@@ -110,10 +110,15 @@ def fit_normal_mixtures(x: Tensor, num_components: int, steps: int) -> tuple[Ten
         (dim, num_components - 1), with sum 1.
     """
     ordered = x.sort(dim=0).values.T  # (dim, count)
-    mean, width = ordered.mean(1, keepdim=True), ordered.std(1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny ** 0.5)
+    mean, width = (
+        ordered.mean(1, keepdim=True),
+        ordered.std(1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny ** 0.5),
+    )
     if num_components == 1:
         return mean, width, mean[:, :0]
-    parts = ordered[:, : ordered.shape[1] // (num_components - 1) * (num_components - 1)].unflatten(1, (num_components - 1, -1))
+    parts = ordered[:, : ordered.shape[1] // (num_components - 1) * (num_components - 1)].unflatten(
+        1, (num_components - 1, -1)
+    )
     loc, deviation = parts.mean(-1), torch.maximum(parts.std(-1), 0.01 * width)
     weight = torch.full_like(loc, 1.0 / (num_components - 1))
     for _ in range(steps):

@@ -89,13 +89,17 @@ class ResidualFlow(Transform):
         super().__init__()
         survival = lipschitz if survival is None else survival
         if not 0 < lipschitz < 1 or not 0 < survival < 1:
-            raise WavedistillError(f"ResidualFlow needs lipschitz and survival between 0 and 1, got {lipschitz} and {survival}.")
+            raise WavedistillError(
+                f"ResidualFlow needs lipschitz and survival between 0 and 1, got {lipschitz} and {survival}."
+            )
         if log_det not in LOG_DETS or noise not in NOISES:
             raise WavedistillError(
                 f"ResidualFlow needs log_det of {', '.join(LOG_DETS)} and noise of {', '.join(NOISES)}, got {log_det!r} and {noise!r}."
             )
         if num_terms < 1 or (max_iterations is not None and max_iterations < 1):
-            raise WavedistillError(f"ResidualFlow needs num_terms and max_iterations of 1 or more, got {num_terms} and {max_iterations}.")
+            raise WavedistillError(
+                f"ResidualFlow needs num_terms and max_iterations of 1 or more, got {num_terms} and {max_iterations}."
+            )
         self.dim, self.cond_dim, self.lipschitz = dim, cond_dim, lipschitz
         if kernel_size > 1:
             self.ranks = (3,)

@@ -154,7 +154,12 @@ class _Recompute(torch.autograd.Function):
 
 
 def _back(
-    plan: _Plan, index: int, output: Tensor, of_cond: list[Tensor], parameters: list[Tensor], grads: tuple[Tensor, Tensor]
+    plan: _Plan,
+    index: int,
+    output: Tensor,
+    of_cond: list[Tensor],
+    parameters: list[Tensor],
+    grads: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, list[Tensor | None]]:
     """One step backwards: its input, and the gradients by it, by the condition's tensors and by the step's parameters."""
     call, cond = _Call(plan.steps[index]), plan.condition(of_cond)

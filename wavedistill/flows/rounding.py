@@ -47,7 +47,11 @@ class ConditioningReport(NamedTuple):
 
 @torch.no_grad()
 def check_conditioning(
-    flow: AutoregressiveFlow, y: Tensor, cond: Any = None, tolerance: float = 1e-3, generator: torch.Generator | None = None
+    flow: AutoregressiveFlow,
+    y: Tensor,
+    cond: Any = None,
+    tolerance: float = 1e-3,
+    generator: torch.Generator | None = None,
 ) -> ConditioningReport:
     """Invert y in its own precision, in float64, and in float64 with a little noise on y; warn where they disagree.
 

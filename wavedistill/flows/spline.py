@@ -31,7 +31,9 @@ MIN_SIZE = 1e-3
 MIN_DERIVATIVE = 1e-3
 
 
-def rational_quadratic_spline(x: Tensor, parameters: Tensor, bound: float = 5.0, inverse: bool = False) -> tuple[Tensor, Tensor]:
+def rational_quadratic_spline(
+    x: Tensor, parameters: Tensor, bound: float = 5.0, inverse: bool = False
+) -> tuple[Tensor, Tensor]:
     """A rational-quadratic spline on [-bound, bound], the identity outside; zero parameters make it the identity everywhere.
 
     Widths and heights are softmaxes of their parameters, each at least `MIN_SIZE` of the interval; inner derivatives are

@@ -142,7 +142,9 @@ class StepwisePredictor:
         like = stack.input.weight
         self.weights = [conv.step_weight() for conv in stack.convs]
         nothing = like.new_zeros(batch, stack.config.channels)
-        self.rings = [[nothing] * (conv.history + 1) for conv in stack.convs]  # inputs of each layer, step t at t modulo length
+        self.rings = [
+            [nothing] * (conv.history + 1) for conv in stack.convs
+        ]  # inputs of each layer, step t at t modulo length
         self.ages = [range(conv.history, -1, -conv.dilation) for conv in stack.convs]
         self.residual = list(stack.residual)
         self.skip = torch.cat(list(stack.skip))  # the sum over layers as one product
@@ -178,7 +180,9 @@ class StepwisePredictor:
             previous = torch.cat([previous, self.source[:, step * size : (step + 1) * size]], dim=1)
         hidden = torch.addmm(stack.input.bias, previous, stack.input.weight.t())
         gated = []
-        for layer, (weight, biases, ring, ages) in enumerate(zip(self.weights, self.biases, self.rings, self.ages, strict=True)):
+        for layer, (weight, biases, ring, ages) in enumerate(
+            zip(self.weights, self.biases, self.rings, self.ages, strict=True)
+        ):
             if layer:
                 hidden = torch.addmm(hidden, gated[-1], self.residual[layer - 1])
             ring[step % len(ring)] = hidden

@@ -84,16 +84,16 @@ class Transform(nn.Module):
     def _inverse(self, y: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
 
-    def _mapped(self, function: Callable[[Tensor, Any], tuple[Tensor, Tensor]], x: Tensor, cond: Any, per_step: bool) -> Mapped:
+    def _mapped(
+        self, function: Callable[[Tensor, Any], tuple[Tensor, Tensor]], x: Tensor, cond: Any, per_step: bool
+    ) -> Mapped:
         self._check(x)
         value, terms = function(x, broadcast_condition(cond, self.cond_dim, x, self) if self.cond_dim else cond)
         terms = full_precision(terms)
         if not per_step:
             return Mapped(value, terms.flatten(1).sum(1) if terms.dim() > 1 else terms)
         if terms.dim() < 2 or terms.shape[-1] != x.shape[-1]:
-            raise WavedistillError(
-                f"{type(self).__name__} has no log-determinant step by step: leave per_step out."
-            )
+            raise WavedistillError(f"{type(self).__name__} has no log-determinant step by step: leave per_step out.")
         return Mapped(value, terms if terms.dim() == 2 else terms.flatten(1, -2).sum(1))
 
     def _check(self, x: Tensor) -> None:
@@ -150,7 +150,9 @@ class Compose(Transform):
         for one in maps:
             value, log_det = one(value, cond, per_step)
             if log_det.shape != total.shape:
-                raise WavedistillError("a layer changes the number of steps, so there are no terms step by step: leave per_step out.")
+                raise WavedistillError(
+                    "a layer changes the number of steps, so there are no terms step by step: leave per_step out."
+                )
             total = total + log_det
         return Mapped(value, total)
 
@@ -176,5 +178,7 @@ def broadcast_condition(cond: Any, cond_dim: int, x: Tensor, owner: nn.Module) -
         fits = spread.shape[-1] > 0 and x.shape[-1] % spread.shape[-1] == 0
     if not fits:
         frames = f" or ({batch}, {cond_dim}, frames) with frames dividing {x.shape[-1]} samples" if waveform else ""
-        raise WavedistillError(f"{name} needs a condition of shape ({batch}, {cond_dim}){frames}, got {tuple(cond.shape)}.")
+        raise WavedistillError(
+            f"{name} needs a condition of shape ({batch}, {cond_dim}){frames}, got {tuple(cond.shape)}."
+        )
     return spread.expand(batch, *spread.shape[1:])

@@ -82,7 +82,8 @@ def export_model(model: WaveformModel | str | Path, path: str | Path, format: Fo
     if not isinstance(loaded, ParallelWaveNet):
         raise WavedistillError(
             "a teacher cannot be exported: it makes one sample after another, and a file holds one pass. Distil a student from it "
-            "(`wavedistill distill`) and export that." if isinstance(loaded, WaveNet)
+            "(`wavedistill distill`) and export that."
+            if isinstance(loaded, WaveNet)
             else f"only students can be exported, and this is a {role(loaded)}: give a student."
         )
     with _quiet():
@@ -97,14 +98,19 @@ def settings(model: WaveformModel) -> dict[str, Any]:
     or None), speakers (names, in the order of their indices)."""
     config = to_dict(model.config)
     return {
-        "model_type": model_type(model), "sample_rate": model.sample_rate, "hop_length": model.hop_length,
-        "mel": config["mel"], "speakers": config["speakers"],
-    }  # fmt: skip
+        "model_type": model_type(model),
+        "sample_rate": model.sample_rate,
+        "hop_length": model.hop_length,
+        "mel": config["mel"],
+        "speakers": config["speakers"],
+    }
 
 
 def _format(path: Path, format: Format | None) -> Format:
     if format is None and path.suffix not in SUFFIXES:
-        raise WavedistillError(f"{path} tells no format: end its name in .onnx or .pt2, or give the format, onnx or torch (--format).")
+        raise WavedistillError(
+            f"{path} tells no format: end its name in .onnx or .pt2, or give the format, onnx or torch (--format)."
+        )
     format = format or SUFFIXES[path.suffix]
     if format not in SUFFIXES.values():
         raise WavedistillError(f"there is no format {format!r}: give onnx or torch.")
@@ -118,7 +124,10 @@ def _traced(model: ParallelWaveNet) -> torch.export.ExportedProgram:
     arguments = {"noise": torch.zeros(EXAMPLE_BATCH, 1, EXAMPLE_FRAMES * hop)}
     shapes: dict[str, dict[int, Any]] = {"noise": {0: batch, 2: hop * frames}}
     if config.mel is not None:
-        arguments["mel"], shapes["mel"] = torch.zeros(EXAMPLE_BATCH, config.mel.n_mels, EXAMPLE_FRAMES), {0: batch, 2: frames}
+        arguments["mel"], shapes["mel"] = (
+            torch.zeros(EXAMPLE_BATCH, config.mel.n_mels, EXAMPLE_FRAMES),
+            {0: batch, 2: frames},
+        )
     if config.speakers:
         arguments["speaker"], shapes["speaker"] = torch.zeros(EXAMPLE_BATCH, dtype=torch.long), {0: batch}
     with torch.enable_grad():  # without gradient the student works in pieces, of a number that depends on the length
@@ -138,9 +147,13 @@ def _onnx(program: torch.export.ExportedProgram, values: dict[str, Any]) -> byte
     from wavedistill.inference.onnx_operators import translations
 
     written = torch.onnx.export(
-        program, dynamo=True, custom_translation_table=translations(), output_names=["audio"], verbose=False,
+        program,
+        dynamo=True,
+        custom_translation_table=translations(),
+        output_names=["audio"],
+        verbose=False,
         optimize=False,  # among its rules is one that takes 1 + 1e-7 for 1
-    )  # fmt: skip
+    )
     fold_constants(written.model)
     RemoveUnusedNodesPass()(written.model)
     ClearMetadataAndDocStringPass()(written.model)  # where in which source file each node was traced
@@ -153,7 +166,9 @@ def _need_onnx() -> None:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise WavedistillError(f"ONNX files need {error.name}, which is not installed: pip install 'wavedistill[onnx]'") from None
+        raise WavedistillError(
+            f"ONNX files need {error.name}, which is not installed: pip install 'wavedistill[onnx]'"
+        ) from None
 
 
 @contextlib.contextmanager

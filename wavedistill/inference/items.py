@@ -54,9 +54,7 @@ def find_items(inputs: Sequence[str | Path], out: Path) -> list[Item]:
     originals = {path.resolve() for path in named.values()}
     for item in items:
         if item.output.resolve() in originals:
-            raise WavedistillError(
-                f"the output {item.output} would overwrite an input: choose another output folder"
-            )
+            raise WavedistillError(f"the output {item.output} would overwrite an input: choose another output folder")
     return items
 
 

@@ -92,9 +92,14 @@ class Job:
     """
 
     def __init__(
-        self, inputs: str | Path | Sequence[str | Path], out: Path, vocoder: Vocoder, options: RenderOptions,
-        batch_seconds: float, shard: tuple[int, int] = (0, 1),
-    ) -> None:  # fmt: skip
+        self,
+        inputs: str | Path | Sequence[str | Path],
+        out: Path,
+        vocoder: Vocoder,
+        options: RenderOptions,
+        batch_seconds: float,
+        shard: tuple[int, int] = (0, 1),
+    ) -> None:
         self._start = time.perf_counter()
         index, count = shard
         if not 0 <= index < count:
@@ -142,7 +147,9 @@ class Job:
         """A bar over the files of `batches`: call its ``update`` with how many more are done."""
         from tqdm import tqdm
 
-        with tqdm(total=sum(len(batch.items) for batch in self.batches), unit="file", disable=not (shown and self.batches)) as bar:
+        with tqdm(
+            total=sum(len(batch.items) for batch in self.batches), unit="file", disable=not (shown and self.batches)
+        ) as bar:
             yield bar
 
 

@@ -18,9 +18,15 @@ def plays_notes(speakers: Sequence[str]) -> bool:
 
 
 def play_note(
-    vocoder: Vocoder, midi_pitch: int, seconds: float = 1.5, *, velocity: int = 96, seed: int | None = 0,
-    temperature: float = 1.0, speaker: int | str | None = 0,
-) -> Tensor:  # fmt: skip
+    vocoder: Vocoder,
+    midi_pitch: int,
+    seconds: float = 1.5,
+    *,
+    velocity: int = 96,
+    seed: int | None = 0,
+    temperature: float = 1.0,
+    speaker: int | str | None = 0,
+) -> Tensor:
     """One note, (samples,) float32 at the vocoder's rate: what the model makes of the mel of `note_template`.
 
     Args:
@@ -35,6 +41,8 @@ def play_note(
         >>> piano = play_note(Vocoder.from_pretrained("notes-student"), 60, speaker="piano")  # doctest: +SKIP
     """
     if not plays_notes(vocoder.model.config.speakers):
-        raise WavedistillError("this model was not trained on notes: use notes-student, or train one with recipes/notes")
+        raise WavedistillError(
+            "this model was not trained on notes: use notes-student, or train one with recipes/notes"
+        )
     template = note_template(midi_pitch, seconds, velocity, vocoder.sample_rate)
     return vocoder(template, seed=seed, temperature=temperature, speaker=speaker)

@@ -43,7 +43,10 @@ def translations() -> dict[Callable, Callable]:
         last, longest = op.Constant(value_ints=[2]), op.Constant(value_ints=[9223372036854775807])
         silence = op.CastLike(op.Constant(value_floats=[0.0]), op.Cast(coefficients, to=DOUBLE))
         taps = op.Unsqueeze(op.Cast(coefficients, to=DOUBLE), last)  # (batch, blocks, 1, order), newest first
-        times, lags = op.Range(op.Squeeze(zero), op.Squeeze(size), op.Squeeze(one)), op.Range(op.Squeeze(zero), op.Squeeze(order), op.Squeeze(one))
+        times, lags = (
+            op.Range(op.Squeeze(zero), op.Squeeze(size), op.Squeeze(one)),
+            op.Range(op.Squeeze(zero), op.Squeeze(order), op.Squeeze(one)),
+        )
 
         driven = op.Unsqueeze(op.Cast(excitation, to=DOUBLE), last)  # (batch, blocks, 1, n)
         impulse = op.Expand(op.Cast(op.Equal(times, zero), to=DOUBLE), op.Shape(driven))
@@ -52,7 +55,9 @@ def translations() -> dict[Callable, Callable]:
         @graph()
         def sample(before, now):  # before (batch, blocks, 2, order), newest first
             x = now + op.ReduceSum(before * taps, minus_one, keepdims=0)
-            after = op.Slice(op.Concat(op.Unsqueeze(x, minus_one), before, axis=3), zero, order, op.Constant(value_ints=[3]))
+            after = op.Slice(
+                op.Concat(op.Unsqueeze(x, minus_one), before, axis=3), zero, order, op.Constant(value_ints=[3])
+            )
             return after, op.Identity(x)
 
         rest = op.Expand(silence, op.Concat(op.Shape(inputs, start=0, end=3), order, axis=0))
@@ -63,7 +68,10 @@ def translations() -> dict[Callable, Callable]:
         # C = H P, P[i, j] = a_{i + order - j} for j >= i (the taps that reach back), H[t, i] = h_{t - i}; both transposed, row by row
         rows = op.Min(size, order)
         nothing = op.Expand(silence, op.Concat(op.Shape(response, start=0, end=2), rows, axis=0))
-        delayed, reaching = op.Concat(nothing, response, axis=2), op.Concat(op.Cast(coefficients, to=DOUBLE), nothing, axis=2)
+        delayed, reaching = (
+            op.Concat(nothing, response, axis=2),
+            op.Concat(op.Cast(coefficients, to=DOUBLE), nothing, axis=2),
+        )
 
         @graph()
         def response_row(i):
@@ -73,7 +81,9 @@ def translations() -> dict[Callable, Callable]:
         def reach_row(j):
             return op.Slice(reaching, order - one - j, order - one - j + rows, last)
 
-        h = op.Scan(op.Slice(times, zero, rows, zero), body=response_row, num_scan_inputs=1, scan_output_axes=[2])  # (batch, blocks, i, t)
+        h = op.Scan(
+            op.Slice(times, zero, rows, zero), body=response_row, num_scan_inputs=1, scan_output_axes=[2]
+        )  # (batch, blocks, i, t)
         p = op.Scan(lags, body=reach_row, num_scan_inputs=1, scan_output_axes=[2])  # (batch, blocks, j, i)
         from_past = op.MatMul(p, h)  # (batch, blocks, order, n)
 
@@ -83,7 +93,9 @@ def translations() -> dict[Callable, Callable]:
             return op.Slice(op.Concat(before, x, axis=2), zero - order, longest, last), x
 
         start, by_block = op.Unsqueeze(op.Cast(past, to=DOUBLE), one), op.Unsqueeze(forced, last)
-        _, x = op.Scan(start, by_block, from_past, body=block, num_scan_inputs=2, scan_input_axes=[1, 1], scan_output_axes=[1])
+        _, x = op.Scan(
+            start, by_block, from_past, body=block, num_scan_inputs=2, scan_input_axes=[1, 1], scan_output_axes=[1]
+        )
         return op.CastLike(op.Reshape(x, op.Constant(value_ints=[0, -1])), excitation)
 
     @script(domain, default_opset=op)
@@ -101,7 +113,10 @@ def translations() -> dict[Callable, Callable]:
             first = order - one - age
             return total + op.Slice(seen, first, first + size, two) * op.Unsqueeze(weight, two)
 
-        silence = op.Expand(op.CastLike(op.Constant(value_float=0.0), padded), op.Concat(op.Shape(coefficients, start=0, end=2), size, axis=0))
+        silence = op.Expand(
+            op.CastLike(op.Constant(value_float=0.0), padded),
+            op.Concat(op.Shape(coefficients, start=0, end=2), size, axis=0),
+        )
         ages = op.Range(op.Squeeze(zero), op.Squeeze(order), op.Squeeze(one))
         total = op.Scan(silence, coefficients, ages, body=tap, num_scan_inputs=2, scan_input_axes=[2, 0])
         return op.Reshape(total, op.Constant(value_ints=[0, -1]))
@@ -112,12 +127,16 @@ def translations() -> dict[Callable, Callable]:
         zero, one, minus_one = op.Constant(value_ints=[0]), op.Constant(value_ints=[1]), op.Constant(value_ints=[-1])
         leading = op.Shape(autocorrelation, start=0, end=-1)
         order = op.Shape(autocorrelation, start=-1) - one
-        r = op.Transpose(op.Reshape(autocorrelation, op.Concat(minus_one, order + one, axis=0)), perm=[1, 0])  # (order + 1, rows)
+        r = op.Transpose(
+            op.Reshape(autocorrelation, op.Concat(minus_one, order + one, axis=0)), perm=[1, 0]
+        )  # (order + 1, rows)
         variance = op.Slice(r, zero, one, zero)
         nothing = variance * op.CastLike(op.Constant(value_float=0.0), r)
         count = op.Range(op.Squeeze(zero), op.Squeeze(order), op.Squeeze(one))
         step, k = op.Unsqueeze(count, one), op.Unsqueeze(count, zero)
-        lags = op.Gather(op.Concat(r, nothing, axis=0), op.Where(k < step, step - k, order + one), axis=0)  # r_{step - k}
+        lags = op.Gather(
+            op.Concat(r, nothing, axis=0), op.Where(k < step, step - k, order + one), axis=0
+        )  # r_{step - k}
         following = op.Unsqueeze(op.Slice(r, one, order + one, zero), one)  # r_{step + 1}
         mirror = op.Where(k < step, step - k - one, order)
         newest = op.Unsqueeze(op.CastLike(op.Equal(k, step), r), op.Constant(value_ints=[2]))
@@ -135,7 +154,9 @@ def translations() -> dict[Callable, Callable]:
     def conv1d(x, weight, bias=None, stride=(1,), padding=(0,), dilation=(1,), groups=1):
         """onnxruntime has no convolution in float64: there it becomes a product of matrices."""
         if x.dtype is ir.DataType.DOUBLE and _plain(stride, padding, groups):
-            return op.Transpose(products(op.Transpose(x, perm=[0, 2, 1]), weight, weight.shape, bias, dilation[0]), perm=[0, 2, 1])
+            return op.Transpose(
+                products(op.Transpose(x, perm=[0, 2, 1]), weight, weight.shape, bias, dilation[0]), perm=[0, 2, 1]
+            )
         return op.Conv(x, weight, bias, strides=stride, pads=[*padding, *padding], dilations=dilation, group=groups)
 
     def conv2d(x, weight, bias=None, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1):
@@ -145,13 +166,19 @@ def translations() -> dict[Callable, Callable]:
             return op.Conv(x, weight, bias, strides=stride, pads=[*padding, *padding], dilations=dilation, group=groups)
         axis = op.Constant(value_ints=[2])
         rows = op.Transpose(op.Squeeze(x, axis), perm=[0, 2, 1])
-        return op.Unsqueeze(op.Transpose(products(rows, op.Squeeze(weight, axis), weight.shape, bias, dilation[1]), perm=[0, 2, 1]), axis)
+        return op.Unsqueeze(
+            op.Transpose(products(rows, op.Squeeze(weight, axis), weight.shape, bias, dilation[1]), perm=[0, 2, 1]),
+            axis,
+        )
 
     def products(x, weight, shape, bias, dilation):
         """Convolution of x (batch, time, channels) with weight (out, channels, taps) -> (batch, time - dilation * (taps - 1), out)."""
         channels, taps = shape[0], shape[-1]
         axis, ends = op.Constant(value_ints=[1]), [dilation * (tap + 1 - taps) or 2**63 - 1 for tap in range(taps)]
-        slices = [op.Slice(x, op.Constant(value_ints=[dilation * tap]), op.Constant(value_ints=[end]), axis) for tap, end in enumerate(ends)]
+        slices = [
+            op.Slice(x, op.Constant(value_ints=[dilation * tap]), op.Constant(value_ints=[end]), axis)
+            for tap, end in enumerate(ends)
+        ]
         matrix = op.Reshape(op.Transpose(weight, perm=[2, 1, 0]), op.Constant(value_ints=[-1, channels]))
         product = op.MatMul(op.Concat(*slices, axis=2), matrix)
         return product if bias is None else op.Add(product, bias)
@@ -164,7 +191,11 @@ def translations() -> dict[Callable, Callable]:
 
     def scalar_tensor(value, dtype=ir.DataType.FLOAT, layout=None, device=None, pin_memory=None):
         """The exporter's own goes through float32, which turns a white noise of 1e-7 beside 1 into another one."""
-        return op.Constant(value=ir.tensor(value, ir.DataType(dtype))) if isinstance(value, (int, float)) else op.Cast(value, to=dtype)
+        return (
+            op.Constant(value=ir.tensor(value, ir.DataType(dtype)))
+            if isinstance(value, (int, float))
+            else op.Cast(value, to=dtype)
+        )
 
     return {
         recursive_filter._opoverload: all_pole,

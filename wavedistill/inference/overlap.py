@@ -10,7 +10,10 @@ Part, Loaded, Result = TypeVar("Part"), TypeVar("Loaded"), TypeVar("Result")
 
 
 def overlapped(
-    parts: Iterable[Part], read: Callable[[Part], Loaded], compute: Callable[[Loaded], Result], write: Callable[[Result], None]
+    parts: Iterable[Part],
+    read: Callable[[Part], Loaded],
+    compute: Callable[[Loaded], Result],
+    write: Callable[[Result], None],
 ) -> None:
     """``write(compute(read(part)))`` for each part, in order.
 

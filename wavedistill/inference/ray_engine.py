@@ -58,7 +58,9 @@ def synthesize_with_ray(
     """
     ray = _import_ray()
     if device not in ("cpu", "cuda"):
-        raise WavedistillError(f"device {device!r} cannot be given to Ray, which deals the GPUs itself: use cpu or cuda")
+        raise WavedistillError(
+            f"device {device!r} cannot be given to Ray, which deals the GPUs itself: use cpu or cuda"
+        )
     if workers is not None and workers < 1:
         raise WavedistillError(f"at least one worker is needed, not {workers}")
     given = [inputs] if isinstance(inputs, (str, Path)) else inputs
@@ -129,7 +131,9 @@ def _session(ray: ModuleType, workers: int | None) -> Iterator[None]:
 def _count_workers(wanted: int | None, resource: str, available: dict[str, float]) -> int:
     room = int(available.get(resource, 0))
     if room < (wanted or 1):
-        raise WavedistillError(f"{wanted or 1} workers need as many {resource}s, but Ray has {room}: give fewer --workers")
+        raise WavedistillError(
+            f"{wanted or 1} workers need as many {resource}s, but Ray has {room}: give fewer --workers"
+        )
     return wanted or room
 
 

@@ -49,9 +49,7 @@ class Vocoder:
         self.model = model.eval()
         self.source = source
         self.mel_config = model.config.mel
-        self._front_end = (
-            None if self.mel_config is None else LogMelSpectrogram(self.mel_config).to(self.device)
-        )
+        self._front_end = None if self.mel_config is None else LogMelSpectrogram(self.mel_config).to(self.device)
 
     @classmethod
     def from_pretrained(
@@ -82,11 +80,7 @@ class Vocoder:
         if card is None and self.source is not None and (self.source / CARD_FILE).is_file():
             card = (self.source / CARD_FILE).read_text(encoding="utf-8")
         save_pretrained(self.model, folder, card=card)
-        if (
-            self.source is not None
-            and (self.source / "samples").is_dir()
-            and folder.resolve() != self.source.resolve()
-        ):
+        if self.source is not None and (self.source / "samples").is_dir() and folder.resolve() != self.source.resolve():
             try:
                 shutil.copytree(self.source / "samples", folder / "samples", dirs_exist_ok=True)
             except OSError as error:
@@ -169,21 +163,15 @@ class Vocoder:
         """
         mels = check_mel(mels, self.mel_config).to(self.device)
         index = self._speaker(speaker)
-        if (
-            not isinstance(self.model, WaveNet)
-            and mels.shape[-1] * self.hop_length > LONG_SECONDS * self.sample_rate
-        ):
+        if not isinstance(self.model, WaveNet) and mels.shape[-1] * self.hop_length > LONG_SECONDS * self.sample_rate:
             options = {"temperature": temperature, "speaker": index}
             waves = (
-                list(stream(self.model, *pair, LONG_SECONDS / 2, **options))
-                for pair in zip(mels, seeds, strict=True)
+                list(stream(self.model, *pair, LONG_SECONDS / 2, **options)) for pair in zip(mels, seeds, strict=True)
             )
             return torch.stack([torch.cat(wave) for wave in waves])
         options = {"progress": progress} if isinstance(self.model, WaveNet) else {}
         speakers = None if index is None else index.expand(len(mels))
-        return self.model.sample(
-            mels, seed=list(seeds), temperature=temperature, speaker=speakers, **options
-        )[:, 0]
+        return self.model.sample(mels, seed=list(seeds), temperature=temperature, speaker=speakers, **options)[:, 0]
 
     def sample(
         self,
@@ -196,9 +184,7 @@ class Vocoder:
     ) -> Tensor:
         """Audio (samples,) from noise alone, ``round(seconds * sample_rate)`` long; for models without mel conditioning."""
         if self.mel_config is not None:
-            raise WavedistillError(
-                "this model speaks what a mel says: use vocoder(mel) or `wavedistill synthesize`"
-            )
+            raise WavedistillError("this model speaks what a mel says: use vocoder(mel) or `wavedistill synthesize`")
         num_samples = round(seconds * self.sample_rate)
         if num_samples < 1:
             raise WavedistillError(f"{seconds:g} seconds are no audio: give a positive length")
@@ -227,15 +213,11 @@ class Vocoder:
         the length. For students and one-stage flows.
         """
         mel = self._one_mel(_tensor(mel)).to(self.device)
-        return stream(
-            self.model, mel, seed, chunk_seconds, temperature=temperature, speaker=self._speaker(speaker)
-        )
+        return stream(self.model, mel, seed, chunk_seconds, temperature=temperature, speaker=self._speaker(speaker))
 
     def _need_mel(self) -> None:
         if self.mel_config is None:
-            raise WavedistillError(
-                "this model takes no mel (it is unconditional): use vocoder.sample(seconds=...)"
-            )
+            raise WavedistillError("this model takes no mel (it is unconditional): use vocoder.sample(seconds=...)")
 
     def _one_mel(self, mel: Tensor) -> Tensor:
         self._need_mel()
@@ -269,9 +251,7 @@ class Vocoder:
         known = self.model.config.speakers
         if not known:
             if speaker is not None:
-                raise WavedistillError(
-                    f"this model has no speakers, but {speaker!r} was asked for: leave it out"
-                )
+                raise WavedistillError(f"this model has no speakers, but {speaker!r} was asked for: leave it out")
             return None
         index = known.index(speaker) if speaker in known else speaker
         if not isinstance(index, int) or not 0 <= index < len(known):

@@ -41,7 +41,10 @@ class _Computed:
 
 
 def synthesize_batches(
-    batches: Iterable[Batch], vocoder: Vocoder, options: RenderOptions, done: Callable[[int], object] = lambda files: None
+    batches: Iterable[Batch],
+    vocoder: Vocoder,
+    options: RenderOptions,
+    done: Callable[[int], object] = lambda files: None,
 ) -> SynthesisReport:
     """Write the missing outputs of ``batches``; reading, computing and writing overlap.
 

@@ -49,7 +49,9 @@ class Front(Transform):
     def __init__(self, config: FrontConfig, mel: MelConfig | None, upsample: int) -> None:
         super().__init__()
         if config.mel_prediction_order and mel is None:
-            raise WavedistillError("front: mel_prediction_order needs a mel-conditioned model; set it to 0 or give a mel.")
+            raise WavedistillError(
+                "front: mel_prediction_order needs a mel-conditioned model; set it to 0 or give a mel."
+            )
         self.config = config
         self.block = math.gcd(mel.hop_length, 64) if mel is not None else 64
         if config.mel_prediction_order:

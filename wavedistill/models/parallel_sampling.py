@@ -43,9 +43,18 @@ class ParallelSample(NamedTuple):
 
 @torch.inference_mode()
 def sample_parallel(
-    teacher: WaveNet, mel: Tensor | None = None, num_samples: int | None = None, batch_size: int = 1,
-    seed: int | list[int] | None = None, temperature: float = 1.0, noise: Tensor | None = None, speaker: Tensor | None = None, *,
-    draft: ParallelWaveNet | None = None, tolerance: float = 1e-6, window: int = WINDOW,
+    teacher: WaveNet,
+    mel: Tensor | None = None,
+    num_samples: int | None = None,
+    batch_size: int = 1,
+    seed: int | list[int] | None = None,
+    temperature: float = 1.0,
+    noise: Tensor | None = None,
+    speaker: Tensor | None = None,
+    *,
+    draft: ParallelWaveNet | None = None,
+    tolerance: float = 1e-6,
+    window: int = WINDOW,
 ) -> ParallelSample:
     """What ``teacher.sample`` draws from the same arguments.
 
@@ -84,7 +93,9 @@ def sample_parallel(
         if different := differences(teacher, draft):
             name = different[0]
             own, other = getattr(teacher.config, name), getattr(draft.config, name)
-            raise WavedistillError(f"the draft's {name} must be the teacher's ({own}), got {other}: give a student distilled from this teacher.")
+            raise WavedistillError(
+                f"the draft's {name} must be the teacher's ({own}), got {other}: give a student distilled from this teacher."
+            )
         guess = draft.rsample(noise, mel, speaker).excitation
     predictor = teacher.front.condition(mel)
     condition = Condition(teacher.features(mel, speaker))
@@ -99,4 +110,6 @@ def sample_parallel(
 
 def differences(teacher: WaveNet, draft: ParallelWaveNet) -> list[str]:
     """The settings in which a draft must be as the teacher and is not."""
-    return [name for name in ("front", "mel", "speakers") if getattr(teacher.config, name) != getattr(draft.config, name)]
+    return [
+        name for name in ("front", "mel", "speakers") if getattr(teacher.config, name) != getattr(draft.config, name)
+    ]

@@ -80,9 +80,13 @@ class ParallelWaveNetConfig:
         if self.num_flows < 1:
             raise WavedistillError(f"num_flows must be at least 1, got {self.num_flows}.")
         if self.source_order and self.mel is None:
-            raise WavedistillError("source_order needs a mel to read the pitch from; set it to 0 for a model without mel.")
+            raise WavedistillError(
+                "source_order needs a mel to read the pitch from; set it to 0 for a model without mel."
+            )
         if self.mel_projections < 0 or (self.mel_projections and self.mel is None):
-            raise WavedistillError(f"mel_projections must be at least 0, and 0 for a model without mel, got {self.mel_projections}.")
+            raise WavedistillError(
+                f"mel_projections must be at least 0, and 0 for a model without mel, got {self.mel_projections}."
+            )
 
 
 class StudentOutput(NamedTuple):
@@ -121,7 +125,9 @@ class ParallelWaveNet(WaveformModel):
         super().__init__(config)
         self.flows = nn.ModuleList(
             AutoregressiveFlow(
-                CausalPredictor(2, config.stack, self.cond_channels, config.linear_order, config.source_order, config.patch_size),
+                CausalPredictor(
+                    2, config.stack, self.cond_channels, config.linear_order, config.source_order, config.patch_size
+                ),
                 standardize=False,
                 log_scale_min=config.log_scale_min,
             )
@@ -160,8 +166,13 @@ class ParallelWaveNet(WaveformModel):
 
     @torch.inference_mode()
     def sample(
-        self, mel: Tensor | None = None, num_samples: int | None = None, batch_size: int = 1,
-        seed: int | list[int] | None = None, temperature: float = 1.0, noise: Tensor | None = None,
+        self,
+        mel: Tensor | None = None,
+        num_samples: int | None = None,
+        batch_size: int = 1,
+        seed: int | list[int] | None = None,
+        temperature: float = 1.0,
+        noise: Tensor | None = None,
         speaker: Tensor | None = None,
     ) -> Tensor:
         """A whole waveform in one pass.
@@ -185,7 +196,11 @@ class ParallelWaveNet(WaveformModel):
 
     @torch.inference_mode()
     def stream(
-        self, mel: Tensor, frames_per_chunk: int, seed: int | None = None, temperature: float = 1.0,
+        self,
+        mel: Tensor,
+        frames_per_chunk: int,
+        seed: int | None = None,
+        temperature: float = 1.0,
         speaker: Tensor | None = None,
     ) -> Iterator[Tensor]:
         """The waveform of `sample`, chunk after chunk, in memory that does not grow with its length.

@@ -82,19 +82,14 @@ def save_pretrained(
     parameters = {name for name, _ in model.named_parameters()}
     tensors = {
         # clone: safetensors refuses tensors that share memory
-        name: value.detach()
-        .to("cpu", dtype if dtype and name in parameters else value.dtype)
-        .clone()
-        .contiguous()
+        name: value.detach().to("cpu", dtype if dtype and name in parameters else value.dtype).clone().contiguous()
         for name, value in model.state_dict().items()
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{WEIGHTS_FILE}.tmp"
         safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt"})
-        write_json(
-            folder / CONFIG_FILE, {"format": FORMAT, "model_type": kind, "config": to_dict(model.config)}
-        )
+        write_json(folder / CONFIG_FILE, {"format": FORMAT, "model_type": kind, "config": to_dict(model.config)})
         os.chmod(temporary, 0o644)  # safetensors makes files private
         os.replace(temporary, folder / WEIGHTS_FILE)
         write_text(folder / CARD_FILE, card if card is not None else default_card(model, folder.name))
@@ -132,9 +127,7 @@ def resolve_checkpoint(name: str | Path) -> Path:
             raise WavedistillError(
                 f"the run {path} has written no checkpoint yet: wait for its first save, or resume it"
             )
-        raise WavedistillError(
-            f"the folder {path} holds no {CONFIG_FILE}: give a checkpoint or run folder ({known})"
-        )
+        raise WavedistillError(f"the folder {path} holds no {CONFIG_FILE}: give a checkpoint or run folder ({known})")
     if path.is_file():
         raise WavedistillError(f"{path} is a file: give the checkpoint's folder ({known})")
     owner_and_name = str(name).split("/")
@@ -146,18 +139,14 @@ def resolve_checkpoint(name: str | Path) -> Path:
         and not path.parent.is_dir()
     ):
         return _download(str(name), known)
-    raise WavedistillError(
-        f"there is no checkpoint {str(name)!r}: give a folder, a run folder or a name ({known})"
-    )
+    raise WavedistillError(f"there is no checkpoint {str(name)!r}: give a folder, a run folder or a name ({known})")
 
 
 def _download(hub_id: str, known: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(
-            snapshot_download(hub_id, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE], etag_timeout=10)
-        )
+        return Path(snapshot_download(hub_id, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE], etag_timeout=10))
     except Exception as error:  # the hub's client raises many types; each means: not to be had
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WavedistillError(
@@ -172,9 +161,7 @@ def load_pretrained(name: str | Path, device: str | torch.device = "cpu") -> Wav
     model = _build(folder / CONFIG_FILE)
     weights = folder / WEIGHTS_FILE
     if not weights.is_file():
-        raise WavedistillError(
-            f"the checkpoint {folder} has no {WEIGHTS_FILE}: copy it there, or save the model again"
-        )
+        raise WavedistillError(f"the checkpoint {folder} has no {WEIGHTS_FILE}: copy it there, or save the model again")
     try:
         tensors = safetensors.torch.load_file(weights)
     except (OSError, SafetensorError) as error:
@@ -198,17 +185,13 @@ def fingerprint(model: WaveformModel) -> str:
 def _build(path: Path) -> WaveformModel:
     content = read_json(path)
     if not isinstance(content, dict) or not {"format", "model_type", "config"} <= content.keys():
-        raise WavedistillError(
-            f"{path} is no wavedistill checkpoint: it needs 'format', 'model_type' and 'config'"
-        )
+        raise WavedistillError(f"{path} is no wavedistill checkpoint: it needs 'format', 'model_type' and 'config'")
     if content["format"] != FORMAT:
         raise WavedistillError(
             f"{path} has format {content['format']!r}, this version reads {FORMAT}: pip install --upgrade wavedistill"
         )
     if content["model_type"] not in _MODELS:
-        raise WavedistillError(
-            f"{path}: unknown model_type {content['model_type']!r}, known: {', '.join(_MODELS)}"
-        )
+        raise WavedistillError(f"{path}: unknown model_type {content['model_type']!r}, known: {', '.join(_MODELS)}")
     cls, config_cls, *_ = _MODELS[content["model_type"]]
     return cls(from_dict(config_cls, content["config"], where=str(path)))
 

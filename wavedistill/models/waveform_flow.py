@@ -73,7 +73,9 @@ class WaveformFlowConfig:
         check_common(self)
         block = (self.mel.hop_length if self.mel else GRID_HOP) // self.cond_upsample
         if self.squeeze < 2 or block % self.squeeze:
-            raise WavedistillError(f"squeeze must be at least 2 and divide a block of {block} samples, got {self.squeeze}.")
+            raise WavedistillError(
+                f"squeeze must be at least 2 and divide a block of {block} samples, got {self.squeeze}."
+            )
         if self.num_flows < 1:
             raise WavedistillError(f"num_flows must be at least 1, got {self.num_flows}.")
         splits = (self.num_flows - 1) // self.split_every if self.split_every else 0
@@ -149,15 +151,23 @@ class WaveformFlow(WaveformModel):
         for _ in range(index, end):
             kept = (channels + 1) // 2
             network = CentredStack(kept, 2 * (channels - kept), config.stack, self.cond_channels)
-            steps += [InvertibleConv1x1(channels), AffineCoupling(channels, network=network, cond_dim=self.cond_channels)]
+            steps += [
+                InvertibleConv1x1(channels),
+                AffineCoupling(channels, network=network, cond_dim=self.cond_channels),
+            ]
         level = ReversibleSequence(*steps) if config.reversible else Compose(*steps)
         if end == config.num_flows:
             return level
         return Compose(level, Split(self._level(channels - config.split_channels, end), keep=config.split_channels))
 
     def log_prob(
-        self, audio: Tensor, mel: Tensor | None = None, speaker: Tensor | None = None, *,
-        dequantize: bool = True, generator: torch.Generator | None = None,
+        self,
+        audio: Tensor,
+        mel: Tensor | None = None,
+        speaker: Tensor | None = None,
+        *,
+        dequantize: bool = True,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """log p(x | condition) of the whole waveform in nats, from one parallel pass.
 
@@ -218,8 +228,13 @@ class WaveformFlow(WaveformModel):
 
     @torch.inference_mode()
     def sample(
-        self, mel: Tensor | None = None, num_samples: int | None = None, batch_size: int = 1,
-        seed: int | list[int] | None = None, temperature: float = 1.0, noise: Tensor | None = None,
+        self,
+        mel: Tensor | None = None,
+        num_samples: int | None = None,
+        batch_size: int = 1,
+        seed: int | list[int] | None = None,
+        temperature: float = 1.0,
+        noise: Tensor | None = None,
         speaker: Tensor | None = None,
     ) -> Tensor:
         """A whole waveform in one pass.
@@ -247,7 +262,11 @@ class WaveformFlow(WaveformModel):
 
     @torch.inference_mode()
     def stream(
-        self, mel: Tensor, frames_per_chunk: int, seed: int | None = None, temperature: float = 1.0,
+        self,
+        mel: Tensor,
+        frames_per_chunk: int,
+        seed: int | None = None,
+        temperature: float = 1.0,
         speaker: Tensor | None = None,
     ) -> Iterator[Tensor]:
         """The waveform of `sample`, chunk after chunk, in memory that does not grow with its length.
@@ -280,7 +299,9 @@ class WaveformFlow(WaveformModel):
         if context.long_term is not None:
             predictor = LongTermPredictor(*(_inner(part, blocks) for part in context.long_term))
             u, of_long_term = self.long_term.synthesize(u, predictor, state.long_term_past if state else None)
-        predictor = None if context.front is None else LinearPredictor(*(_inner(part, blocks) for part in context.front))
+        predictor = (
+            None if context.front is None else LinearPredictor(*(_inner(part, blocks) for part in context.front))
+        )
         audio, of_front = self.front.synthesize(u, predictor, state.front_past if state else None)
         return audio.unsqueeze(1), StreamState(noise[..., noise.shape[-1] - 2 * edge :], of_long_term, of_front)
 
@@ -327,4 +348,3 @@ class WaveformFlow(WaveformModel):
 def _inner(x: Tensor, edge: int) -> Tensor:
     """x (batch, n, ...) without ``edge`` of axis 1 on either side."""
     return x[:, edge : x.shape[1] - edge]
-

@@ -116,17 +116,21 @@ class WaveformModel(nn.Module):
         """Condition of every layer, (batch, blocks, cond_channels)."""
         return self.conditioning(mel, speaker) if self.conditioning is not None else None
 
-    def check_condition(self, mel: Tensor | None, speaker: Tensor | None, num_samples: int | None, batch: int) -> tuple[int, int]:
+    def check_condition(
+        self, mel: Tensor | None, speaker: Tensor | None, num_samples: int | None, batch: int
+    ) -> tuple[int, int]:
         """Check the arguments of sampling; returns (batch, samples)."""
         if (mel is None) != (self.config.mel is None):
             raise WavedistillError(
-                "this model needs a mel: pass mel (batch, n_mels, frames)." if mel is None else
-                "this model takes no mel: pass num_samples instead."
+                "this model needs a mel: pass mel (batch, n_mels, frames)."
+                if mel is None
+                else "this model takes no mel: pass num_samples instead."
             )
         if bool(self.config.speakers) != (speaker is not None):
             known = ", ".join(self.config.speakers)
             raise WavedistillError(
-                f"this model needs a speaker index (0..{len(self.config.speakers) - 1}: {known})." if known
+                f"this model needs a speaker index (0..{len(self.config.speakers) - 1}: {known})."
+                if known
                 else "this model has no speakers: leave speaker out."
             )
         if mel is not None:
@@ -163,8 +167,13 @@ class WaveNet(WaveformModel):
         self.receptive_field: int = max(config.stack.receptive_field, config.linear_order)
 
     def log_prob(
-        self, audio: Tensor, mel: Tensor | None = None, speaker: Tensor | None = None, *,
-        dequantize: bool = True, generator: torch.Generator | None = None,
+        self,
+        audio: Tensor,
+        mel: Tensor | None = None,
+        speaker: Tensor | None = None,
+        *,
+        dequantize: bool = True,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """log p(x_t | x_<t, condition) in nats per sample, from one parallel pass.
 
@@ -195,9 +204,16 @@ class WaveNet(WaveformModel):
 
     @torch.inference_mode()
     def sample(
-        self, mel: Tensor | None = None, num_samples: int | None = None, batch_size: int = 1,
-        seed: int | list[int] | None = None, temperature: float = 1.0, noise: Tensor | None = None,
-        prime: Tensor | None = None, speaker: Tensor | None = None, progress: bool = False,
+        self,
+        mel: Tensor | None = None,
+        num_samples: int | None = None,
+        batch_size: int = 1,
+        seed: int | list[int] | None = None,
+        temperature: float = 1.0,
+        noise: Tensor | None = None,
+        prime: Tensor | None = None,
+        speaker: Tensor | None = None,
+        progress: bool = False,
     ) -> Tensor:
         """Draw waveforms one sample at a time, O(layers) work per sample.
 
@@ -235,7 +251,9 @@ class WaveNet(WaveformModel):
         self._fill(u, known, noise.to(u), self.features(mel, speaker), temperature, progress)
         return self.front.inverse(u.unsqueeze(1), condition).value
 
-    def _fill(self, u: Tensor, known: int, noise: Tensor, features: Tensor | None, temperature: float, progress: bool) -> None:
+    def _fill(
+        self, u: Tensor, known: int, noise: Tensor, features: Tensor | None, temperature: float, progress: bool
+    ) -> None:
         """Draw u (batch, samples) in place from sample ``known`` on: compiled where that is possible, else step by step."""
         from tqdm import tqdm
 
@@ -247,7 +265,9 @@ class WaveNet(WaveformModel):
             for count in drawn:
                 bar.update(count)
 
-    def _steps(self, u: Tensor, known: int, noise: Tensor, features: Tensor | None, temperature: float) -> Iterator[int]:
+    def _steps(
+        self, u: Tensor, known: int, noise: Tensor, features: Tensor | None, temperature: float
+    ) -> Iterator[int]:
         stepper = StepwisePredictor(self.predictor, *u.shape, features, None)
         for t in range(u.shape[1]):
             parameters, shift = stepper.parameters(t)
@@ -269,7 +289,9 @@ class WaveNet(WaveformModel):
     def need_gaussian(self, what: str) -> None:
         """Refuse ``what`` for another distribution."""
         if self.config.distribution != "gaussian":
-            raise WavedistillError(f"{what} needs a teacher with distribution 'gaussian', this one has '{self.config.distribution}'.")
+            raise WavedistillError(
+                f"{what} needs a teacher with distribution 'gaussian', this one has '{self.config.distribution}'."
+            )
 
 
 def dequantized(audio: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -277,5 +299,3 @@ def dequantized(audio: Tensor, generator: torch.Generator | None = None) -> Tens
     generator = generator or torch.Generator().manual_seed(0)
     noise = torch.rand(audio.shape, generator=generator).to(audio)
     return (torch.round(audio * 32768.0) + noise) / 32768.0
-
-

@@ -23,7 +23,8 @@ class CentredStack(nn.Module):
         super().__init__()
         self.stack = WaveNetStack(in_channels, out_channels, config, cond_channels)
         self.stack.convs = nn.ModuleList(
-            CentredConv(config.channels, 2 * config.channels, config.kernel_size, dilation) for dilation in config.dilations
+            CentredConv(config.channels, 2 * config.channels, config.kernel_size, dilation)
+            for dilation in config.dilations
         )
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:

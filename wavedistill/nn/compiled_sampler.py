@@ -28,7 +28,9 @@ def can_compile(predictor: CausalPredictor) -> bool:
     return weight.is_cpu and weight.dtype is torch.float32
 
 
-def fill(predictor: CausalPredictor, u: Tensor, known: int, noise: Tensor, features: Tensor | None, draw: Draw) -> Iterator[int]:
+def fill(
+    predictor: CausalPredictor, u: Tensor, known: int, noise: Tensor, features: Tensor | None, draw: Draw
+) -> Iterator[int]:
     """Draw u in place from sample ``known`` on (those before it are taken as they are); yields how many samples each stretch added.
 
     Equal to the stepwise pass up to rounding. The batch is split over as many threads as torch may use.
@@ -41,13 +43,17 @@ def fill(predictor: CausalPredictor, u: Tensor, known: int, noise: Tensor, featu
     size = samples // blocks
     stretch = STRETCH if blocks == 1 else max(STRETCH // size, 1) * size
     groups = torch.arange(batch).tensor_split(min(torch.get_num_threads(), batch))
-    samplers = [(CompiledSampler(predictor, len(rows), draw), slice(int(rows[0]), int(rows[-1]) + 1)) for rows in groups]
+    samplers = [
+        (CompiledSampler(predictor, len(rows), draw), slice(int(rows[0]), int(rows[-1]) + 1)) for rows in groups
+    ]
     with ThreadPoolExecutor(len(samplers)) as pool:
         for start in range(0, samples, stretch):
             stop = min(start + stretch, samples)
             here = features if blocks == 1 else features[:, start // size : stop // size]
             jobs = [
-                pool.submit(sampler.fill, u[rows], start, stop, known, noise[rows], None if here is None else here[rows])
+                pool.submit(
+                    sampler.fill, u[rows], start, stop, known, noise[rows], None if here is None else here[rows]
+                )
                 for sampler, rows in samplers
             ]
             for job in jobs:

@@ -48,7 +48,9 @@ class DiscriminatorConfig:
             raise WavedistillError("loss.discriminator needs at least one of periods and resolutions_ms.")
         for name, values in (("periods", self.periods), ("resolutions_ms", self.resolutions_ms)):
             if any(value <= 0 for value in values):
-                raise WavedistillError(f"loss.discriminator.{name} must be above 0, got {', '.join(f'{v:g}' for v in values)}.")
+                raise WavedistillError(
+                    f"loss.discriminator.{name} must be above 0, got {', '.join(f'{v:g}' for v in values)}."
+                )
         for name in ("channels", "segment_seconds", "lr", "clip_norm"):
             if getattr(self, name) <= 0:
                 raise WavedistillError(f"loss.discriminator.{name} must be above 0, got {getattr(self, name):g}.")

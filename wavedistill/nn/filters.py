@@ -38,7 +38,9 @@ def slide_by_products(padded: Tensor, coefficients: Tensor) -> Tensor:
     batch, blocks, order = coefficients.shape
     windows = padded.unfold(1, order, 1)  # (batch, samples, order), oldest sample first
     samples = windows.shape[1]
-    products = torch.matmul(windows.reshape(batch, blocks, samples // blocks, order), coefficients.flip(-1).unsqueeze(-1))
+    products = torch.matmul(
+        windows.reshape(batch, blocks, samples // blocks, order), coefficients.flip(-1).unsqueeze(-1)
+    )
     return products.reshape(batch, samples)
 
 
@@ -91,7 +93,9 @@ def _block_responses(coefficients: Tensor, size: int) -> tuple[Tensor, Tensor]:
     reach = row[:, None] + order - torch.arange(order, device=a.device)[None, :]
     history = padded[..., torch.where(reach <= order, reach, order + 1)]
     identity = torch.eye(size, dtype=a.dtype, device=a.device).expand(toeplitz.shape)
-    solved = torch.linalg.solve_triangular(toeplitz, torch.cat([identity, history], dim=-1), upper=False, unitriangular=True)
+    solved = torch.linalg.solve_triangular(
+        toeplitz, torch.cat([identity, history], dim=-1), upper=False, unitriangular=True
+    )
     solved = solved.to(coefficients.dtype)
     return solved[..., :size], solved[..., size:]
 

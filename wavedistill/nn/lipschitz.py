@@ -194,7 +194,9 @@ class LipschitzNetwork(nn.Module):
     ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
-            raise WavedistillError(f"LipschitzNetwork knows the activations {', '.join(ACTIVATIONS)}, got {activation!r}.")
+            raise WavedistillError(
+                f"LipschitzNetwork knows the activations {', '.join(ACTIVATIONS)}, got {activation!r}."
+            )
         if min(dim, hidden, num_layers) < 1:
             raise WavedistillError(
                 f"LipschitzNetwork needs dim, hidden and num_layers of 1 or more, got {dim}, {hidden} and {num_layers}."

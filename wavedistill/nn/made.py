@@ -74,7 +74,12 @@ class MaskedPredictor(nn.Module):
     order: Tensor
 
     def __init__(
-        self, dim: int, hidden: int = 64, num_layers: int = 2, order: str | Sequence[int] = "natural", cond_dim: int = 0,
+        self,
+        dim: int,
+        hidden: int = 64,
+        num_layers: int = 2,
+        order: str | Sequence[int] = "natural",
+        cond_dim: int = 0,
         out_channels: int = 2,
     ) -> None:
         super().__init__()

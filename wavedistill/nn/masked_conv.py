@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from wavedistill.errors import WavedistillError
 
 
-def autoregressive_mask(in_channels: int, out_channels: int, kernel_size: int, mask_type: str, num_groups: int) -> Tensor:
+def autoregressive_mask(
+    in_channels: int, out_channels: int, kernel_size: int, mask_type: str, num_groups: int
+) -> Tensor:
     """(out_channels, in_channels, kernel_size) of ones and zeros, the present sample last.
 
     All taps but the last look into the past and are free. At the present sample an output of group g sees inputs of groups below g, and

@@ -49,8 +49,12 @@ class MelProjection(nn.Module):
         filters = mel_filter_bank(mel)
         total = filters.sum(1, keepdim=True)
         self.register_buffer("filters", filters, persistent=False)
-        self.register_buffer("spread", torch.where(total > 0, filters / total.clamp_min(TINY), 0.0).T.contiguous(), persistent=False)
-        self.register_buffer("outside", (total == 0).float().T.contiguous(), persistent=False)  # bins of no filter stay as they are
+        self.register_buffer(
+            "spread", torch.where(total > 0, filters / total.clamp_min(TINY), 0.0).T.contiguous(), persistent=False
+        )
+        self.register_buffer(
+            "outside", (total == 0).float().T.contiguous(), persistent=False
+        )  # bins of no filter stay as they are
 
     def forward(self, wave: Tensor, log_mel: Tensor) -> Tensor:
         mel, wanted = self.mel, log_mel.transpose(1, 2).exp()

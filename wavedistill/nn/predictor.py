@@ -46,7 +46,13 @@ class CausalPredictor(nn.Module):
     """
 
     def __init__(
-        self, out_channels: int, stack: StackConfig, cond_channels: int, linear_order: int, source_order: int = 0, patch_size: int = 1
+        self,
+        out_channels: int,
+        stack: StackConfig,
+        cond_channels: int,
+        linear_order: int,
+        source_order: int = 0,
+        patch_size: int = 1,
     ) -> None:
         super().__init__()
         self.linear_order, self.source_order, self.patch_size = linear_order, source_order, patch_size
@@ -92,10 +98,14 @@ class CausalPredictor(nn.Module):
         if not keep_state:
             return parameters, shift, None
         inputs = keep_last(x, state.inputs if state else None, max(self.linear_order, size))
-        sources = keep_last(source, state.source if state else None, self.source_order - 1) if self.source_order else None
+        sources = (
+            keep_last(source, state.source if state else None, self.source_order - 1) if self.source_order else None
+        )
         return parameters, shift, PredictorState(inputs, sources, past)
 
-    def _linear_path(self, x: Tensor, cond: Tensor | None, source: Tensor | None, state: PredictorState | None) -> Tensor:
+    def _linear_path(
+        self, x: Tensor, cond: Tensor | None, source: Tensor | None, state: PredictorState | None
+    ) -> Tensor:
         shift = torch.zeros_like(x)
         if not self.linear_order + self.source_order:
             return shift

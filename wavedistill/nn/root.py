@@ -14,7 +14,9 @@ from torch._higher_order_ops.while_loop import while_loop
 
 
 @torch.no_grad()
-def increasing_root(function: Callable[[Tensor], tuple[Tensor, Tensor]], low: Tensor, high: Tensor, iterations: int) -> Tensor:
+def increasing_root(
+    function: Callable[[Tensor], tuple[Tensor, Tensor]], low: Tensor, high: Tensor, iterations: int
+) -> Tensor:
     """x with f(x) = 0 for an increasing f, elementwise: Newton's steps, held in the bracket, while they halve, else bisection.
 
     The number of iterations is fixed, so that nothing depends on the values; compiled, they are one loop in the graph. Of all points
@@ -40,7 +42,9 @@ def increasing_root(function: Callable[[Tensor], tuple[Tensor, Tensor]], low: Te
     state = (x, x.clone(), torch.full_like(x, torch.inf), low, high, width, width.clone())
     if torch.compiler.is_compiling():
         counter = torch.zeros((), dtype=torch.int64, device=x.device)
-        return while_loop(lambda count, *_: count < iterations, lambda count, *state: (count + 1, *advance(*state)), (counter, *state))[2]
+        return while_loop(
+            lambda count, *_: count < iterations, lambda count, *state: (count + 1, *advance(*state)), (counter, *state)
+        )[2]
     for _ in range(iterations):
         state = advance(*state)
     return state[1]

@@ -48,7 +48,9 @@ class HarmonicSource(nn.Module):
         hop = self.mel.hop_length
         pulses, phases = pulse_train(pitch, hop, self.mel.sample_rate, phase, log_mel.dtype)
         spectrum = self.stft(pulses)
-        magnitude = self.inversion(log_mel.transpose(1, 2).exp().contiguous(), power(spectrum).sqrt_()).pow(1.0 / self.mel.power)
+        magnitude = self.inversion(log_mel.transpose(1, 2).exp().contiguous(), power(spectrum).sqrt_()).pow(
+            1.0 / self.mel.power
+        )
         weight = self.stft.weight(log_mel.shape[-1], log_mel.dtype)
         wave = self.stft.inverse(_with_magnitude(spectrum, magnitude), weight)
         for _ in range(self.iterations):

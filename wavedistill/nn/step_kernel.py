@@ -99,7 +99,16 @@ def kernel() -> Callable:
             for i in range(0, inputs, 8):
                 w0, w1, w2, w3 = w[w_row + i], w[w_row + i + 1], w[w_row + i + 2], w[w_row + i + 3]
                 w4, w5, w6, w7 = w[w_row + i + 4], w[w_row + i + 5], w[w_row + i + 6], w[w_row + i + 7]
-                a0, a1, a2, a3, a4, a5, a6, a7 = a[i], a[i + 1], a[i + 2], a[i + 3], a[i + 4], a[i + 5], a[i + 6], a[i + 7]
+                a0, a1, a2, a3, a4, a5, a6, a7 = (
+                    a[i],
+                    a[i + 1],
+                    a[i + 2],
+                    a[i + 3],
+                    a[i + 4],
+                    a[i + 5],
+                    a[i + 6],
+                    a[i + 7],
+                )
                 for j in range(outputs):
                     near = (a0 * w0[j] + a1 * w1[j]) + (a2 * w2[j] + a3 * w3[j])
                     y0[j] += near + ((a4 * w4[j] + a5 * w5[j]) + (a6 * w6[j] + a7 * w7[j]))
@@ -162,9 +171,15 @@ def kernel() -> Callable:
                 for tap in range(taps - 1):
                     old = (turn - (taps - 1 - tap) * dilation // ahead) % blocks
                     accumulate(
-                        memory.sums, sums, memory.rings, ring + old * ahead * batch, weights.conv, first + tap * channels,
-                        ahead * batch, channels,
-                    )  # fmt: skip
+                        memory.sums,
+                        sums,
+                        memory.rings,
+                        ring + old * ahead * batch,
+                        weights.conv,
+                        first + tap * channels,
+                        ahead * batch,
+                        channels,
+                    )
             now = ring + ((turn % blocks) * ahead + phase) * batch
             for item in range(batch):
                 memory.rings[now + item] = memory.state[item, :channels]
@@ -209,4 +224,3 @@ def kernel() -> Callable:
                 u[item, t] = drawn(memory.out[item], shift, noise[item, t], draw)
 
     return run
-

@@ -116,7 +116,9 @@ class WaveNetStack(nn.Module):
             gated = gated_unit(gates).reshape(-1, channels)
             skip = gated @ self.skip[layer] if skip is None else torch.addmm(skip, gated, self.skip[layer])
             if layer < len(self.residual):
-                hidden = torch.addmm(hidden.reshape(-1, channels), gated, self.residual[layer]).view(batch, time, channels)
+                hidden = torch.addmm(hidden.reshape(-1, channels), gated, self.residual[layer]).view(
+                    batch, time, channels
+                )
         head = torch.relu(self.hidden(torch.relu(skip)))
         with torch.autocast(x.device.type, enabled=False):  # locations and log-scales need more than 8 bits
             out = self.output(full_precision(head))

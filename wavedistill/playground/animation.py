@@ -76,7 +76,9 @@ def animate_layers(
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        images[0].save(temporary, "GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0, optimize=True)
+        images[0].save(
+            temporary, "GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0, optimize=True
+        )
         temporary.replace(path)
     except OSError as error:
         raise WavedistillError(f"cannot write the animation {path}: {error}") from error
@@ -115,7 +117,9 @@ def _frames(stages: list[Stage], title: str, frames_per_layer: int) -> Iterator[
         for step in range(1, frames_per_layer + 1):
             share = 0.5 - 0.5 * math.cos(math.pi * step / frames_per_layer)
             density = (1.0 - share) * shown[index - 1] + share * shown[index]
-            points = [_between(a, b, share, angle) for a, b in ((before.grid, after.grid), (before.samples, after.samples))]
+            points = [
+                _between(a, b, share, angle) for a, b in ((before.grid, after.grid), (before.samples, after.samples))
+            ]
             yield picture(text, density, *points), step == frames_per_layer
 
 

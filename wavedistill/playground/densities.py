@@ -52,7 +52,9 @@ class Checkerboard(Density):
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         first = 4.0 * torch.rand(count, generator=generator) - 2.0
         square = 2.0 * torch.randint(2, (count,), generator=generator) - 2.0 + first.floor() % 2
-        second = square + torch.rand(count, generator=generator) * (1.0 - 2.0**-22)  # rounding must not reach the next square
+        second = square + torch.rand(count, generator=generator) * (
+            1.0 - 2.0**-22
+        )  # rounding must not reach the next square
         return torch.stack([first, second], dim=1)
 
     def log_prob(self, x: Tensor) -> Tensor:

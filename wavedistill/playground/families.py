@@ -92,17 +92,26 @@ def _realnvp(depth: int) -> Compose:
 
 
 def _glow(depth: int) -> Compose:
-    return Compose(*(Compose(ActNorm(DIM), InvertibleConv1x1(DIM), _coupling(AffineCoupling, hidden=128, log_scale_bound=BOUND)) for _ in range(depth)))
+    return Compose(
+        *(
+            Compose(ActNorm(DIM), InvertibleConv1x1(DIM), _coupling(AffineCoupling, hidden=128, log_scale_bound=BOUND))
+            for _ in range(depth)
+        )
+    )
 
 
 def _spline(depth: int) -> Compose:
-    return Compose(*(Compose(_pair(SplineCoupling, std=0.02, bins=16, bound=3.0), Orthogonal(DIM)) for _ in range(depth)))
+    return Compose(
+        *(Compose(_pair(SplineCoupling, std=0.02, bins=16, bound=3.0), Orthogonal(DIM)) for _ in range(depth))
+    )
 
 
 def _maf(depth: int) -> Compose:
     def layer(order: str) -> Transform:
         network = MaskedPredictor(DIM, hidden=128, order=order)
-        return _unsettled(AutoregressiveFlow(network, log_scale_min=-BOUND, log_scale_max=BOUND), network.layers[-1].weight, 0.1)
+        return _unsettled(
+            AutoregressiveFlow(network, log_scale_min=-BOUND, log_scale_max=BOUND), network.layers[-1].weight, 0.1
+        )
 
     return Compose(*(Compose(*map(layer, ORDERS)) for _ in range(depth)))
 
@@ -149,17 +158,70 @@ def _continuous(depth: int) -> Compose:
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        Family("nice", "NICE", "additive couplings: each layer shears, the volume is kept; a rescaling at the end", _nice, 5, 800, 1e-2),
-        Family("realnvp", "RealNVP", "affine couplings: one coordinate shifts and scales the other", _realnvp, 5, 1000, 7e-3, 256),
-        Family("glow", "Glow", "a learned normalisation and mixing before each affine coupling", _glow, 8, 1000, 7e-3, 256),
-        Family("spline", "neural spline flow", "spline couplings: one coordinate bends the other monotonically", _spline, 2, 800, 1.5e-2),
+        Family(
+            "nice",
+            "NICE",
+            "additive couplings: each layer shears, the volume is kept; a rescaling at the end",
+            _nice,
+            5,
+            800,
+            1e-2,
+        ),
+        Family(
+            "realnvp",
+            "RealNVP",
+            "affine couplings: one coordinate shifts and scales the other",
+            _realnvp,
+            5,
+            1000,
+            7e-3,
+            256,
+        ),
+        Family(
+            "glow", "Glow", "a learned normalisation and mixing before each affine coupling", _glow, 8, 1000, 7e-3, 256
+        ),
+        Family(
+            "spline",
+            "neural spline flow",
+            "spline couplings: one coordinate bends the other monotonically",
+            _spline,
+            2,
+            800,
+            1.5e-2,
+        ),
         Family("maf", "MAF", "masked autoregressive: fast density, sequential sampling", _maf, 5, 1200, 4e-3, 256),
         Family("iaf", "IAF", "inverse autoregressive: fast sampling, sequential density", _iaf, 5, 900, 4e-3, 256),
         Family("planar", "planar", "each layer bends the plane along one line", _planar, 24, 800, 2e-2),
         Family("radial", "radial", "each layer contracts or expands around one point", _radial, 24, 800, 2e-2),
-        Family("gaussianization", "Gaussianization", "each coordinate made normal by a mixture, then a rotation", _gaussianization, 6, 500, 1e-2),
-        Family("residual", "residual (i-ResNet)", "the identity plus a contraction, with the exact log-determinant", _residual, 8, 500, 2e-2, 256),
-        Family("continuous", "continuous (FFJORD)", "an ordinary differential equation, the trace integrated along", _continuous, 2, 400, 1e-2, 256),
+        Family(
+            "gaussianization",
+            "Gaussianization",
+            "each coordinate made normal by a mixture, then a rotation",
+            _gaussianization,
+            6,
+            500,
+            1e-2,
+        ),
+        Family(
+            "residual",
+            "residual (i-ResNet)",
+            "the identity plus a contraction, with the exact log-determinant",
+            _residual,
+            8,
+            500,
+            2e-2,
+            256,
+        ),
+        Family(
+            "continuous",
+            "continuous (FFJORD)",
+            "an ordinary differential equation, the trace integrated along",
+            _continuous,
+            2,
+            400,
+            1e-2,
+            256,
+        ),
     )
 }
 """The families by name."""

@@ -81,13 +81,20 @@ class Fit:
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the flow; numbers that are not finite are null."""
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("flow", "history")}
+        values = {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("flow", "history")
+        }
         values["history"] = [progress._asdict() for progress in self.history]
         return _finite(values)
 
 
 def fit_density(
-    family: str, density: str, depth: int | None = None, steps: int | None = None, seed: int = 0, seconds: float | None = None
+    family: str,
+    density: str,
+    depth: int | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    seconds: float | None = None,
 ) -> Fit:
     """Train a flow of a family on a density; arguments as in `training`."""
     run = training(family, density, depth, steps, seed, seconds)
@@ -99,7 +106,12 @@ def fit_density(
 
 
 def training(
-    family: str, density: str, depth: int | None = None, steps: int | None = None, seed: int = 0, seconds: float | None = None
+    family: str,
+    density: str,
+    depth: int | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    seconds: float | None = None,
 ) -> Generator[Progress, bool | None, Fit]:
     """Train and report on the way: a generator of `Progress` that returns the `Fit`.
 
@@ -152,7 +164,9 @@ def _training(
         began, cpu_began = time.perf_counter(), time.process_time()
         with random:
             for group in optimizer.param_groups:
-                group["lr"] = kind.learning_rate * min(1.0, (share + 1e-3) / WARM_UP) * 0.5 * (1.0 + math.cos(math.pi * share))
+                group["lr"] = (
+                    kind.learning_rate * min(1.0, (share + 1e-3) / WARM_UP) * 0.5 * (1.0 + math.cos(math.pi * share))
+                )
             loss = train_step(flow, optimizer, target.sample(kind.batch_size, batches))
         step += 1
         skipped += not math.isfinite(loss)
@@ -172,11 +186,23 @@ def _training(
     model, truth = log_probs(flow, held_out), target.log_prob(held_out).double()
     error = 1.0 / math.sqrt(HELD_OUT)
     return Fit(
-        flow=flow, family=kind.name, density=target.name, depth=depth, steps=step, seed=seed,
-        parameters=sum(p.numel() for p in flow.parameters()), nats=float(-model.mean()), standard_error=float(model.std()) * error,
-        gap=float((truth - model).mean()), gap_standard_error=float((truth - model).std()) * error, entropy=target.entropy,
-        seconds=spent, cpu_seconds=cpu, skipped=skipped, history=tuple(history),
-    )  # fmt: skip
+        flow=flow,
+        family=kind.name,
+        density=target.name,
+        depth=depth,
+        steps=step,
+        seed=seed,
+        parameters=sum(p.numel() for p in flow.parameters()),
+        nats=float(-model.mean()),
+        standard_error=float(model.std()) * error,
+        gap=float((truth - model).mean()),
+        gap_standard_error=float((truth - model).std()) * error,
+        entropy=target.entropy,
+        seconds=spent,
+        cpu_seconds=cpu,
+        skipped=skipped,
+        history=tuple(history),
+    )
 
 
 def train_step(flow: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor) -> float:

@@ -34,7 +34,11 @@ COLOR_MAP = "magma"
 
 
 def plot_layers(
-    flow: Flow, path: str | Path | None = None, density: Density | None = None, stages: list[Stage] | None = None, title: str = ""
+    flow: Flow,
+    path: str | Path | None = None,
+    density: Density | None = None,
+    stages: list[Stage] | None = None,
+    title: str = "",
 ) -> Figure:
     """One column for the prior and for each layer towards the data: the exact density above, the warped grid and samples below.
 
@@ -76,7 +80,9 @@ def latent_colors(latent: np.ndarray) -> np.ndarray:
     angle = np.arctan2(latent[:, 1], latent[:, 0])
     lightness, chroma = 0.78, 0.13  # of OKLab: no hue stands out
     lab = np.stack([np.full_like(angle, lightness), chroma * np.cos(angle), chroma * np.sin(angle)], axis=1)
-    to_lms = np.array([[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]])
+    to_lms = np.array(
+        [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
+    )
     to_rgb = np.array(
         [
             [4.0767416621, -3.3077115913, 0.2309699292],
@@ -108,8 +114,14 @@ def draw_panel(axis: Axes, title: str = "") -> None:
 def draw_density(axis: Axes, values: np.ndarray, peak: float | None = None) -> AxesImage:
     top = float(values.max()) if peak is None else float(peak)
     return axis.imshow(
-        values, origin="lower", extent=(-VIEW, VIEW, -VIEW, VIEW), cmap=COLOR_MAP, vmin=0.0, vmax=max(top, 1e-30), interpolation="bilinear"
-    )  # fmt: skip
+        values,
+        origin="lower",
+        extent=(-VIEW, VIEW, -VIEW, VIEW),
+        cmap=COLOR_MAP,
+        vmin=0.0,
+        vmax=max(top, 1e-30),
+        interpolation="bilinear",
+    )
 
 
 def draw_grid(axis: Axes, grid: np.ndarray) -> LineCollection:

@@ -45,9 +45,13 @@ class PlaygroundReport:
         for family in dict.fromkeys(family for family, _ in self.results):
             fits = [self.results.get((family, name)) for name in self.densities]
             known = [fit for fit in fits if fit]
-            depths, sizes = ([str(value) for value in sorted({fit[key] for fit in known})] for key in ("depth", "parameters"))
+            depths, sizes = (
+                [str(value) for value in sorted({fit[key] for fit in known})] for key in ("depth", "parameters")
+            )
             seconds = sum(fit["cpu_seconds"] for fit in known) / len(known)
-            rows.append([FAMILIES[family].title, "/".join(depths), "/".join(sizes), *map(_cell, fits), f"{seconds:.0f}"])
+            rows.append(
+                [FAMILIES[family].title, "/".join(depths), "/".join(sizes), *map(_cell, fits), f"{seconds:.0f}"]
+            )
         lines = ["| " + " | ".join(row) + " |" for row in [head, ["---", *["---:"] * (len(head) - 1)], *rows]]
         lines += [
             "",
@@ -61,7 +65,9 @@ class PlaygroundReport:
     def to_json(self) -> dict[str, Any]:
         return {
             "entropy": {name: DENSITIES[name].entropy for name in self.densities},
-            "results": [{key: value for key, value in fit.items() if key != "history"} for fit in self.results.values()],
+            "results": [
+                {key: value for key, value in fit.items() if key != "history"} for fit in self.results.values()
+            ],
             "failures": self.failures,
         }
 
@@ -125,8 +131,11 @@ def _pair(out: Path, family: str, density: str, depth: int | None, steps: int | 
     kind, stem = FAMILIES[family], out / f"{density}-{family}"
     paths = [stem.with_suffix(suffix) for suffix in (".json", ".png", ".gif")]
     settings = {
-        "version": _VERSION, "depth": kind.depth if depth is None else depth, "steps": kind.steps if steps is None else steps, "seed": seed,
-    }  # fmt: skip
+        "version": _VERSION,
+        "depth": kind.depth if depth is None else depth,
+        "steps": kind.steps if steps is None else steps,
+        "seed": seed,
+    }
     if all(path.is_file() for path in paths):
         stored = read_json(paths[0])
         if {name: stored.get(name) for name in settings} == settings:

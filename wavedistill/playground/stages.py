@@ -59,7 +59,11 @@ def label_of(layers: Sequence[Transform]) -> str:
     def names(transform: Transform) -> Iterator[str]:
         parts = layers_of(transform)
         if len(parts) == 1 and parts[0] is transform:
-            yield f"{type(transform.transform).__name__}.inv" if isinstance(transform, Inverse) else type(transform).__name__
+            yield (
+                f"{type(transform.transform).__name__}.inv"
+                if isinstance(transform, Inverse)
+                else type(transform).__name__
+            )
         else:
             for part in parts:
                 yield from names(part)
@@ -74,7 +78,9 @@ def _numbered(group: list[int], label: str) -> str:
 
 
 @torch.no_grad()
-def warp_stages(flow: Flow, max_layers: int = 6, resolution: int = 160, num_samples: int = 1500, seed: int = 0) -> list[Stage]:
+def warp_stages(
+    flow: Flow, max_layers: int = 6, resolution: int = 160, num_samples: int = 1500, seed: int = 0
+) -> list[Stage]:
     """Prior first, model of the data last; more than ``max_layers`` layers are taken together in groups.
 
     Raises:

@@ -84,7 +84,10 @@ class Adversary:
                 "cannot resume: this run had no discriminators until now. Begin the adversarial stage in a folder of its own, from this "
                 "run's weights: --run.dir DIR --run.init_from RUN."
             )
-        shapes = [{name: tuple(t.shape) for name, t in s.items()} for s in (self._module.state_dict(), state["discriminators"])]
+        shapes = [
+            {name: tuple(t.shape) for name, t in s.items()}
+            for s in (self._module.state_dict(), state["discriminators"])
+        ]
         if shapes[0] != shapes[1]:
             raise WavedistillError(
                 "cannot resume: the discriminators differ from the run's. Give loss.discriminator as in the run's config.yaml, or another --run.dir."

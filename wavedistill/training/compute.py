@@ -14,7 +14,9 @@ from torch import nn
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def adamw(parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float], weight_decay: float = 0.0) -> torch.optim.AdamW:
+def adamw(
+    parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float], weight_decay: float = 0.0
+) -> torch.optim.AdamW:
     """AdamW whose weight decay spares biases and gains."""
     parameters = list(parameters)
     groups = [

@@ -73,7 +73,9 @@ def inherit(student: ParallelWaveNet, donor: WaveNet | ParallelWaveNet) -> list[
         if own is None or given is None:
             continue
         weights = given.state_dict()
-        if {key: value.shape for key, value in own.state_dict().items()} == {key: value.shape for key, value in weights.items()}:
+        if {key: value.shape for key, value in own.state_dict().items()} == {
+            key: value.shape for key, value in weights.items()
+        }:
             own.load_state_dict(weights)
             taken.append(name)
     return taken

@@ -26,7 +26,9 @@ def run_lock(run_dir: Path) -> Iterator[None]:
         run_dir.mkdir(parents=True, exist_ok=True)
         folder = os.open(run_dir, os.O_RDONLY)
     except OSError as error:
-        raise WavedistillError(f"cannot write {run_dir}: {error.strerror}. Give a --run.dir you can write to.") from None
+        raise WavedistillError(
+            f"cannot write {run_dir}: {error.strerror}. Give a --run.dir you can write to."
+        ) from None
     try:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)

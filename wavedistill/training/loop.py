@@ -38,9 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def fit(
-    task: Task, dataset: SpeechDataset, valid_dataset: SpeechDataset, recipe: Recipe
-) -> Path:
+def fit(task: Task, dataset: SpeechDataset, valid_dataset: SpeechDataset, recipe: Recipe) -> Path:
     """Train ``task.model`` and return the run folder (its layout stands in ``recipe.run``'s documentation).
 
     Continues the run that the folder already holds (``run.resume``); returns at once where that one is finished. A
@@ -88,7 +86,9 @@ def _train(
     optimizer = adamw(parameters, optim.lr, optim.betas, optim.weight_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
     ema = EMA(task.model, optim.ema)
-    adversary = Adversary(task, run.precision, device, ranks) if getattr(task, "discriminators", None) is not None else None
+    adversary = (
+        Adversary(task, run.precision, device, ranks) if getattr(task, "discriminators", None) is not None else None
+    )
     step, elapsed_before, wandb_id = 0, 0.0, secrets.token_hex(4)
     if state is not None:
         task.model.load_state_dict(state["model"])

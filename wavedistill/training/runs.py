@@ -83,7 +83,9 @@ def distill_student(
     model = ParallelWaveNet(recipe.model)
     voice = load_pretrained(recipe.teacher, pick_device(recipe.run.device, current_ranks()))
     if not isinstance(voice, WaveNet):
-        raise WavedistillError(f"teacher {recipe.teacher} is a {role(voice)}. Give the checkpoint of a teacher (a WaveNet).")
+        raise WavedistillError(
+            f"teacher {recipe.teacher} is a {role(voice)}. Give the checkpoint of a teacher (a WaveNet)."
+        )
     fresh = not list_states(Path(recipe.run.dir))
     inherit(model, voice)
     if fresh and recipe.start_from is not None:
@@ -107,7 +109,9 @@ def _resolve(recipe, overrides: Sequence[str], expected: type, function: str, ot
     else:
         recipe = override(recipe, overrides)
     if not isinstance(recipe, expected):
-        raise WavedistillError(f"{function} needs a {expected.__name__}, this is a {type(recipe).__name__}. Use: {other}.")
+        raise WavedistillError(
+            f"{function} needs a {expected.__name__}, this is a {type(recipe).__name__}. Use: {other}."
+        )
     return recipe
 
 

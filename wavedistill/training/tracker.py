@@ -43,9 +43,7 @@ class Tracker:
         wandb_id: names the run at Weights & Biases, so that a resumed run continues its curves.
     """
 
-    def __init__(
-        self, recipe: Recipe, model: nn.Module, step: int, elapsed: float, wandb_id: str
-    ) -> None:
+    def __init__(self, recipe: Recipe, model: nn.Module, step: int, elapsed: float, wandb_id: str) -> None:
         self._run, self._model = recipe.run, model
         self._run_dir = Path(recipe.run.dir)
         self._first = (step, elapsed)
@@ -55,7 +53,10 @@ class Tracker:
         self._wandb = _start_wandb(recipe, wandb_id)
         # a log file is not a terminal: a line every half minute is enough there
         self._bar = tqdm(
-            total=1.0, miniters=0, mininterval=0.5 if sys.stderr.isatty() else 30.0, bar_format="{l_bar}{bar:20}|{postfix}"
+            total=1.0,
+            miniters=0,
+            mininterval=0.5 if sys.stderr.isatty() else 30.0,
+            bar_format="{l_bar}{bar:20}|{postfix}",
         )
 
     def log(self, step: int, kind: str, elapsed: float, values: dict[str, float]) -> None:
