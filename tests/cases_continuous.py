@@ -34,7 +34,9 @@ if importlib.util.find_spec("torchdiffeq"):
             events=[(1, 1), (1, 4)],
             exempt=TORCHDIFFEQ
             | {
-                "long": "the exact trace of 240,000 samples takes 240,000 products; test_continuous.py has an estimated one"
+                "long": (
+                    "the exact trace of 240,000 samples takes 240,000 products; test_continuous.py has an estimated one"
+                )
             },
         ),
         # Steps of 0.1 leave errors of about 1e-8, which the adaptive solver of the cases above does not.

@@ -31,7 +31,7 @@ def actnorm(dim):
 
 
 def batchnorm(dim):
-    """With running statistics that are not those of a standard normal; an exact bijection is what eval mode promises."""
+    """With running statistics unlike a standard normal's; eval mode promises an exact bijection."""
     layer = InvertibleBatchNorm(dim, momentum=1.0)
     layer.forward(3.0 * torch.randn(64, dim) + 1.0)
     return shake(layer).eval()

@@ -6,7 +6,10 @@ from flow_case import Case, shake
 from wavedistill.flows import ResidualFlow
 
 LONG = {
-    "long": "the exact log-determinant of 240,000 samples is that of a 240,000 x 240,000 matrix; test_residual.py has the series at that length"
+    "long": (
+        "the exact log-determinant of 240,000 samples is that of a 240,000 x 240,000 matrix; test_residual.py has the "
+        "series at that length"
+    )
 }
 
 

@@ -36,15 +36,18 @@ class Case:
     """One layer with parameters that are not trivial, on one shape.
 
     Attributes:
-        make: builds the layer in float32; the seed is set before each call. Shake zero-initialised parameters (`shake`).
+        make: builds the layer in float32; the seed is set before each call. Shake zero-initialised parameters
+            (`shake`).
         event: shape of one value: (dim,) or (channels, samples).
         cond: batch -> condition in float32 (a tensor, or a named tuple of tensors); None without one.
         domain: brings a standard normal tensor into the layer's domain; None: the real numbers.
         codomain: likewise for latent values.
         triangular: "lower" for a strictly causal or autoregressive layer in its natural order; an order of the features
             (a list: position of each feature) for another order.
-        density: dim -> layer on vectors of that dimension (1 and 2), whose density must integrate to 1; None: not checked.
-        events: further shapes of one value that the same layer takes; for waveforms also checked at 1 and 5 samples by default.
+        density: dim -> layer on vectors of that dimension (1 and 2), whose density must integrate to 1; None: not
+            checked.
+        events: further shapes of one value that the same layer takes; for waveforms also checked at 1 and 5 samples by
+            default.
         tolerance32, tolerance64: of the round trip, relative to max(1, |value|).
         log_det_tolerance: against the autograd Jacobian in float64.
         exempt: check -> reason why it cannot hold for this layer.

@@ -1,4 +1,4 @@
-"""Autoregressive flows against other libraries' masked autoregressive transforms, and what the contract does not cover."""
+"""Autoregressive flows against other libraries' masked autoregressive transforms, and more than the contract covers."""
 
 import copy
 from types import SimpleNamespace

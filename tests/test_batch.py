@@ -347,7 +347,9 @@ def test_a_folder_of_another_voice_or_seed_is_refused(tmp_path):
 
 
 def test_torchrun_deals_the_shards(voice, folder, tmp_path):
-    """Each of two processes has an input that fails, the second nothing else: no reason to end the first, or to fail the job."""
+    """Each of two processes has an input that fails, the second nothing else: no reason to end the first, or to fail
+    the job.
+    """
     voice.save_pretrained(tmp_path / "voice")
     for name in ("bad1.wav", "bad2.wav"):
         (folder / name).write_bytes(b"")

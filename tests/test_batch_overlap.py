@@ -175,7 +175,7 @@ def test_a_full_disk_stops_the_computing_too(folder, tmp_path, monkeypatch):
 
 
 def test_a_batch_whose_missing_input_cannot_be_used_is_not_computed(folder, tmp_path, monkeypatch):
-    """Its header was good, so it is in a batch; the others of the batch are done, and there is nothing to compute for."""
+    """Its header was good, so it is in a batch; the others of the batch are done, nothing is computed for it."""
     save_audio(folder / "silent.wav", torch.zeros(3000), 8000)
     voice = Vocoder(tiny_student())
     assert len(synthesize(folder, voice, tmp_path / "out").written) == 6

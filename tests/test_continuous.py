@@ -126,7 +126,9 @@ def test_tolerances_decide_the_accuracy():
 
 
 def test_an_example_is_solved_as_exactly_in_a_batch_as_alone():
-    """The error is that of the worst example, not the mean of the batch, in which a hard example among easy ones would be lost."""
+    """The error is that of the worst example, not the mean of the batch, in which a hard example among easy ones would
+    be lost.
+    """
     torch.manual_seed(0)
     layer = flow(2, solver="dopri5", rtol=1e-6, atol=1e-6)
     layer.network.output.weight.data.mul_(8.0)

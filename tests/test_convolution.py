@@ -22,7 +22,9 @@ def jacobian(function, channels, samples):
 @pytest.mark.parametrize("mask_type", ["A", "B"])
 @pytest.mark.parametrize("num_groups", [1, 2, 4])
 def test_a_masked_convolution_sees_what_its_type_allows(mask_type, num_groups):
-    """Every entry: exactly zero where the present sample's group or the future is hidden, not zero where it may be seen."""
+    """Every entry: exactly zero where the present sample's group or the future is hidden, not zero where it may be
+    seen.
+    """
     torch.manual_seed(0)
     kernel_size, dilation = 3, 2
     layer = MaskedConv1d(4, 8, kernel_size, mask_type, dilation, num_groups).double()
@@ -96,7 +98,9 @@ def test_blocks_solve_what_sample_by_sample_recursion_solves(samples, dilation, 
 
 
 def test_a_bounded_gain_keeps_the_inverse_bounded():
-    """Kernels far from minimum-phase: the inverse without a bound grows to infinity, with it it stays below the bound's promise."""
+    """Kernels far from minimum-phase: the inverse without a bound grows to infinity, with it it stays below the bound's
+    promise.
+    """
     torch.manual_seed(0)
     y = torch.randn(1, 2, 2000)
     wild, held = CausalConvolution(2, 4), CausalConvolution(2, 4, max_gain=0.9)

@@ -43,7 +43,7 @@ def agree(ours, theirs):
         torch.testing.assert_close(got, want, atol=1e-10, rtol=1e-10)
 
 
-# --- other libraries ---------------------------------------------------------------------------------------------------
+# --- other libraries --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("inverse", [False, True])
@@ -132,7 +132,7 @@ def test_spline_coupling_is_nflows():
         agree(layer.inverse(x), theirs.inverse(x))
 
 
-# --- the layers --------------------------------------------------------------------------------------------------------
+# --- the layers -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("layer", LAYERS[1:])
@@ -306,7 +306,7 @@ def test_errors_say_what_is_needed():
         AffineCoupling(4, kernel_size=2)
 
 
-# --- the spline --------------------------------------------------------------------------------------------------------
+# --- the spline -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
@@ -358,7 +358,7 @@ def test_spline_refuses_what_it_cannot_use():
         rational_quadratic_spline(torch.zeros(4), torch.zeros(4, 5), bound=0)
 
 
-# --- the network -------------------------------------------------------------------------------------------------------
+# --- the network ------------------------------------------------------------------------------------------------------
 
 
 def test_a_condition_at_the_frame_rate_equals_one_at_the_sample_rate():

@@ -1,8 +1,8 @@
 """The pages tell the truth: commands, Python, links, pictures and the tree of the house are checked against the code.
 
 Commands are read out of the pages' ```bash blocks. All are parsed by the real parsers; those of the walks (README,
-recipes, toy, checkpoints) are also run in their order, with stand-ins for the recordings and the bundled voice, and with small
-models for two steps.
+recipes, toy, checkpoints) are also run in their order, with stand-ins for the recordings and the bundled voice, and
+with small models for two steps.
 """
 
 from __future__ import annotations

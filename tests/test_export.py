@@ -1,4 +1,6 @@
-"""Exported students: the same audio through onnxruntime and from a saved program, and a script that speaks without torch."""
+"""Exported students: the same audio through onnxruntime and from a saved program, and a script that speaks without
+torch.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ FRONT = FRONTS["mel-prediction"]
 def student(**options) -> ParallelWaveNet:
     """With everything that a student can have: source, front of linear prediction, speakers, projections onto the mel.
 
-    One projection of the source: more of them make the phases of its faintest bins a matter of rounding, in torch alone too.
+    One projection of the source: more of them make the phases of its faintest bins a matter of rounding, in torch alone
+    too.
     """
     return tiny_student(
         **{
@@ -114,7 +117,9 @@ def test_the_file_tells_its_settings_and_nothing_of_this_machine(voice):
 
 @pytest.fixture(scope="module")
 def unconditional(tmp_path_factory) -> tuple[ParallelWaveNet, Path]:
-    """A student without mel, behind a pre-emphasis, in both formats; in training mode, which exporting must not mind nor change."""
+    """A student without mel, behind a pre-emphasis, in both formats; in training mode, which exporting must not mind
+    nor change.
+    """
     folder = tmp_path_factory.mktemp("unconditional")
     model = tiny_student(mel=None, front=FRONTS["pre-emphasis"], stack=STACK).train()
     for name in ("one.onnx", "one.pt2"):
@@ -150,7 +155,9 @@ def test_the_saved_program_makes_the_audio_that_the_model_makes(unconditional, b
     [("speech-student", "a.onnx"), ("speech-student-fast", "b.onnx"), ("speech-student-fast", "b.pt2")],
 )
 def test_bundled_students(name, file, tmp_path):
-    """Real speech, 10 s of it too. The source's phases are ill-conditioned in places: there torch's float32 and float64 differ as much."""
+    """Real speech, 10 s of it too. The source's phases are ill-conditioned in places: there torch's float32 and float64
+    differ as much.
+    """
     model = load_pretrained(name)
     path, vocoder = export_model(model, tmp_path / file), Vocoder(model)
     speech, rate = soundfile.read(recipe_path("quickstart/clips/audio/en_agent-alreadyon.flac"), dtype="float32")

@@ -134,8 +134,9 @@ def test_importing_the_toolbox_changes_no_global_state():
     code = """
 import torch
 def state():
-    return (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(), torch.random.get_rng_state().tolist(),
-            torch.distributions.Distribution._validate_args, torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled(),
+    return (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(),
+            torch.random.get_rng_state().tolist(), torch.distributions.Distribution._validate_args,
+            torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled(),
             torch.get_float32_matmul_precision(), torch.is_anomaly_enabled())
 before = state()
 import wavedistill.flows, wavedistill.models.parallel_wavenet, wavedistill.playground

@@ -109,7 +109,9 @@ def test_a_mixture_starts_close_to_the_identity():
 
 @pytest.mark.parametrize("kind", ["logistic", "gaussian"])
 def test_modes_far_apart(kind):
-    """Between the modes F is flat to the last digit: the inverse must stay in the bracket, and finite with its gradient."""
+    """Between the modes F is flat to the last digit: the inverse must stay in the bracket, and finite with its
+    gradient.
+    """
     layer = MixtureCDF(1, 2, kind).double()
     layer.set_mixture(torch.tensor([-50.0, 50.0]), torch.tensor([0.1, 0.1]), torch.zeros(2))
     y = torch.tensor([-3.0, -1e-3, -1e-17, 0.0, 1e-17, 1e-3, 3.0], dtype=F64)[:, None].requires_grad_()
@@ -169,7 +171,8 @@ def test_rbig_brings_data_closer_to_normal_layer_by_layer(rbig):
     nats, latent = nats_after_each_layer(rbig, held_out)
     assert all(later > earlier - 0.01 for earlier, later in zip(nats, nats[1:], strict=False)), nats
     assert nats[5] > nats[0] + 0.4 and nats[-1] > nats[0] + 0.5
-    # 1.63 / sqrt(n) is the 1% level of the statistic for one feature; a rotation of normal data is normal in every direction
+    # 1.63 / sqrt(n) is the 1% level of the statistic for one feature; a rotation of normal data is normal in every
+    # direction
     assert distance_from_normal(latent) < 1.63 / math.sqrt(len(latent)) < distance_from_normal(held_out)
     turned = latent @ torch.tensor([[0.6, 0.8], [-0.8, 0.6]])
     assert distance_from_normal(turned) < 0.1

@@ -1,4 +1,4 @@
-"""Every inverse finds the same x; the iterations stop where they should; the check of conditioning tells good from bad."""
+"""Every inverse finds the same x; the iterations stop where they should; check of conditioning tells good from bad."""
 
 import copy
 import warnings

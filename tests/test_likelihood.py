@@ -73,7 +73,9 @@ def test_items_do_not_depend_on_their_batch_and_dequantisation_is_the_teachers()
 
 
 def unstable_student():
-    """Its linear path, u_t = s z_t + 1.5 z_{t-1} + ... with s near 0.7, has an inverse whose errors double at each sample."""
+    """Its linear path, u_t = s z_t + 1.5 z_{t-1} + ... with s near 0.7, has an inverse whose errors double at each
+    sample.
+    """
     student = tiny_student(num_flows=1)
     with torch.no_grad():
         student.flows[0].predictor.taps.bias[0] = 1.5
@@ -100,7 +102,7 @@ def test_an_outlier_alone_is_not_trusted():
 @pytest.mark.parametrize("teacher_options", [{}, dict(distribution="mol", num_mixtures=2)])
 @pytest.mark.parametrize("options", [dict(front=FRONTS["mel-prediction"]), dict(mel=None)])
 def test_nats_of_own_samples_agree_with_their_closed_forms(options, teacher_options):
-    """-log q has the entropy as its mean, and with the cross-entropy it makes the divergence, up to what chance allows."""
+    """-log q has the entropy as its mean, and with the cross-entropy it makes the divergence, up to chance."""
     teacher = tiny_teacher(**options, **teacher_options)
     student = tiny_student(**options, **({} if "front" in options else dict(source_order=0)))
     mel = speech_batch(1, 40)[1] if student.config.mel else None

@@ -1,4 +1,6 @@
-"""The evaluation report's tables of nats: their rows, what is stored, and how a result that is not to be trusted is shown."""
+"""The evaluation report's tables of nats: their rows, what is stored, and how a result that is not to be trusted is
+shown.
+"""
 
 from __future__ import annotations
 

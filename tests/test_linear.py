@@ -178,7 +178,9 @@ def test_a_large_rotation_is_orthogonal_in_float32():
 
 
 def test_orthogonal_begins_at_the_rotation_it_drew():
-    """The logarithm it stores gives back the Haar-distributed rotation: the same random numbers as `InvertibleConv1x1` in float64."""
+    """The logarithm it stores gives back the Haar-distributed rotation: the same random numbers as `InvertibleConv1x1`
+    in float64.
+    """
     from wavedistill.flows.linear import _random_rotation
 
     for dim in (1, 2, 5, 8):

@@ -71,7 +71,7 @@ def test_kl_in_the_fronts_domain_is_the_waveforms():
 
 
 def test_monte_carlo_kl_agrees_with_the_closed_form():
-    """A mixture-of-logistics teacher has no closed form; the same estimator on a Gaussian teacher must match its own."""
+    """A mixture-of-logistics teacher has no closed form; the estimator on a Gaussian teacher must match its own."""
     loss_of, student = _loss(DistillationConfig(weights={"kl": 1.0}, monte_carlo_samples=64))
     _, mel = speech_batch(2, 24)
     torch.manual_seed(0)

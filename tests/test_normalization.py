@@ -1,4 +1,6 @@
-"""ActNorm's first batch and batch normalisation in training; the contract test sees both when they are fixed bijections."""
+"""ActNorm's first batch and batch normalisation in training; the contract test sees both when they are fixed
+bijections.
+"""
 
 import copy
 

@@ -88,7 +88,8 @@ def test_command_and_requirements(wheel):
 def test_installed_package_finds_its_own_assets(installed, tmp_path):
     code = (
         "import wavedistill.assets as a; "
-        "print(a.__file__, a.find_checkpoint_root(), a.recipe_path('toy'), a.web_path(), *a.bundled_checkpoints(), sep='\\n')"
+        "print(a.__file__, a.find_checkpoint_root(), a.recipe_path('toy'), a.web_path(), "
+        "*a.bundled_checkpoints(), sep='\\n')"
     )
     (*places,) = run(installed, "-c", code, cwd=tmp_path).splitlines()
     assert all(place.startswith(str(installed)) for place in places[:4])

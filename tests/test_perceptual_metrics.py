@@ -1,4 +1,6 @@
-"""Metrics by neural networks (opinion scores, speakers, words) on real speech: they must see noise, other voices and other words."""
+"""Metrics by neural networks (opinion scores, speakers, words) on real speech: they must see noise, other voices and
+other words.
+"""
 
 from __future__ import annotations
 

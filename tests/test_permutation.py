@@ -57,7 +57,9 @@ def test_a_learned_order_begins_at_the_identity_and_ties_are_still_an_order():
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
 @pytest.mark.parametrize("event", [(5,), (5, 3)])
 def test_straight_through_gradient(direction, event):
-    """The scores' gradient is that of the relaxation, written out here; the input's is that of the hard permutation; the value is exact."""
+    """The scores' gradient is that of the relaxation, written out here; the input's is that of the hard permutation;
+    the value is exact.
+    """
     torch.manual_seed(0)
     layer = LearnedPermutation(5, temperature=0.7).double()
     torch.nn.init.normal_(layer.scores)

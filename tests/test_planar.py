@@ -1,4 +1,6 @@
-"""Planar and radial flows: other libraries' layers, extreme weights, conditions by frames, and the root finder behind them."""
+"""Planar and radial flows: other libraries' layers, extreme weights, conditions by frames, and the root finder behind
+them.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,9 @@ def log_det_of(function, x):
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_planar_is_the_map_of_normflows(sign):
-    """The same constrained direction, reached by another parametrisation. normflows' own log-determinant takes the unconstrained u
-    (version 1.7), so ours is held against the Jacobian of its map."""
+    """The same constrained direction, reached by another parametrisation. normflows' own log-determinant takes the
+    unconstrained u (version 1.7), so ours is held against the Jacobian of its map.
+    """
     normflows = pytest.importorskip("normflows")
     torch.manual_seed(0)
     theirs = normflows.flows.Planar((3,)).double()
@@ -84,7 +87,8 @@ def test_planar_at_extreme_weights(size_u, size_w, side):
         y, log_det = layer.forward(x)
         back, log_det_back = layer.inverse(y)
         assert torch.isfinite(log_det).all()
-        # what was lost when y was rounded cannot come back: the smallest singular value of the map says how much that is
+        # what was lost when y was rounded cannot come back: the smallest singular value of the map says how much that
+        # is
         lost = torch.finfo(F64).eps * max(1.0, size_u * size_w) * max(1.0, size_u)
         assert float((back - x).abs().max()) < 1e-12 + 20 * lost
         if size_u * size_w <= 1.0:

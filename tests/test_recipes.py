@@ -37,7 +37,8 @@ CASES = [
 TINY = """
     --model.stack.num_layers 2 --model.stack.num_cycles 1 --model.stack.channels 4 --model.stack.skip_channels 4
     --model.cond_channels 4 --data.segment_seconds 0.1 --data.batch_size 2 --run.device cpu --run.wandb off
-    --run.steps 2 --run.log_every 1 --run.validate_every 2 --run.validate_batches 1 --run.sample_every 2 --run.save_every 2
+    --run.steps 2 --run.log_every 1 --run.validate_every 2 --run.validate_batches 1 --run.sample_every 2
+    --run.save_every 2
 """.split()
 RUN_FILES = {"config.yaml", "metrics.jsonl", "samples", "state", "checkpoint"}
 

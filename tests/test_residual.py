@@ -203,7 +203,9 @@ def spread(x, terms):
 
 
 def test_the_memory_efficient_gradient_is_right_for_unequal_terms_and_examples():
-    """Over all noise directions it equals the derivative of the same weighted series, however examples and terms are weighted."""
+    """Over all noise directions it equals the derivative of the same weighted series, however examples and terms are
+    weighted.
+    """
     flow, x = steep(), torch.randn(4, 3, dtype=F64)
     x.requires_grad_()
     terms, examples = [1.0, 0.3, 2.5, 0.7, 1.9], torch.tensor([0.1, -2.0, 3.0, 0.0], dtype=F64)
@@ -298,7 +300,7 @@ def test_a_long_waveform_has_a_finite_log_det_under_autocast():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 def test_a_layer_near_the_bound_is_inverted(dtype):
-    """c = 0.97 reached: the linear map -0.97 x takes hundreds of iterations and the early exit does not cut them short."""
+    """c = 0.97 reached: -0.97 x takes hundreds of iterations, and the early exit does not cut them short."""
     y = torch.randn(2, 1, 500, dtype=dtype, generator=torch.Generator().manual_seed(0))
     x = invert_residual(lambda x: -0.97 * x, y, lipschitz=0.97)
     torch.testing.assert_close(x, y / 0.03, rtol=500 * torch.finfo(dtype).eps, atol=0)

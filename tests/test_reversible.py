@@ -81,7 +81,9 @@ def test_gradients_step_by_step():
 
 @pytest.mark.parametrize("inverse", [False, True])
 def test_layers_that_are_no_couplings(inverse):
-    """A change of shape, a matrix, a spline, a layer read backwards, a layer used twice, a stack in the stack, a frozen layer."""
+    """A change of shape, a matrix, a spline, a layer read backwards, a layer used twice, a stack in the stack, a frozen
+    layer.
+    """
     couplings = layers(4, dim=4, cond_dim=0)
     mixed = [
         Squeeze(2),
@@ -240,7 +242,7 @@ def test_what_it_refuses():
         log_det.backward()
 
 
-# --- memory ------------------------------------------------------------------------------------------------------------
+# --- memory -----------------------------------------------------------------------------------------------------------
 
 
 def saved_bytes(transform, x, cond):
@@ -282,7 +284,9 @@ class PeakMemory(TorchDispatchMode):
 
 
 def peak_bytes(transform, x, cond):
-    """Of a forward and a backward pass; the parameters' gradients, which grow with depth for any method, are not asked for."""
+    """Of a forward and a backward pass; the parameters' gradients, which grow with depth for any method, are not asked
+    for.
+    """
     with PeakMemory() as memory:
         value, log_det = transform.forward(x, cond)
         torch.autograd.grad(value.square().sum() - log_det.sum(), [x, cond])

@@ -65,7 +65,7 @@ def test_decode_is_encode_read_backwards(kind):
 
 
 def test_log_prob_is_comparable_with_linear_predictions_bits():
-    """Before any training the flow is the two predictors with unit-variance noise: near linear prediction from the mel."""
+    """Untrained, the flow is the two predictors with unit-variance noise: near linear prediction from the mel."""
     torch.manual_seed(0)
     model = WaveformFlow(tiny_flow(front=FRONTS["mel-prediction"]).config).eval()
     audio, mel = speech_batch(2, 60)

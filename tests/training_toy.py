@@ -146,6 +146,7 @@ def main(folder: str, steps: str, noise: str, kill_at: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.modules["wavedistill.models.pretrained"] = types.SimpleNamespace(save_pretrained=save_toy)  # type: ignore[assignment]
+    toy = types.SimpleNamespace(save_pretrained=save_toy)
+    sys.modules["wavedistill.models.pretrained"] = toy  # type: ignore[assignment]
     torch.set_num_threads(1)
     main(*sys.argv[1:])

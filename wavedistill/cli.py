@@ -2,8 +2,8 @@
 
 Nothing heavy is imported before a command runs, so that ``wavedistill --help`` answers at once.
 
-Exit codes: 0 done; 1 some or all inputs of ``synthesize`` failed (see its help); 2 wrong use or wrong input, with one or
-two lines on stderr; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 some or all inputs of ``synthesize`` failed (see its help); 2 wrong use or wrong input, with one
+or two lines on stderr; 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -103,10 +103,13 @@ def build_parser() -> argparse.ArgumentParser:
     verb = add(
         "synthesize",
         "turn recordings or mels into speech",
-        epilog="Finished outputs are skipped, so a stopped run is continued by the same command. Inputs that fail are listed\n"
+        epilog="Finished outputs are skipped, so a stopped run is continued by the same command. Inputs that fail are "
+        "listed\n"
         "on stderr and in failures.json; the exit code is 1 if all of them failed (with --strict: if any failed).\n\n"
-        "Several processes: `torchrun --nproc_per_node N -m wavedistill synthesize ...` deals the shards (and the GPUs) itself. On one\n"
-        "machine's CPU let OMP_NUM_THREADS be the cores of each process (torchrun and Ray set 1), so that they do not get in each\n"
+        "Several processes: `torchrun --nproc_per_node N -m wavedistill synthesize ...` deals the shards (and the "
+        "GPUs) itself. On one\n"
+        "machine's CPU let OMP_NUM_THREADS be the cores of each process (torchrun and Ray set 1), so that they do "
+        "not get in each\n"
         "other's way. --engine ray uses the cluster that RAY_ADDRESS names, or starts Ray on this machine.",
     )
     verb.add_argument("inputs", nargs="+", metavar="INPUT", help="wav, flac, ogg, mp3 or mel .npy files, or folders")
@@ -147,7 +150,8 @@ def build_parser() -> argparse.ArgumentParser:
     verb = add(
         "evaluate",
         "measure checkpoints and other systems' recordings on held-out clips, beside Griffin-Lim and WORLD",
-        epilog='Computes every metric whose package is installed; all of them: pip install "wavedistill[eval]". With --out, a run that\n'
+        epilog='Computes every metric whose package is installed; all of them: pip install "wavedistill[eval]". With '
+        "--out, a run that\n"
         "was interrupted, or that now has more checkpoints, folders or metrics, computes only what is missing.",
     )
     verb.add_argument("manifest", metavar="MANIFEST", help="manifest.jsonl of prepared data")
@@ -167,13 +171,15 @@ def build_parser() -> argparse.ArgumentParser:
         "--metric",
         action="append",
         metavar="NAME",
-        help="may be repeated: pesq_wb, stoi, mcd, f0, level, distillmos, dnsmos, speaker, whisper (default: all that are installed)",
+        help="may be repeated: pesq_wb, stoi, mcd, f0, level, distillmos, dnsmos, speaker, whisper (default: all that "
+        "are installed)",
     )
     verb.add_argument(
         "--compare",
         action="append",
         metavar="A:B",
-        help="paired difference of two systems by their names in the table; may be repeated (default: each checkpoint and folder with "
+        help="paired difference of two systems by their names in the table; may be repeated (default: each checkpoint "
+        "and folder with "
         "each other)",
     )
     verb.add_argument("--split", default="test", help="train, valid or test (default: %(default)s)")
@@ -229,7 +235,8 @@ def build_parser() -> argparse.ArgumentParser:
     verb = add(
         "export",
         "write a student as one file for other runtimes: ONNX or torch.export",
-        epilog="The file takes noise, mel and speaker, any batch, any length. An ONNX file needs onnxruntime alone to speak:\n"
+        epilog="The file takes noise, mel and speaker, any batch, any length. An ONNX file needs onnxruntime alone to "
+        "speak:\n"
         "recipes/onnx/synthesize.py.",
     )
     verb.add_argument("checkpoint", metavar="DIR|NAME", help=CHECKPOINT_HELP)
@@ -251,7 +258,8 @@ def build_parser() -> argparse.ArgumentParser:
     verb = add(
         "benchmark",
         "measure speed on this machine: of students, teacher and other vocoders, or of the flow toolbox",
-        epilog="Medians of repeats, the systems in turns, about six minutes. Other vocoders (Vocos, HiFi-GAN, Parallel WaveGAN) and flow\n"
+        epilog="Medians of repeats, the systems in turns, about six minutes. Other vocoders (Vocos, HiFi-GAN, Parallel "
+        "WaveGAN) and flow\n"
         "libraries (zuko, nflows, normflows) take part where they are installed; the report names what is missing.",
     )
     verb.add_argument(
@@ -259,7 +267,8 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="?",
         choices=("voices", "flows"),
         default="voices",
-        help="voices: synthesis, sampling, training; flows: MAF, RealNVP and a WaveNet's inverse (default: %(default)s)",
+        help="voices: synthesis, sampling, training; flows: MAF, RealNVP and a WaveNet's inverse (default: "
+        "%(default)s)",
     )
     verb.add_argument("--teacher", metavar="DIR|NAME", help="of voices (default: speech-teacher)")
     verb.add_argument(

@@ -41,7 +41,8 @@ def prepare(args: Namespace) -> None:
     for source, reason in report.refused.items():
         print(f"refused {source}: {reason}", file=sys.stderr)
     print(
-        f"{report.accepted} recordings, {report.seconds / 60:.1f} min in {report.manifest}; {len(report.refused)} refused"
+        f"{report.accepted} recordings, {report.seconds / 60:.1f} min in {report.manifest}; {len(report.refused)} "
+        "refused"
     )
 
 
@@ -93,7 +94,8 @@ def synthesize(args: Namespace) -> int:
             )
         if args.shard is not None and ranks.world_size > 1:
             raise WavedistillError(
-                f"torchrun deals {ranks.world_size} shards itself, and with --shard each of its processes would do the same one: "
+                f"torchrun deals {ranks.world_size} shards itself, and with --shard each of its processes would "
+                "do the same one: "
                 "leave --shard out"
             )
         if device == "cuda" and ranks.world_size > 1:
@@ -107,7 +109,8 @@ def synthesize(args: Namespace) -> int:
     for failure in report.failures:
         print(f"failed {failure.reason}", file=sys.stderr)
     print(
-        f"{len(report.written)} written to {args.out} ({report.seconds:.1f} s of audio in {report.compute_seconds:.1f} s), "
+        f"{len(report.written)} written to {args.out} ({report.seconds:.1f} s of audio in "
+        f"{report.compute_seconds:.1f} s), "
         f"{len(report.skipped)} there already, {len(report.failures)} failed"
     )
     failed, done = _over_ranks(ranks, bool(report.failures), bool(report.written or report.skipped))
@@ -115,7 +118,9 @@ def synthesize(args: Namespace) -> int:
 
 
 def _over_ranks(ranks: Ranks, *flags: bool) -> list[bool]:
-    """Each flag, whether any process of the job has it. Waits for all: torchrun ends the others as soon as one ends with an error."""
+    """Each flag, whether any process of the job has it. Waits for all: torchrun ends the others as soon as one ends
+    with an error.
+    """
     import torch
 
     from wavedistill.training.distributed import join, leave
@@ -223,7 +228,8 @@ def benchmark(args: Namespace) -> int:
         raise WavedistillError(
             f"`wavedistill benchmark flows` measures no checkpoint, so {options[0]} means nothing to it: leave it out."
         )
-    # in a process of its own, where the peers may be imported; glibc keeps freed memory there, so that nobody is timed getting it anew
+    # in a process of its own, where the peers may be imported; glibc keeps freed memory there, so that nobody is timed
+    # getting it anew
     script = [
         sys.executable,
         str(recipe_path(f"benchmark/{args.what}.py")),

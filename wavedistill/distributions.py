@@ -1,7 +1,7 @@
 """Output distributions of a teacher: single Gaussian, mixture of logistics, mu-law categorical.
 
-Each turns a network's raw parameters into a density per sample, and noise drawn beforehand into samples, so that one seed
-gives one waveform however it is computed. Densities are in nats per sample.
+Each turns a network's raw parameters into a density per sample, and noise drawn beforehand into samples, so that one
+seed gives one waveform however it is computed. Densities are in nats per sample.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ LOG_2PI = math.log(2.0 * math.pi)
 class Gaussian:
     """N(loc, exp(log_scale)^2) (ClariNet, Ping et al., 2018, https://arxiv.org/abs/1807.07281).
 
-    Shapes: parameters (..., 2) = (loc, log_scale); shift (...) is added to loc; values (...); noise (..., 1) standard normal.
+    Shapes: parameters (..., 2) = (loc, log_scale); shift (...) is added to loc; values (...); noise (..., 1) standard
+    normal.
     """
 
     def __init__(self, log_scale_min: float) -> None:
@@ -46,7 +47,8 @@ class Gaussian:
 class MixtureOfLogistics:
     """sum_i w_i Logistic(loc_i, s_i) (PixelCNN++, Salimans et al., 2017, https://arxiv.org/abs/1701.05517).
 
-    Shapes: parameters (..., 3 * num_mixtures) = (logits, locs, log_scales); noise (..., 2) uniform in (0, 1): component, value.
+    Shapes: parameters (..., 3 * num_mixtures) = (logits, locs, log_scales); noise (..., 2) uniform in (0, 1):
+    component, value.
     """
 
     def __init__(self, num_mixtures: int, log_scale_min: float) -> None:
@@ -55,7 +57,9 @@ class MixtureOfLogistics:
         self.spread = torch.linspace(-1.0, 1.0, num_mixtures) if num_mixtures > 1 else torch.zeros(1)
 
     def components(self, parameters: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-weights, locs and log-scales, each (..., num_mixtures). Locs start apart, so that components can specialise."""
+        """Log-weights, locs and log-scales, each (..., num_mixtures). Locs start apart, so that components can
+        specialise.
+        """
         logits, locs, log_scales = parameters.chunk(3, dim=-1)
         locs = locs + self.spread.to(locs) + shift.unsqueeze(-1)
         return torch.log_softmax(logits, dim=-1), locs, (log_scales - 0.5).clamp_min(self.log_scale_min)
@@ -114,7 +118,9 @@ def gaussian_kl(loc_q: Tensor, log_scale_q: Tensor, loc_p: Tensor, log_scale_p: 
 
 
 def noise_generators(seed: int | list[int] | None, batch: int) -> list[torch.Generator]:
-    """One CPU generator per batch item: item b of an integer seed has seed + b, so an item's noise does not depend on its batch."""
+    """One CPU generator per batch item: item b of an integer seed has seed + b, so an item's noise does not depend on
+    its batch.
+    """
     if seed is None:
         seed = int(torch.randint(2**62, ()))
     seeds = seed if isinstance(seed, list) else [seed + index for index in range(batch)]

@@ -1,6 +1,7 @@
 """What a student is trained to minimise: named terms, each with a weight, each logged under its name.
 
-    kl           KL(student || teacher) per sample: closed form for a Gaussian teacher, Monte Carlo for a mixture of logistics
+    kl           KL(student || teacher) per sample: closed form for a Gaussian teacher, Monte Carlo for a mixture of
+    logistics
     regularizer  squared difference of the log-scales, which keeps the gradient alive where scales sit on the floor
     stft         multi-resolution STFT distance to the recording: spectral convergence + log-magnitude
     mel          distance of the student's own log-mel spectrogram from the one it was given
@@ -45,9 +46,10 @@ class DistillationConfig:
 
     Attributes:
         weights: weight of each term by name; a term that is left out is not computed.
-        log_scale_floor: both log-scales are floored here inside the KL (in the front's domain, where speech has unit variance).
-        kl_share: share of each batch on which the teacher is asked for kl and regularizer (rounded up to whole clips): the teacher is
-            most of a step's cost, and a part of the batch estimates the same mean.
+        log_scale_floor: both log-scales are floored here inside the KL (in the front's domain, where speech has unit
+            variance).
+        kl_share: share of each batch on which the teacher is asked for kl and regularizer (rounded up to whole clips):
+            the teacher is most of a step's cost, and a part of the batch estimates the same mean.
         kl_clip, kl_clip_steps: during the first steps each sample's KL counts at most this many nats.
         monte_carlo_samples: draws per sample for a mixture-of-logistics teacher.
         allow_weak_teacher: distil even from a teacher that codes held-out speech worse than linear prediction.
@@ -76,11 +78,12 @@ class DistillationConfig:
 class DistillationLoss(nn.Module):
     """Weighted sum of the terms, and diagnostics that show what a falling loss can hide.
 
-    ``discriminators`` (None without an adversarial term) are frozen but for their own step, which `discriminate` serves.
+    ``discriminators`` (None without an adversarial term) are frozen but for their own step, which `discriminate`
+    serves.
 
-    Diagnostics: ``kl_nats`` the divergence without clipping or regulariser, ``entropy`` of the student in nats per sample of audio,
-    ``floor_share`` of samples on the log-scale floor, ``amplitude_std`` and ``amplitude_mean`` of the student's audio, ``real_std`` and
-    ``real_mean`` of the recording's.
+    Diagnostics: ``kl_nats`` the divergence without clipping or regulariser, ``entropy`` of the student in nats per
+    sample of audio, ``floor_share`` of samples on the log-scale floor, ``amplitude_std`` and ``amplitude_mean`` of the
+    student's audio, ``real_std`` and ``real_mean`` of the recording's.
     """
 
     def __init__(self, config: DistillationConfig, student: ParallelWaveNet, teacher: WaveNet) -> None:
@@ -95,7 +98,8 @@ class DistillationLoss(nn.Module):
             wrong = {"regularizer", "instructive", "contrastive"} & weights.keys()
             if teacher.config.distribution == "mulaw" or wrong:
                 raise WavedistillError(
-                    f"a '{teacher.config.distribution}' teacher cannot give the terms {', '.join(sorted(wrong | {'kl'}))}: "
+                    f"a '{teacher.config.distribution}' teacher cannot give the terms "
+                    f"{', '.join(sorted(wrong | {'kl'}))}: "
                     "use a gaussian teacher (or, with 'mol', leave these terms out except kl)."
                 )
         if "mel" in weights and student.config.mel is None or "pitch" in weights and student.pitch is None:
@@ -119,7 +123,8 @@ class DistillationLoss(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one batch of recordings.
 
-        Shapes: audio (batch, 1, samples), mel (batch, n_mels, frames), speaker (batch,), f0 (batch, frames) -> scalar, named scalars.
+        Shapes: audio (batch, 1, samples), mel (batch, n_mels, frames), speaker (batch,), f0 (batch, frames) -> scalar,
+        named scalars.
         """
         noise = torch.randn(audio.shape, device=audio.device)
         output = student.rsample(noise, mel, speaker)
@@ -150,7 +155,8 @@ class DistillationLoss(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What the discriminators minimise, (D(x) - 1)^2 + D(x^)^2, and the means of their scores.
 
-        Shapes: as in `forward`. The student's audio x^ is made without gradient, from the noise that `forward` draws from the same seed.
+        Shapes: as in `forward`. The student's audio x^ is made without gradient, from the noise that `forward` draws
+        from the same seed.
         """
         with torch.no_grad():
             made = student.rsample(torch.randn(audio.shape, device=audio.device), mel, speaker).refined
@@ -165,7 +171,9 @@ class DistillationLoss(nn.Module):
         return loss, {"discriminator_loss": loss.detach(), "real_score": means["real"], "fake_score": means["fake"]}
 
     def _adversarial(self, made: Tensor, real: Tensor) -> dict[str, Tensor]:
-        """The student's side of the game, on waveforms (batch, samples); means over discriminators and over hidden layers."""
+        """The student's side of the game, on waveforms (batch, samples); means over discriminators and over hidden
+        layers.
+        """
         made, real = self._crops(made, real)
         judged, terms = self.discriminators(made), {}
         if "adversarial" in self.config.weights:
@@ -191,7 +199,9 @@ class DistillationLoss(nn.Module):
     def _divergence(
         self, student: ParallelWaveNet, output: StudentOutput, mel: Tensor | None, speaker: Tensor | None, step: int
     ) -> dict[str, Tensor]:
-        """kl, regularizer and kl_nats on the front's signal, where the divergence is the waveform's (the front is a bijection)."""
+        """kl, regularizer and kl_nats on the front's signal, where the divergence is the waveform's (the front is a
+        bijection).
+        """
         skip = first_counted(student, self.teacher, output.loc.shape[1])
         parameters, shift = self.teacher.predict(output.excitation, mel, speaker)
         if not isinstance(self.teacher.distribution, Gaussian):
@@ -205,7 +215,7 @@ class DistillationLoss(nn.Module):
         return {"kl": clipped.mean(), "regularizer": regularizer, "kl_nats": kl.mean()}
 
     def _monte_carlo_kl(self, output: StudentOutput, parameters: Tensor, shift: Tensor) -> Tensor:
-        """E_q[log q - log p] per sample, (batch, samples): q's entropy is exact, the cross-entropy a mean over draws."""
+        """E_q[log q - log p] per sample, (batch, samples): q's entropy exact, the cross-entropy a mean over draws."""
         draws = torch.randn(self.config.monte_carlo_samples, *output.loc.shape, device=output.loc.device)
         values = output.loc + torch.exp(output.log_scale) * draws
         cross = torch.stack([self.teacher.distribution.log_prob(parameters, shift, value) for value in values]).mean(0)
@@ -265,7 +275,8 @@ def first_counted(student: ParallelWaveNet, teacher: WaveNet, samples: int) -> i
 
 
 class MultiResolutionSTFT(nn.Module):
-    """Spectral convergence plus mean log-magnitude distance, averaged over three resolutions (Parallel WaveGAN, eqs. 6-9).
+    """Spectral convergence plus mean log-magnitude distance, averaged over three resolutions (Parallel WaveGAN, eqs.
+    6-9).
 
     Windows are 10, 25 and 50 ms long with a fifth of that as hop, whatever the sample rate.
 

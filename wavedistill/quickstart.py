@@ -183,4 +183,5 @@ next:
   wavedistill demo
   wavedistill prepare FOLDER_OF_RECORDINGS --out data/mine
   wavedistill train recipes/quickstart/teacher.yaml --data.manifest data/mine --run.dir runs/teacher --run.minutes 60
-  wavedistill distill recipes/quickstart/student.yaml --teacher runs/teacher --data.manifest data/mine --run.dir runs/student --run.minutes 60"""
+  wavedistill distill recipes/quickstart/student.yaml --teacher runs/teacher --data.manifest data/mine \\
+      --run.dir runs/student --run.minutes 60"""

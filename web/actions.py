@@ -87,7 +87,8 @@ class Actions:
         checkpoints: bundled names, checkpoint or run folders, in the order to offer them; None: all bundled.
 
     Attributes:
-        students, teachers, unconditional: the given names by role (students: one-stage flows too; unconditional: it takes no mel).
+        students, teachers, unconditional: the given names by role (students: one-stage flows too; unconditional: it
+            takes no mel).
         notes: those that play notes (they are in none of the lists above), students first, and the instruments of each.
         speakers: names of the speakers that any of the others knows.
     """

@@ -1,4 +1,5 @@
-"""The demo page (Gradio 6): layout only. What its buttons do is in ``actions.py``; the notes are ``notes.py``, the flow playground ``playground.py``.
+"""The demo page (Gradio 6): layout only. What its buttons do is in ``actions.py``; the notes are ``notes.py``, the flow
+playground ``playground.py``.
 
     from app import build_demo, launch
     launch(port=7860)                                   # or: wavedistill demo --port 7860
@@ -68,7 +69,9 @@ CSS = """
 .caption { min-height: 4.6em; padding: 0.3em 0.4em 0; }
 .caption p { line-height: 1.45; }
 .keys { flex-wrap: nowrap !important; gap: 3px !important; }
-.keys button { min-width: 0 !important; padding: 1.6em 0 0.4em !important; border: 1px solid #64748b; font-size: 0.85em; }
+.keys button {
+  min-width: 0 !important; padding: 1.6em 0 0.4em !important; border: 1px solid #64748b; font-size: 0.85em;
+}
 .keys .white { background: #fff !important; color: #0f172a !important; }
 .keys .black { background: #1e293b !important; color: #fff !important; }
 .comparison { text-align: center; font-size: 1.1em; }

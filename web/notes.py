@@ -24,8 +24,8 @@ PHRASES = {"Note": (0,), "Chord": (0, 4, 7), "Scale": (0, 2, 4, 5, 7, 9, 11, 12)
 """What the buttons play: semitones above the chosen note, together (the chord) or one after the other (the scale)."""
 STEP_SECONDS = 0.4
 """From note to note of a scale."""
-INTRO = """A second pair of models was distilled on notes in place of speech: its condition is the mel of a plain template of the pitch, and what
-it makes of it is the instrument's note. Press a key."""
+INTRO = """A second pair of models was distilled on notes in place of speech: its condition is the mel of a plain
+template of the pitch, and what it makes of it is the instrument's note. Press a key."""
 
 
 class Notes:
@@ -62,7 +62,9 @@ class Notes:
         seed: float | None,
         temperature: float,
     ) -> tuple[tuple[int, np.ndarray], str, Figure]:
-        """A phrase of `PHRASES` on ``note`` ("C4"), as far as the keys reach: the sound, its caption and its mel picture."""
+        """A phrase of `PHRASES` on ``note`` ("C4"), as far as the keys reach: the sound, its caption and its mel
+        picture.
+        """
         with self._busy, self._errors_shown():
             voice, root = self._voice(model), note_number(note)
             pitches = [pitch for step in PHRASES[phrase] if (pitch := root + step) in KEYS]
@@ -74,7 +76,10 @@ class Notes:
             took = time.perf_counter() - began
             audio = mixed(played, round(STEP_SECONDS * voice.sample_rate) if phrase == "Scale" else 0)
             names = " ".join(map(note_name, pitches))
-            caption = f"**{instrument}: {names}**  \n{sum(map(len, played)) / voice.sample_rate:.2f} s of notes in {took:.2f} s"
+            caption = (
+                f"**{instrument}: {names}**  \n{sum(map(len, played)) / voice.sample_rate:.2f} s of notes in "
+                f"{took:.2f} s"
+            )
             picture = plot_mels({names: voice.mel(audio)}, None, voice.hop_length, voice.sample_rate)
             return (voice.sample_rate, to_int16(audio)), caption, picture
 

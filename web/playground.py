@@ -21,8 +21,9 @@ from wavedistill.playground import (
 )
 
 MIN_SECONDS, MAX_SECONDS, MAX_DEPTH = 2, 30, 32
-INTRO = """A normalizing flow is a chain of bijections from noise to data. Pick what to fit and a kind of layer: the flow is trained
-by maximum likelihood here and now, then shown layer by layer. No flow can have fewer nats than the density's entropy."""
+INTRO = """A normalizing flow is a chain of bijections from noise to data. Pick what to fit and a kind of layer: the
+flow is trained by maximum likelihood here and now, then shown layer by layer. No flow can have fewer nats than the
+density's entropy."""
 
 Shown = tuple[str, str | dict, str | dict]
 """Caption, picture of the layers and animation."""
@@ -142,7 +143,8 @@ def _about(family: str) -> str:
 def _progress(report: Progress, entropy: float) -> str:
     done = round(20 * report.share)
     return (
-        f"**{report.held_out_nats:.3f} nats** held out after {report.step} steps, {report.seconds:.1f} s (entropy {entropy:.3f})  \n"
+        f"**{report.held_out_nats:.3f} nats** held out after {report.step} steps, {report.seconds:.1f} s (entropy "
+        f"{entropy:.3f})  \n"
         f"`{'█' * done}{'░' * (20 - done)}` {100 * report.share:.0f} %"
     )
 

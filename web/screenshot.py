@@ -1,4 +1,5 @@
-"""Take web/screenshot.png (the demo with the bundled voices, after "Synthesise") and web/playground.png (after "Train").
+"""Take web/screenshot.png (the demo with the bundled voices, after "Synthesise") and web/playground.png (after
+"Train").
 
 python web/screenshot.py [--out DIR] [--playground] [CHECKPOINT ...]
 """

@@ -1,4 +1,7 @@
-"""Train and compare the variants of ablations.yaml; the results go beside this file: OMP_NUM_THREADS=1 python recipes/ablations/ablate.py"""
+"""Train and compare the variants of ablations.yaml; the results go beside this file.
+
+OMP_NUM_THREADS=1 python recipes/ablations/ablate.py
+"""
 
 import argparse
 import sys

@@ -1,15 +1,18 @@
 """`wavedistill benchmark`: students and teacher beside other vocoders, as far as they are installed.
 
-A process of its own, so that the package never imports them. All have random weights (a speed does not depend on them), the published
-sizes, weight norm removed, and run in float32 and inference mode in their own memory layout; each at its own sample rate.
+A process of its own, so that the package never imports them. All have random weights (a speed does not depend on them),
+the published sizes, weight norm removed, and run in float32 and inference mode in their own memory layout; each at its
+own sample rate.
 
-    Vocos            pip install vocos                      config of charactr/vocos-mel-24khz; https://arxiv.org/abs/2306.00814
+    Vocos            pip install vocos
+                     config of charactr/vocos-mel-24khz; https://arxiv.org/abs/2306.00814
     HiFi-GAN         pip install --no-deps --no-build-isolation parallel_wavegan h5py filelock
                      config_v1 to v3 of the paper's code; https://arxiv.org/abs/2010.05646
     Parallel WaveGAN the same package, parallel_wavegan.v1; https://arxiv.org/abs/1910.11480
 
-parallel_wavegan 0.6.1 is from 2023: its setup needs --no-build-isolation, its other requirements serve training only, and a function of
-SciPy that has moved since is put back here. ClariNet's student (https://arxiv.org/abs/1807.07281) has no package: see `PlainClariNet`.
+parallel_wavegan 0.6.1 is from 2023: its setup needs --no-build-isolation, its other requirements serve training only,
+and a function of SciPy that has moved since is put back here. ClariNet's student (https://arxiv.org/abs/1807.07281) has
+no package: see `PlainClariNet`.
 """
 
 from __future__ import annotations
@@ -81,10 +84,16 @@ def parallel_wavegan() -> Iterator[Voice]:
 
 def clarinet() -> Iterator[Voice]:
     """The open ClariNet student's shape, plainly and in this package's layers."""
-    note = "six flows of ten layers, kernel 3, residual 64, gate 128, skip 64, mel of 80 bands repeated to the sample rate, written here with Conv1d"
+    note = (
+        "six flows of ten layers, kernel 3, residual 64, gate 128, skip 64, mel of 80 bands repeated to the sample "
+        "rate, written here with Conv1d"
+    )
     yield peer("ClariNet student, plain", PlainClariNet(), 22050, 80, note=note)
     config = ParallelWaveNetConfig(num_flows=6, stack=StackConfig(10, 1, 3, 64, 64), linear_order=0, source_order=0)
-    note = "six flows of ten layers, kernel 3, 64 channels (gate 64), of this package's ParallelWaveNet without front and source"
+    note = (
+        "six flows of ten layers, kernel 3, 64 channels (gate 64), of this package's ParallelWaveNet without front "
+        "and source"
+    )
     yield voice_of("6 x 10 x 64 student, our layers", ParallelWaveNet(config), "peer", note)
 
 
@@ -108,7 +117,9 @@ class PlainClariNet(nn.Module):
 
 
 class PlainFlow(nn.Module):
-    """loc and log_scale, each (batch, 1, time), of every sample from the samples before it and the condition (batch, 80, time)."""
+    """loc and log_scale, each (batch, 1, time), of every sample from the samples before it and the condition (batch,
+    80, time).
+    """
 
     def __init__(self, layers: int = 10, residual: int = 64, gate: int = 128, skip: int = 64, front: int = 32) -> None:
         super().__init__()

@@ -1,4 +1,7 @@
-"""Score models of notes on the held-out ones: python recipes/notes/evaluate.py data/notes runs/notes-student runs/notes-teacher"""
+"""Score models of notes on the held-out ones.
+
+python recipes/notes/evaluate.py data/notes runs/notes-student runs/notes-teacher
+"""
 
 import argparse
 

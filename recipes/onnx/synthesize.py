@@ -1,4 +1,5 @@
-"""Recording or mel -> speech with an exported voice, by numpy and onnxruntime alone: neither torch nor wavedistill is imported.
+"""Recording or mel -> speech with an exported voice, by numpy and onnxruntime alone: neither torch nor wavedistill is
+imported.
 
     wavedistill export speech-student --out student.onnx        # once, where wavedistill is installed
     pip install numpy onnxruntime soundfile                     # where it is to speak
@@ -109,7 +110,8 @@ def main() -> None:
         audio, given = soundfile.read(args.input, dtype="float32", always_2d=True)
         if given != rate or not len(audio):
             sys.exit(
-                f"error: {args.input} has {len(audio)} samples at {given} Hz; needed is speech at {rate} Hz: ffmpeg -i IN -ar {rate} OUT.wav"
+                f"error: {args.input} has {len(audio)} samples at {given} Hz; needed is speech at {rate} Hz: "
+                f"ffmpeg -i IN -ar {rate} OUT.wav"
             )
         mel, length = log_mel(audio.mean(1), settings["mel"]), len(audio)
     if mel.ndim != 2 or mel.shape[0] != settings["mel"]["n_mels"]:

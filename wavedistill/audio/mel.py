@@ -157,10 +157,12 @@ def check_mel(mel: Tensor, config: MelConfig) -> Tensor:
     if mel.shape[-2] != n_mels:
         if mel.shape[-1] == n_mels:
             raise WavedistillError(
-                f"mel has shape {shape}: it looks transposed. Needed is (n_mels={n_mels}, frames): pass mel.swapaxes(-1, -2)."
+                f"mel has shape {shape}: it looks transposed. Needed is (n_mels={n_mels}, frames): pass "
+                "mel.swapaxes(-1, -2)."
             )
         raise WavedistillError(
-            f"mel has {mel.shape[-2]} bands (shape {shape}), this model needs {n_mels}. Make it with LogMelSpectrogram(model.config.mel)."
+            f"mel has {mel.shape[-2]} bands (shape {shape}), this model needs {n_mels}. Make it with "
+            "LogMelSpectrogram(model.config.mel)."
         )
     if mel.shape[-1] == 0:
         raise WavedistillError(f"mel has no frames (shape {shape}).")

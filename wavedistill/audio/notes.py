@@ -1,9 +1,9 @@
 """What a note looks like before an instrument plays it: the template whose mel tells a model which note is asked for.
 
-Nobody has the mel of a note that is still to be played. So the condition is that of a template, the same for all instruments: a
-band-limited pulse train at the note's pitch that fades as a plucked string does. Every frame of it tells the pitch (its
-harmonics), how long ago the key was struck (high harmonics fade faster, so that the spectrum's tilt is a clock) and how hard (the level
-that goes with this tilt).
+Nobody has the mel of a note that is still to be played. So the condition is that of a template, the same for all
+instruments: a band-limited pulse train at the note's pitch that fades as a plucked string does. Every frame of it tells
+the pitch (its harmonics), how long ago the key was struck (high harmonics fade faster, so that the spectrum's tilt is a
+clock) and how hard (the level that goes with this tilt).
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def note_frequency(midi_pitch: float) -> float:
 def note_template(midi_pitch: int, seconds: float = 1.5, velocity: int = 96, sample_rate: int = 16000) -> Tensor:
     """The template of a note, (samples,) float32, ``round(seconds * sample_rate)`` long.
 
-    x(t) = g a(t) sum_k k^-1.5 10^(-(5 + 2.5 k f0 / kHz) t / 20) cos(2 pi k f0 t), over all harmonics below 0.45 ``sample_rate``; the gain g
-    goes with the square of the velocity (General MIDI's recommendation: 40 log10(velocity / 127) dB), a(t) rises within 4 ms and falls by
-    200 dB a second from `RELEASE_SECONDS` before the end.
+    x(t) = g a(t) sum_k k^-1.5 10^(-(5 + 2.5 k f0 / kHz) t / 20) cos(2 pi k f0 t), over all harmonics below 0.45
+    ``sample_rate``; the gain g goes with the square of the velocity (General MIDI's recommendation: 40 log10(velocity /
+    127) dB), a(t) rises within 4 ms and falls by 200 dB a second from `RELEASE_SECONDS` before the end.
 
     Args:
         midi_pitch: 60 is middle C.
@@ -61,7 +61,8 @@ def note_template(midi_pitch: int, seconds: float = 1.5, velocity: int = 96, sam
         sample_rate: Hz.
 
     Raises:
-        WavedistillError: a pitch without harmonics below 0.45 ``sample_rate``, a note that is too short, a velocity out of range.
+        WavedistillError: a pitch without harmonics below 0.45 ``sample_rate``, a note that is too short, a velocity out
+            of range.
     """
     if not 1 <= velocity <= 127:
         raise WavedistillError(f"velocity must be 1 to 127, given {velocity}")

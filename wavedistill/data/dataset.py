@@ -96,8 +96,9 @@ class SpeechDataset:
         seconds: length of all recordings.
 
     Raises:
-        WavedistillError: bad manifest, empty split, a wav that is not 16-bit mono at the mel's rate, a condition that is missing or
-            not as long as its audio, a speaker that is not among ``speakers``, or every recording shorter than a crop.
+        WavedistillError: bad manifest, empty split, a wav that is not 16-bit mono at the mel's rate, a condition that
+            is missing or not as long as its audio, a speaker that is not among ``speakers``, or every recording shorter
+            than a crop.
     """
 
     def __init__(
@@ -214,7 +215,8 @@ class SpeechDataset:
             if len(condition) != end - start:
                 entry = self.entries[item]
                 raise WavedistillError(
-                    f"{entry.condition}: {len(condition)} samples, but {entry.audio}, which it is the condition of, has {end - start}; "
+                    f"{entry.condition}: {len(condition)} samples, but {entry.audio}, which it is the condition "
+                    f"of, has {end - start}; "
                     "make them equally long"
                 )
             heard[start:end] = torch.from_numpy(condition)

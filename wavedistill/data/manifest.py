@@ -4,9 +4,9 @@
 
 ``audio`` is stored relative to the manifest's folder, ``duration`` is in seconds, ``text`` may be missing.
 
-``condition``, which may be missing too, is another recording of the same length, stored like ``audio``: mel and pitch are then taken
-from it, while ``audio`` stays what is to be learned. A model is so trained on pairs: notes given their pitch (recipes/notes), or
-clean speech given what a codec left of it.
+``condition``, which may be missing too, is another recording of the same length, stored like ``audio``: mel and pitch
+are then taken from it, while ``audio`` stays what is to be learned. A model is so trained on pairs: notes given their
+pitch (recipes/notes), or clean speech given what a codec left of it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ OPTIONAL = ("text", "condition")
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One utterance. In memory ``audio`` and ``condition`` are absolute paths; in the file they are relative to the manifest."""
+    """One utterance. In memory ``audio`` and ``condition`` are absolute paths; in the file they are relative to the
+    manifest.
+    """
 
     id: str
     audio: str

@@ -1,6 +1,7 @@
 """Notes of General MIDI instruments, rendered by FluidSynth: single notes as in NSynth, each beside its template.
 
-Reference: Neural Audio Synthesis of Musical Notes with WaveNet Autoencoders (Engel et al., 2017), https://arxiv.org/abs/1704.01279
+Reference: Neural Audio Synthesis of Musical Notes with WaveNet Autoencoders (Engel et al., 2017),
+https://arxiv.org/abs/1704.01279
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class Note(NamedTuple):
 def notes() -> list[Note]:
     """All notes of one instrument, each combination of pitch and velocity once: 70 % train, 10 % valid, 20 % test.
 
-    The splits are the same for all instruments: what is held out has been heard at this pitch and velocity from none of them.
+    The splits are the same for all instruments: what is held out has been heard at this pitch and velocity from none of
+    them.
     """
     found = []
     for i, pitch in enumerate(range(LOWEST, HIGHEST + 1)):
@@ -65,7 +67,8 @@ def prepare_notes(
     workers: int | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> Path:
-    """Render every note of every instrument into ``out``/wavs, its template into ``out``/templates, and write the manifest.
+    """Render every note of every instrument into ``out``/wavs, its template into ``out``/templates, and write the
+    manifest.
 
     Args:
         source: folder that holds FluidR3_GM.sf2; by default where Debian's package fluid-soundfont-gm puts it.

@@ -36,7 +36,9 @@ METRICS = OWN | {name: COLUMNS[name] for name in ("pesq_wb", "mcd", "f0_cents", 
 
 @dataclass
 class Outcome:
-    """A finished variant: its metrics clip by clip, what it says of the first clip (samples,), and its training's metrics.jsonl."""
+    """A finished variant: its metrics clip by clip, what it says of the first clip (samples,), and its training's
+    metrics.jsonl.
+    """
 
     clips: list[dict[str, float]]
     audio: Tensor
@@ -115,7 +117,8 @@ def _markdown(
             parts.append(table(title, ["variant", *titles], changes))
     seconds = sum(len(clip.audio) for clip in clips)
     parts.append(
-        f"Means over {len(clips)} held-out clips ({seconds:,} samples) ± standard error; differences with 95 % paired bootstrap intervals, bold "
+        f"Means over {len(clips)} held-out clips ({seconds:,} samples) ± standard error; differences with 95 % "
+        "paired bootstrap intervals, bold "
         "where the interval leaves out zero. KL: of the student from its own teacher."
     )
     return "\n\n".join(parts) + "\n"

@@ -1,7 +1,7 @@
 """Ablations: variants of one recipe, each trained alike for a small budget and measured on the same held-out clips.
 
-A table (YAML, `AblationTable`) names the variants by what they change; `run_ablations` trains the teachers they need, trains and measures
-the variants, and writes the results (`ablation_report`). Whatever is finished is not done again.
+A table (YAML, `AblationTable`) names the variants by what they change; `run_ablations` trains the teachers they need,
+trains and measures the variants, and writes the results (`ablation_report`). Whatever is finished is not done again.
 """
 
 from __future__ import annotations
@@ -125,7 +125,8 @@ def run_ablations(
     Args:
         table: YAML file of an `AblationTable`.
         manifest: prepared data.
-        runs: folder for the training runs and for the results of each clip. What is finished there, with the same settings, is used.
+        runs: folder for the training runs and for the results of each clip. What is finished there, with the same
+            settings, is used.
         only: these variants; the tables then hold them and what was finished before.
         num_clips: held-out clips (test split) that are measured.
         echo: told what is being done.
@@ -266,7 +267,9 @@ class _Bench:
 
     @torch.inference_mode()
     def _nats(self, student: Voice, teacher: Voice, clip: Clip) -> dict[str, float]:
-        """Means over one sample of the student, in nats per sample of audio: log q - log p and -log q; whatever the teacher's distribution."""
+        """Means over one sample of the student, in nats per sample of audio: log q - log p and -log q; whatever the
+        teacher's distribution.
+        """
         mel = student.mel(clip)
         noise = torch.randn(1, 1, len(clip.audio), generator=torch.Generator().manual_seed(self.seed))
         output = student.model.rsample(noise, mel, student.speaker(clip))

@@ -1,7 +1,7 @@
 """Speed on this machine, in one run: students, the teacher's samplers, training steps, and other vocoders.
 
-The package imports no other vocoder: ``recipes/benchmark/voices.py`` builds those that are installed, in a process of its own, and hands
-them to `run_benchmark`.
+The package imports no other vocoder: ``recipes/benchmark/voices.py`` builds those that are installed, in a process of
+its own, and hands them to `run_benchmark`.
 """
 
 from __future__ import annotations
@@ -67,12 +67,13 @@ def run_benchmark(
     out: str | Path | None = None,
     progress: bool = False,
 ) -> BenchmarkResult:
-    """Measure synthesis, sampling, training, memory and arithmetic. Medians of repeats after a warm-up, the systems in turns.
+    """Measure synthesis, sampling, training, memory and arithmetic. Medians of repeats after a warm-up, the systems in
+    turns.
 
     Args:
         teacher: the model, or a checkpoint.
-        students: models that make audio in one pass, or checkpoints; by default `STUDENTS`. Those with bfloat16 networks
-            (`ParallelWaveNet.compute_in`) are measured with them too.
+        students: models that make audio in one pass, or checkpoints; by default `STUDENTS`. Those with bfloat16
+            networks (`ParallelWaveNet.compute_in`) are measured with them too.
         peers: other vocoders, which take part in the synthesis and nothing else, in float32.
         missing: lines about systems that could not take part, for the report.
         devices: "cpu", "cuda" or "cuda:N"; by default the CPU and, where there is one, the GPU.
@@ -80,8 +81,8 @@ def run_benchmark(
         seconds: lengths of audio made at once.
         batch_sizes: clips made at once.
         repeats: timings of each measurement; fewer where they take long.
-        teacher_seconds: audio in a timing of the cached sampler; the sampler that runs the whole network for every sample is
-            timed on single samples.
+        teacher_seconds: audio in a timing of the cached sampler; the sampler that runs the whole network for every
+            sample is timed on single samples.
         parallel_seconds: audio that the teacher's parallel samplers make; with the greatest number of threads only.
         out: folder for benchmark.md and benchmark.json.
         progress: show a bar on stderr.
@@ -89,7 +90,8 @@ def run_benchmark(
     name, teacher = _loaded(teacher, "teacher")
     if not isinstance(teacher, WaveNet):
         raise WavedistillError(
-            f"the benchmark's teacher must be a WaveNet, and {name} is a {type(teacher).__name__}: name it with --student."
+            f"the benchmark's teacher must be a WaveNet, and {name} is a {type(teacher).__name__}: name it with "
+            "--student."
         )
     loaded: dict[str, ParallelWaveNet | WaveformFlow] = {}
     for given in students or STUDENTS:
@@ -98,7 +100,8 @@ def run_benchmark(
     for key, model in loaded.items():
         if not isinstance(model, (ParallelWaveNet, WaveformFlow)):
             raise WavedistillError(
-                f"the benchmark's students make audio in one pass, and {key} is a {type(model).__name__}: name it with --teacher."
+                f"the benchmark's students make audio in one pass, and {key} is a {type(model).__name__}: name it "
+                "with --teacher."
             )
     distilled = {key: model for key, model in loaded.items() if isinstance(model, ParallelWaveNet)}
     variants = {}

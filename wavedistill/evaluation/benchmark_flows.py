@@ -1,7 +1,8 @@
 """Speed and exactness of the toolbox's flows beside other libraries', in one run.
 
-The package imports no other flow library (importing zuko switches off argument checks in torch.distributions for the whole process):
-``recipes/benchmark/flows.py`` builds theirs, in a process of its own, and hands them to `run_flow_benchmark`.
+The package imports no other flow library (importing zuko switches off argument checks in torch.distributions for the
+whole process): ``recipes/benchmark/flows.py`` builds theirs, in a process of its own, and hands them to
+`run_flow_benchmark`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ Map = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Contender:
-    """One library's version of a flow: ``forward(module, x)`` is data -> (latent, log_det), ``inverse`` latent -> (data, log_det)."""
+    """One library's version of a flow: ``forward(module, x)`` is data -> (latent, log_det), ``inverse`` latent ->
+    (data, log_det).
+    """
 
     module: nn.Module
     forward: Map
@@ -74,8 +77,10 @@ class Exactness:
 
 @dataclass(frozen=True)
 class WaveNetInverse:
-    """A WaveNet's sequential inverse over ``samples`` samples; beside it, extrapolated from single passes, the naive one, a pass over
-    the whole signal for each sample (`invert` with method "naive"), and one with a pass over the receptive field for each."""
+    """A WaveNet's sequential inverse over ``samples`` samples; beside it, extrapolated from single passes, the naive
+    one, a pass over the whole signal for each sample (`invert` with method "naive"), and one with a pass over the
+    receptive field for each.
+    """
 
     samples: int
     cached_seconds: float
@@ -128,7 +133,10 @@ class FlowBenchmark:
                 lines.append(f"| {flow}, D = {dim}, {what} | {cells} |")
         lines += [
             "",
-            "| inverse of a WaveNet | cached, s | naive, s | receptive field only, s | naive / cached | receptive field / cached |",
+            (
+                "| inverse of a WaveNet | cached, s | naive, s | receptive field only, s | naive / cached | receptive "
+                "field / cached |"
+            ),
             "|---|---:|---:|---:|---:|---:|",
         ]
         lines += [
@@ -212,7 +220,7 @@ def ours(flow: str, dim: int) -> Contender:
 
 
 class _Perceptron(nn.Sequential):
-    """The network that the other libraries use in their couplings; this library's own has smoother, dearer activations."""
+    """The network that the other libraries use in their couplings; this library's has dearer activations."""
 
     def __init__(self, dim: int) -> None:
         half = dim // 2
@@ -225,8 +233,9 @@ class _Perceptron(nn.Sequential):
 
 
 def _take_turns(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each run, all of them run once in every round, in another order each time: what ran before leaves caches and
-    memory in a state of its own. The first round warms up and counts for slow runs only."""
+    """Median seconds of each run, all of them run once in every round, in another order each time: what ran before
+    leaves caches and memory in a state of its own. The first round warms up and counts for slow runs only.
+    """
     times: dict[str, list[float]] = {name: [] for name in runs}
     for round_ in range(repeats + 1):
         for name in random.Random(round_).sample([*runs], len(runs)):

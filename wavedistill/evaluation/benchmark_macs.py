@@ -19,9 +19,10 @@ FREE_NAMESPACES = {"aten", "prim", "prims", "profiler"}
 class MacCount:
     """Multiply-adds (MAC) of a run.
 
-    Matrix products and convolutions count exactly; a fast Fourier transform of n real points counts 1.25 n log2 n (half a MAC for
-    each of the usual 2.5 n log2 n operations; complex: twice that). Not counted: elementwise work (gates, activations, windows), and
-    compiled loops that are no operator of torch (`wavedistill.nn.mel_inversion`: some 10^6 a second of audio).
+    Matrix products and convolutions count exactly; a fast Fourier transform of n real points counts 1.25 n log2 n (half
+    a MAC for each of the usual 2.5 n log2 n operations; complex: twice that). Not counted: elementwise work (gates,
+    activations, windows), and compiled loops that are no operator of torch (`wavedistill.nn.mel_inversion`: some 10^6 a
+    second of audio).
 
     Attributes:
         macs: how many.

@@ -42,7 +42,8 @@ class Cost:
         parameters: weights, in millions.
         gmacs_per_second: 10^9 multiply-adds per second of audio.
         uncounted: custom operators whose work is not in that.
-        memory_mb: device -> memory beside the weights that it takes for ``memory_seconds`` of audio, where it was measured.
+        memory_mb: device -> memory beside the weights that it takes for ``memory_seconds`` of audio, where it was
+            measured.
         note: what a reader must know about the system.
     """
 
@@ -59,8 +60,9 @@ class Cost:
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """What `run_benchmark` measured: ``speeds`` of students and peers, ``streams``, ``samplers`` of the teacher, ``training``, ``costs``,
-    ``peaks`` of matrix products, ``missing`` systems and why, and the ``machine``."""
+    """What `run_benchmark` measured: ``speeds`` of students and peers, ``streams``, ``samplers`` of the teacher,
+    ``training``, ``costs``, ``peaks`` of matrix products, ``missing`` systems and why, and the ``machine``.
+    """
 
     speeds: list[Speed]
     streams: list[StreamSpeed]
@@ -76,13 +78,17 @@ class BenchmarkResult:
         return list(dict.fromkeys(Setting(s.device, s.threads) for s in self.samplers))
 
     def best(self, system: str, device: str) -> float:
-        """x real time of one clip of the greatest length it was measured at, with the number of threads it is fastest with."""
+        """x real time of one clip of the greatest length it was measured at, with the number of threads it is fastest
+        with.
+        """
         single = [s for s in self.speeds if s.system == system and s.device == device and s.batch == 1]
         longest = max(s.audio_seconds for s in single)
         return max(s.real_time for s in single if s.audio_seconds == longest)
 
     def ratios(self, device: str) -> dict[str, float]:
-        """Student -> its rate (`best`) over the teacher's cached sampler's, both with the number of threads they are fastest with."""
+        """Student -> its rate (`best`) over the teacher's cached sampler's, both with the number of threads they are
+        fastest with.
+        """
         students = dict.fromkeys(s.system for s in self.speeds if s.group == "student" and s.device == device)
         cached = max(s.real_time for s in self.samplers if s.sampler == CACHED and s.device == device)
         return {name: self.best(name, device) / cached for name in students}
@@ -200,7 +206,8 @@ class BenchmarkResult:
         for device in dict.fromkeys(s.device for s in self.settings):
             for name, ratio in self.ratios(device).items():
                 lines.append(
-                    f"{name} is {_figure(ratio)} times as fast as the teacher's cached sampler ({device}, one clip, each with the threads it is fastest with)."
+                    f"{name} is {_figure(ratio)} times as fast as the teacher's cached sampler ({device}, one "
+                    "clip, each with the threads it is fastest with)."
                 )
         lines += [f"{cost.system}: {cost.note}." for cost in self.costs if cost.note]
         uncounted = sorted({name for cost in self.costs for name in cost.uncounted})
@@ -210,7 +217,10 @@ class BenchmarkResult:
             for seconds in sorted({c.memory_seconds for c in self.costs if c.memory_mb})[-1:]
         ]
         lines += [
-            f"Matrix product peak, {Setting(p.device, p.threads).title}, {p.precision}: {p.macs_per_second / 1e9:.4g} GMAC/s."
+            (
+                f"Matrix product peak, {Setting(p.device, p.threads).title}, {p.precision}: "
+                f"{p.macs_per_second / 1e9:.4g} GMAC/s."
+            )
             for p in self.peaks
         ]
         lines += self.missing

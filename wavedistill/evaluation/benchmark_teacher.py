@@ -1,4 +1,4 @@
-"""The teacher's samplers beside one another, and training steps beside the plain conv1d network's, for the benchmark."""
+"""The teacher's samplers beside one another, and training steps beside the plain conv1d network's."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class SamplerSpeed:
-    """Sampling from the teacher: ``real_time`` is seconds of audio, over all streams, per second of computing, the median of ``repeats``
-    timings of ``audio_seconds``. Of parallel samplers: ``passes``, evaluations of the network in units of the whole signal (work), and
-    ``sweeps``, evaluations that had to wait for one another."""
+    """Sampling from the teacher: ``real_time`` is seconds of audio, over all streams, per second of computing, the
+    median of ``repeats`` timings of ``audio_seconds``. Of parallel samplers: ``passes``, evaluations of the network in
+    units of the whole signal (work), and ``sweeps``, evaluations that had to wait for one another.
+    """
 
     sampler: str
     device: str
@@ -86,7 +87,8 @@ def time_samplers(
     Args:
         seconds: of audio in a timing of the cached sampler.
         parallel_seconds: of audio that the parallel samplers make; None leaves them out.
-        drafts: students whose one-shot output starts a parallel sampler, by name; those of another teacher are left out.
+        drafts: students whose one-shot output starts a parallel sampler, by name; those of another teacher are left
+            out.
     """
     teacher.to(setting.device)
     samplers = {
@@ -136,7 +138,9 @@ def _naive(teacher: WaveNet, device: str) -> Run:
 def time_training(
     teacher: WaveNet, students: dict[str, ParallelWaveNet], setting: Setting, repeats: int, budget: float
 ) -> list[TrainingSpeed]:
-    """Forward and backward passes in float32 and bfloat16: of the teacher beside the same network written plainly, and of its students."""
+    """Forward and backward passes in float32 and bfloat16: of the teacher beside the same network written plainly, and
+    of its students.
+    """
     frames = whole_frames(TRAINING_SECONDS, teacher.sample_rate, teacher.hop_length)
     samples = frames * teacher.hop_length
     arguments = condition(teacher, TRAINING_BATCH, frames, setting.device)
@@ -199,7 +203,9 @@ def _without_gradient(module: nn.Module | None) -> Iterator[None]:
 
 
 def speed_ups(speeds: Sequence[SamplerSpeed], reference: str) -> dict[tuple[str, str, int], float]:
-    """(sampler, device, threads) -> its rate over that of ``reference`` in the same setting; empty where it was not measured."""
+    """(sampler, device, threads) -> its rate over that of ``reference`` in the same setting; empty where it was not
+    measured.
+    """
     of = {(s.device, s.threads): s.real_time for s in speeds if s.sampler == reference}
     return {
         (s.sampler, s.device, s.threads): s.real_time / of[s.device, s.threads]

@@ -51,8 +51,8 @@ def interleaved(
 ) -> dict[str, Timing]:
     """Time every run ``repeats`` times in turns (a, b, a, b, ...), so that a noisy machine disturbs them alike.
 
-    Before that ``warm_ups`` are called, by default each of the runs once. One whose timed calls have taken ``budget`` seconds is not
-    repeated any more.
+    Before that ``warm_ups`` are called, by default each of the runs once. One whose timed calls have taken ``budget``
+    seconds is not repeated any more.
     """
     for run in runs.values() if warm_ups is None else warm_ups:
         run()

@@ -102,8 +102,9 @@ def speech(samples: int, sample_rate: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Speed:
-    """Synthesis of ``batch`` clips of ``audio_seconds`` (the nearest whole frames): ``real_time`` is seconds of audio, over the whole
-    batch, per second of computing, the median of ``repeats`` timings."""
+    """Synthesis of ``batch`` clips of ``audio_seconds`` (the nearest whole frames): ``real_time`` is seconds of audio,
+    over the whole batch, per second of computing, the median of ``repeats`` timings.
+    """
 
     system: str
     group: str
@@ -117,7 +118,9 @@ class Speed:
 
 @dataclass(frozen=True)
 class StreamSpeed:
-    """A stream in small chunks: milliseconds of computing until the first is there, and seconds of audio per second over all."""
+    """A stream in small chunks: milliseconds of computing until the first is there, and seconds of audio per second
+    over all.
+    """
 
     system: str
     device: str
@@ -167,7 +170,9 @@ def time_voices(
 def time_streams(
     models: dict[str, WaveformModel], setting: Setting, chunk_seconds: float, repeats: int, budget: float
 ) -> list[StreamSpeed]:
-    """Latency and rate of ``stream`` over a second of speech, the models in turns; those that take no mel do not stream."""
+    """Latency and rate of ``stream`` over a second of speech, the models in turns; those that take no mel do not
+    stream.
+    """
     measured: dict[str, list[tuple[float, float]]] = {
         name: [] for name, model in models.items() if model.config.mel is not None
     }

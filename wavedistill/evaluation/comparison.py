@@ -49,15 +49,16 @@ def paired_difference(
 ) -> Difference:
     """Whether system a is better than system b on the same clips.
 
-    The clips are drawn with replacement ``draws`` times, and the quantiles of the drawn mean differences bound the interval. The
-    percentile interval is too narrow for few clips, so its quantiles lie further out: at level Phi(-sqrt(n / (n - 1)) t_{n-1}) instead
-    of (1 - confidence) / 2 (Hesterberg's expanded percentile interval).
+    The clips are drawn with replacement ``draws`` times, and the quantiles of the drawn mean differences bound the
+    interval. The percentile interval is too narrow for few clips, so its quantiles lie further out: at level
+    Phi(-sqrt(n / (n - 1)) t_{n-1}) instead of (1 - confidence) / 2 (Hesterberg's expanded percentile interval).
 
     Args:
         a: a's metric, clip by clip; clips where either is NaN are left out.
         b: b's, on the same clips.
         higher_is_better: the metric's direction.
-        weights: of the clips in the mean, sum(w (a - b)) / sum(w), for example words for a share of word errors; None: all equal.
+        weights: of the clips in the mean, sum(w (a - b)) / sum(w), for example words for a share of word errors; None:
+            all equal.
         confidence: of the interval, between 0 and 1.
         draws: of the bootstrap.
         seed: of the draws.
@@ -79,7 +80,8 @@ def paired_difference(
     weights = np.ones(a.shape) if weights is None else np.asarray(weights, np.float64)
     if not (a.ndim == 1 and a.shape == b.shape == weights.shape):
         raise WavedistillError(
-            f"the metric of both systems and the weights must be of the same clips: given {a.shape}, {b.shape} and {weights.shape} values."
+            f"the metric of both systems and the weights must be of the same clips: given {a.shape}, {b.shape} "
+            f"and {weights.shape} values."
         )
     if not 0 < confidence < 1:
         raise WavedistillError(f"confidence is a probability between 0 and 1, given {confidence}.")

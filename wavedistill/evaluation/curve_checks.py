@@ -1,7 +1,8 @@
 """Checks of a run's curves and options that hold for teachers, students and flows alike.
 
-Each takes a `RunFolder` and gives a `Verdict`, or None where the question does not arise. The thresholds lie beyond everything seen in
-healthy runs: those of the released voices (recipes/speech/metrics-*.jsonl) and some twenty shorter ones.
+Each takes a `RunFolder` and gives a `Verdict`, or None where the question does not arise. The thresholds lie beyond
+everything seen in healthy runs: those of the released voices (recipes/speech/metrics-*.jsonl) and some twenty shorter
+ones.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from wavedistill.training.recipe import FlowRecipe, StudentRecipe
 from wavedistill.training.teacher import SKIP
 
 SPIKE = 10.0
-"""A logged gradient this many times the run's median, and the norm it is clipped to, is a spike: healthy runs stay below 5."""
+"""A logged gradient this many times the run's median, and the norm it is clipped to, is a spike: healthy runs stay
+below 5.
+"""
 LOST_SHARE = 0.5
 """A run that has lost this share of what it had gained diverges."""
 LOW_RATE = 1e-4
@@ -30,7 +33,8 @@ STEEP_SHARE = 0.2
 """Share of a finished run's whole fall that its last quarter may still bring: 0.02 to 0.11 in released runs."""
 FEW_STEPS = 1000
 RISE_BITS, RISE_SHARE = 0.02, 0.01
-"""Rise of the held-out curve above its lowest point: bits, and share of a loss. Released runs: at most 0.002 of either."""
+"""Rise of the held-out curve above its lowest point: bits, and share of a loss. Released runs: at most 0.002 of either.
+"""
 SLOW_SHARE = 0.5
 _FEW_VALIDATIONS = 5
 
@@ -39,7 +43,10 @@ def not_finite(run: RunFolder) -> Verdict | None:
     """The loop stopped with "not finite", or logged numbers that are none."""
     tame = run.command("--optim.lr", f"{run.recipe.optim.lr / 2:g}")
     if run.nonfinite is not None:
-        text = f"the loss or its gradient was not finite at step {run.nonfinite}, whose batch is kept in nonfinite-batch.pt"
+        text = (
+            f"the loss or its gradient was not finite at step {run.nonfinite}, whose batch is kept in "
+            "nonfinite-batch.pt"
+        )
         if run.step > run.nonfinite:
             return Verdict("worth knowing", f"{text}; the run has gone on since, to step {run.step}")
         return Verdict("wrong", text, tame)
@@ -74,7 +81,8 @@ def rate_too_high(run: RunFolder) -> Verdict | None:
     gained, lost = float(smooth[0] - smooth.min()), float(smooth[-1] - smooth.min())
     diverged = lost > max(LOST_SHARE * gained, 4 * noise)
     evidence = (
-        f"largest gradient norm {norms.max():.3g}, median {np.median(norms):.3g} ({spikes} spikes); training {run.mark} "
+        f"largest gradient norm {norms.max():.3g}, median {np.median(norms):.3g} ({spikes} spikes); training "
+        f"{run.mark} "
         f"{smooth[0]:.3f} -> {smooth.min():.3f} at best -> {smooth[-1]:.3f} now"
     )
     severity = "wrong" if diverged or spikes > 1 else "worth knowing" if spikes else "healthy"
@@ -92,7 +100,10 @@ def rate_too_low(run: RunFolder) -> Verdict | None:
     quarter = len(loss) // 4
     fall = float(loss[:quarter].mean() - loss[-quarter:].mean())
     error = float(np.diff(loss).std() / math.sqrt(quarter))
-    evidence = f"peak rate {lr:g}; training {run.mark} fell by {fall:.3f} from the first to the last quarter, its noise is {error:.3f}"
+    evidence = (
+        f"peak rate {lr:g}; training {run.mark} fell by {fall:.3f} from the first to the last quarter, its noise is "
+        f"{error:.3f}"
+    )
     if fall > 2 * error:
         return Verdict("healthy", evidence)
     severity = "wrong" if run.recipe.run.init_from is None else "worth knowing"
@@ -202,7 +213,9 @@ def raw_samples(run: RunFolder) -> Verdict | None:
 
 
 def weak_teacher(run: RunFolder) -> Verdict | None:
-    """Bits of a teacher or flow against linear prediction on the very same held-out crops; a student is asked about its teacher's gate."""
+    """Bits of a teacher or flow against linear prediction on the very same held-out crops; a student is asked about its
+    teacher's gate.
+    """
     if isinstance(run.recipe, StudentRecipe):
         if run.recipe.loss.allow_weak_teacher:
             return Verdict(

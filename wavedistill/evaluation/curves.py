@@ -54,7 +54,7 @@ def plot_curves(panels: Mapping[str, Mapping[str, Curve]], path: str | Path) -> 
 
 
 def curve_table(curves: Mapping[str, Curve], rows: int = 8) -> str:
-    """A Markdown table of curves with the same steps: about ``rows`` of them, evenly spread, first and last included."""
+    """Markdown table of curves with the same steps: about ``rows`` of them, evenly spread, first and last included."""
     steps = [step for step, _ in next(iter(curves.values()))]
     picked = sorted({round(i * (len(steps) - 1) / max(1, rows - 1)) for i in range(rows)})
     lines = ["| step | " + " | ".join(curves) + " |", "| ---: |" + " ---: |" * len(curves)]

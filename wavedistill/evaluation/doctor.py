@@ -1,4 +1,4 @@
-"""What is wrong with a run, and which term or option to change: the symptoms of `symptoms` looked for in a run folder."""
+"""What is wrong with a run, and which term or option to change: `symptoms` looked for in a run folder."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ class Diagnosis:
 def diagnose(run: str | Path) -> Diagnosis:
     """Look for every symptom in a run folder; nothing is trained or synthesised.
 
-    Seconds; a teacher's or flow's validation crops are coded by linear prediction as well, where its data lie here (up to half a minute).
+    Seconds; a teacher's or flow's validation crops are coded by linear prediction as well, where its data lie here (up
+    to half a minute).
 
     Raises:
         WavedistillError: no run folder, or one that has logged nothing yet.
@@ -84,4 +85,7 @@ def diagnose(run: str | Path) -> Diagnosis:
 def _summary(run: RunFolder) -> str:
     validations = sum(line["kind"] == "valid" for line in run.lines)
     samples = "no samples" if run.samples_step is None else f"samples of step {run.samples_step}"
-    return f"A {run.role} at step {run.step}, {run.elapsed / 60:.1f} min, {100 * run.done:.0f} % of its schedule; {validations} validations, {samples}."
+    return (
+        f"A {run.role} at step {run.step}, {run.elapsed / 60:.1f} min, {100 * run.done:.0f} % of its schedule; "
+        f"{validations} validations, {samples}."
+    )

@@ -16,15 +16,16 @@ SUFFIXES = (".wav", ".flac")
 
 
 def folder_system(name: str, folder: str | Path, clips: Sequence[Clip], sample_rate: int, hop_length: int) -> System:
-    """What another system said of these clips: ``<clip id>.wav`` or ``.flac`` each, resampled to ``sample_rate``, cut or padded with
-    silence to the clip's length. Its ``notes`` say where that was needed.
+    """What another system said of these clips: ``<clip id>.wav`` or ``.flac`` each, resampled to ``sample_rate``, cut
+    or padded with silence to the clip's length. Its ``notes`` say where that was needed.
 
     Args:
         name: for the tables.
         folder: with the files; a "/" in an id is a subfolder.
         clips: to find there.
         sample_rate: of the clips, Hz.
-        hop_length: a clip ends with a whole frame of so many samples, so less than that too much is no reason for a note.
+        hop_length: a clip ends with a whole frame of so many samples, so less than that too much is no reason for a
+            note.
 
     Raises:
         WavedistillError: no such folder, or clips without a file.
@@ -75,10 +76,12 @@ def _notes(
         notes.append(f"{name}: resampled from {', '.join(map(str, sorted(rates)))} Hz to {sample_rate} Hz.")
     if shorter:
         notes.append(
-            f"{name}: {len(shorter)} of {len(clips)} files are shorter than the clip, by up to {max(shorter):.2f} s: padded with silence."
+            f"{name}: {len(shorter)} of {len(clips)} files are shorter than the clip, by up to {max(shorter):.2f} "
+            "s: padded with silence."
         )
     if longer:
         notes.append(
-            f"{name}: {len(longer)} of {len(clips)} files are longer than the clip, by up to {max(longer):.2f} s: cut at the end."
+            f"{name}: {len(longer)} of {len(clips)} files are longer than the clip, by up to {max(longer):.2f} s: "
+            "cut at the end."
         )
     return tuple(notes)

@@ -1,7 +1,8 @@
 """Frechet distance between two sets of recordings: do they sound alike as populations, not clip by clip?
 
 References:
-    GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium (Heusel et al., 2017), https://arxiv.org/abs/1706.08500
+    GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium (Heusel et al., 2017),
+        https://arxiv.org/abs/1706.08500
     Frechet Audio Distance (Kilgour et al., 2019), https://arxiv.org/abs/1812.08466
     The Frechet Distance between Multivariate Normal Distributions (Dowson & Landau, 1982): the closed form
 """
@@ -23,8 +24,9 @@ _BANDS, _FLOOR = 32, 1e-4
 def frechet_distance(first: np.ndarray | Tensor, second: np.ndarray | Tensor) -> float:
     """Squared Frechet (2-Wasserstein) distance of the Gaussians fitted to two sets of embeddings.
 
-    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1^1/2 C2 C1^1/2)^1/2), 0 or more and symmetric; matrix roots by eigen-decomposition. With few
-    embeddings it is biased upwards: compare distances of equally many, and put that of two real sets beside them.
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1^1/2 C2 C1^1/2)^1/2), 0 or more and symmetric; matrix roots by eigen-decomposition.
+    With few embeddings it is biased upwards: compare distances of equally many, and put that of two real sets beside
+    them.
 
     Shapes: (n, dim) and (m, dim), n and m at least 2 -> float, in squared units of the embeddings.
 
@@ -47,10 +49,11 @@ def frechet_distance(first: np.ndarray | Tensor, second: np.ndarray | Tensor) ->
 
 
 def log_mel_statistics(audio: Tensor, sample_rate: int) -> Tensor:
-    """An embedding that needs no trained network: mean and standard deviation over time of 32 log-mel bands in windows of 0.25 s.
+    """An embedding that needs no trained network: mean and standard deviation over time of 32 log-mel bands in windows
+    of 0.25 s.
 
-    It hears level, spectrum and their movement, not phase or fine structure between harmonics. Distances of it are not those
-    of papers, whose embedding is VGGish's.
+    It hears level, spectrum and their movement, not phase or fine structure between harmonics. Distances of it are not
+    those of papers, whose embedding is VGGish's.
 
     Shapes: audio (samples,), at least one window -> (windows, 64) in nepers; a band counts from 1e-4 up.
     """

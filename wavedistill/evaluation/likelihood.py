@@ -1,4 +1,6 @@
-"""Nats and bits per sample: of recordings under teachers and one-stage flows, beside linear prediction's, and of students' and teachers' own samples."""
+"""Nats and bits per sample: of recordings under teachers and one-stage flows, beside linear prediction's, and of
+students' and teachers' own samples.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,7 @@ def clip_log_probs(voice: Voice, clip: Clip) -> dict[str, float]:
 
 
 def bits_by_speaker(clips: Sequence[Clip], results: Sequence[dict[str, float]]) -> dict[str, dict[str, Statistic]]:
-    """Bits per 16-bit sample for each speaker and "all", each kind of `clip_log_probs`: total bits over total samples."""
+    """Bits per 16-bit sample by speaker and "all", by kind of `clip_log_probs`: total bits over total samples."""
     groups = {
         speaker: [i for i, c in enumerate(clips) if c.speaker == speaker]
         for speaker in sorted({c.speaker for c in clips})
@@ -67,7 +69,9 @@ def bits_by_speaker(clips: Sequence[Clip], results: Sequence[dict[str, float]]) 
 
 
 def divergence_applies(student: ParallelWaveNet, teacher: WaveNet) -> bool:
-    """Whether `student_divergence` can be had: the student has the teacher's front and mel, and the teacher a density on all of the real line."""
+    """Whether `student_divergence` can be had: the student has the teacher's front and mel, and the teacher a density
+    on all of the real line.
+    """
     return (
         teacher.config.distribution != "mulaw"
         and student.config.front == teacher.config.front
@@ -89,7 +93,8 @@ def student_divergence(
 ) -> dict[str, float]:
     """One sample of the student, seen by both, in nats per sample of audio.
 
-    Neither scale is floored nor any value clipped. The density is that of the flows' own audio, before any projections onto the mel.
+    Neither scale is floored nor any value clipped. The density is that of the flows' own audio, before any projections
+    onto the mel.
 
     Args:
         mel: (1, n_mels, frames), or None with ``num_samples`` for models without mel.
@@ -97,8 +102,10 @@ def student_divergence(
         skip: samples at the start that are not counted; None: `wavedistill.losses.first_counted`.
 
     Returns:
-        ``samples`` counted, ``kl`` KL(student || teacher) in closed form (under a mixture of logistics: cross-entropy less entropy), ``own`` -log q,
-        ``entropy`` of the student in closed form, whose mean is that of ``own``, ``cross_entropy`` -log p of the teacher, ``std`` and
+        ``samples`` counted, ``kl`` KL(student || teacher) in closed form (under a mixture of logistics: cross-entropy
+            less entropy), ``own`` -log q,
+        ``entropy`` of the student in closed form, whose mean is that of ``own``, ``cross_entropy`` -log p of the
+            teacher, ``std`` and
         ``mean_abs`` of the audio.
     """
     samples = num_samples if mel is None else mel.shape[-1] * student.hop_length
@@ -123,10 +130,11 @@ def student_divergence(
 def teacher_nats(
     teacher: WaveNet, audio: Tensor, mel: Tensor | None, speaker: Tensor | None, *, dequantize: bool, skip: int
 ) -> dict[str, float]:
-    """One waveform under a teacher, in nats per sample: ``own`` -log p, and ``entropy``, the closed form along its path.
+    """One waveform under a teacher, in nats per sample: ``own`` -log p, and ``entropy``, the closed form along its
+    path.
 
-    On the teacher's own samples (as they are, not ``dequantize``) both have the teacher's entropy as their mean; on a recording ``own`` is its cost.
-    ``entropy`` is NaN for a teacher that is not Gaussian.
+    On the teacher's own samples (as they are, not ``dequantize``) both have the teacher's entropy as their mean; on a
+    recording ``own`` is its cost. ``entropy`` is NaN for a teacher that is not Gaussian.
 
     Shapes: audio (1, 1, samples), mel (1, n_mels, frames), speaker (1,).
     """

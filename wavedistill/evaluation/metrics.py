@@ -1,7 +1,8 @@
 """Objective quality of a candidate waveform against its reference.
 
-Every function takes (reference, candidate, sample_rate): waveforms (samples,) in [-1, 1), aligned in time; the longer one
-is cut. PESQ, STOI, MCD and the pitch errors compare at 16 kHz and want the extra ``eval``; the others need nothing beyond the package.
+Every function takes (reference, candidate, sample_rate): waveforms (samples,) in [-1, 1), aligned in time; the longer
+one is cut. PESQ, STOI, MCD and the pitch errors compare at 16 kHz and want the extra ``eval``; the others need nothing
+beyond the package.
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ class F0Error(NamedTuple):
 def pesq_wb(reference: Waveform, candidate: Waveform, sample_rate: int) -> float:
     """Wide-band PESQ (ITU-T P.862.2), 1.0 bad to 4.64 identical; NaN for silence and where it finds no speech.
 
-    The better score of two starts half a PESQ frame hop (8 ms) apart, both waveforms cut alike. PESQ's frames are as far apart as those of
-    a mel with hop 256 at 16 kHz, and what is made from such a mel is most faithful at its frames' centres: where the two grids happen
-    to meet decides up to 0.5 points for Griffin-Lim (measured), which says nothing about quality.
+    The better score of two starts half a PESQ frame hop (8 ms) apart, both waveforms cut alike. PESQ's frames are as
+    far apart as those of a mel with hop 256 at 16 kHz, and what is made from such a mel is most faithful at its frames'
+    centres: where the two grids happen to meet decides up to 0.5 points for Griffin-Lim (measured), which says nothing
+    about quality.
     """
     pesq = need_package("pesq")
     first, second = at_16khz(reference, candidate, sample_rate)
@@ -75,8 +77,8 @@ def stoi(reference: Waveform, candidate: Waveform, sample_rate: int) -> float:
 def mcd(reference: Waveform, candidate: Waveform, sample_rate: int) -> float:
     """Mel-cepstral distortion in dB, 0 for equal spectra (Kubichek, 1993).
 
-    10 / ln 10 * sqrt(2 * sum_d (c_d - c'_d)^2), d = 1..24 (no c0, so that level does not count), averaged over the frames
-    (5 ms) at most 40 dB below the reference's loudest. The mel-cepstra (order 24, warping 0.42) describe WORLD's
+    10 / ln 10 * sqrt(2 * sum_d (c_d - c'_d)^2), d = 1..24 (no c0, so that level does not count), averaged over the
+    frames (5 ms) at most 40 dB below the reference's loudest. The mel-cepstra (order 24, warping 0.42) describe WORLD's
     spectral envelope (Harvest for the pitch, CheapTrick for the envelope), not the harmonics.
     """
     first, second = at_16khz(reference, candidate, sample_rate)
@@ -102,7 +104,9 @@ def f0_error(reference: Waveform, candidate: Waveform, sample_rate: int) -> F0Er
 
 
 def log_spectral_distance(reference: Waveform, candidate: Waveform, sample_rate: int) -> float:
-    """RMS difference of the log power spectra in dB (64 ms Hann windows), frames averaged; 80 dB below the peak is the floor."""
+    """RMS difference of the log power spectra in dB (64 ms Hann windows), frames averaged; 80 dB below the peak is the
+    floor.
+    """
     first, second = _pair(reference, candidate, sample_rate)
     size = 2 * round(0.032 * sample_rate)
     window = torch.hann_window(size)
@@ -208,7 +212,8 @@ def _pair(reference: Waveform, candidate: Waveform, sample_rate: int) -> tuple[n
     length = min(map(len, pair))
     if max(map(len, pair)) - length > 0.1 * sample_rate:
         raise WavedistillError(
-            f"reference and candidate differ by {abs(len(pair[0]) - len(pair[1])) / sample_rate:.2f} s: compare the same utterance."
+            f"reference and candidate differ by {abs(len(pair[0]) - len(pair[1])) / sample_rate:.2f} s: compare "
+            "the same utterance."
         )
     return pair[0][:length], pair[1][:length]
 

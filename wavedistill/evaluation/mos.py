@@ -1,4 +1,6 @@
-"""Mean opinion scores predicted from the waveform alone (no reference): DistillMOS and DNSMOS. Both packages carry their weights."""
+"""Mean opinion scores predicted from the waveform alone (no reference): DistillMOS and DNSMOS. Both packages carry
+their weights.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,12 @@ class Dnsmos(NamedTuple):
 
 
 def distillmos(candidate: Waveform, sample_rate: int) -> float:
-    """DistillMOS, 1 bad to 5 excellent; NaN for silence. It brings every clip to full scale, so that level does not count.
+    """DistillMOS, 1 bad to 5 excellent; NaN for silence. It brings every clip to full scale, so that level does not
+    count.
 
     References:
-        Distillation and Pruning for Scalable Self-Supervised Representation-Based Speech Quality Assessment (Stahl and Gamper, 2025),
+        Distillation and Pruning for Scalable Self-Supervised Representation-Based Speech Quality Assessment (Stahl and
+            Gamper, 2025),
         https://arxiv.org/abs/2502.05356
 
     Args:
@@ -46,7 +50,8 @@ def dnsmos(candidate: Waveform, sample_rate: int) -> Dnsmos:
     """DNSMOS OVRL (P.835) and P.808; NaN for silence. Clips below 9 s are repeated, as its authors' script does.
 
     References:
-        DNSMOS P.835: A Non-Intrusive Perceptual Objective Speech Quality Metric (Reddy et al., 2022), https://arxiv.org/abs/2110.01763
+        DNSMOS P.835: A Non-Intrusive Perceptual Objective Speech Quality Metric (Reddy et al., 2022),
+            https://arxiv.org/abs/2110.01763
         DNSMOS (Reddy et al., 2021), https://arxiv.org/abs/2010.15258
 
     Args:
@@ -75,7 +80,9 @@ def _distillmos_model() -> Any:
 
 @lru_cache(maxsize=1)
 def _dnsmos_model() -> Any:
-    """The package's model, on one thread: onnxruntime's default of one spinning thread a core is 20 times slower on a busy machine."""
+    """The package's model, on one thread: onnxruntime's default of one spinning thread a core is 20 times slower on a
+    busy machine.
+    """
     package, runtime = need_package("speechmos.dnsmos"), need_package("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -1,4 +1,6 @@
-"""The evaluation report's tables of nats per sample: what students and teachers say of their own samples, of each other's, and of recordings."""
+"""The evaluation report's tables of nats per sample: what students and teachers say of their own samples, of each
+other's, and of recordings.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,8 @@ class HeldOut:
         nats: -log density per sample, over the clips whose result can be trusted.
         mean_square: of z over these clips; 1 for a model whose noise they could be.
         largest: |z| of any clip; infinite where it diverges.
-        backward_error, forward_error, sensitivity: the greatest of any clip (see `StudentLikelihood`); NaN for a teacher, which needs no inverse.
+        backward_error, forward_error, sensitivity: the greatest of any clip (see `StudentLikelihood`); NaN for a
+            teacher, which needs no inverse.
         steady_seconds: for how long from the start the inverse keeps within its limits.
         clips: how many there were.
     """
@@ -84,7 +87,9 @@ def nats_rows(results: Results, voices: Sequence[Voice], clips: list[Clip], seed
 def excerpt_rows(
     results: Results, voices: Sequence[Voice], excerpts: list[Clip], spoken: Mapping[str, RememberingSystem], seed: int
 ) -> Rows:
-    """The same on the excerpts that the teachers spoke, and each teacher on its own samples; in all rows the same samples count."""
+    """The same on the excerpts that the teachers spoke, and each teacher on its own samples; in all rows the same
+    samples count.
+    """
     rows: Rows = {}
     for teacher in (v for v in voices if v.is_teacher):
         students = [v for v in voices if v.is_student and divergence_applies(v.model, teacher.model)]
@@ -120,7 +125,9 @@ class RememberingSystem:
 
 
 def held_out_rows(results: Results, voices: Sequence[Voice], clips: list[Clip]) -> dict[str, HeldOut]:
-    """Every student, by its inverse, and beside them every Gaussian teacher, on recordings of one length; nothing without a student."""
+    """Every student, by its inverse, and beside them every Gaussian teacher, on recordings of one length; nothing
+    without a student.
+    """
     rows = {}
     for voice in voices if any(v.is_student for v in voices) else ():
         if voice.is_student:
@@ -184,16 +191,23 @@ def nats_notes(rows: Rows, held_out: Mapping[str, HeldOut], seconds: float) -> l
     notes = []
     if rows:
         notes.append(
-            "Nats per sample: −log of a density over waveforms in [-1, 1), so that lower is more certain and bits per 16-bit sample are "
-            "15 + nats / ln 2; without the first receptive field. KL = −log p of the student's samples less the student's entropy. "
-            "Compare a student's entropy with the teacher's, and both with what real speech costs the teacher; std and mean abs "
+            "Nats per sample: −log of a density over waveforms in [-1, 1), so that lower is more certain and bits "
+            "per 16-bit sample are "
+            "15 + nats / ln 2; without the first receptive field. KL = −log p of the student's samples less the "
+            "student's entropy. "
+            "Compare a student's entropy with the teacher's, and both with what real speech costs the teacher; "
+            "std and mean abs "
             "of the samples over the recordings' say whether a small KL was bought by a whisper (below 1)."
         )
     if held_out:
         notes.append(
-            f"Recordings under the student: the first {seconds:g} s (at most) of {next(iter(held_out.values())).clips} clips, dequantised, through the sequential inverse in float64; "
-            "z would be standard normal noise if the student could have said them, and a teacher's line is for comparison. A clip is trusted "
-            f"with a backward error of at most {BACKWARD_LIMIT:.0e}, a forward error of {FORWARD_LIMIT:g} (rounding's share of z), z moved by at most {SENSITIVITY_LIMIT:g} and no larger than {LATENT_LIMIT:g}; "
+            f"Recordings under the student: the first {seconds:g} s (at most) of "
+            f"{next(iter(held_out.values())).clips} clips, dequantised, through the sequential inverse in float64; "
+            "z would be standard normal noise if the student could have said them, and a teacher's line is for "
+            "comparison. A clip is trusted "
+            f"with a backward error of at most {BACKWARD_LIMIT:.0e}, a forward error of {FORWARD_LIMIT:g} "
+            f"(rounding's share of z), z moved by at most {SENSITIVITY_LIMIT:g} and no larger than "
+            f"{LATENT_LIMIT:g}; "
             "the checks show the worst clip."
         )
     return notes
@@ -285,7 +299,9 @@ def _scored(nats: float, z: Tensor, samples: int) -> dict[str, float]:
 def _together(
     measure: Callable[[list[Clip]], list[dict[str, float]]], clips: list[Clip]
 ) -> Callable[[Clip], dict[str, float]]:
-    """``measure`` of all clips at once when the first is asked for: a sequential inverse takes hardly longer for many than for one."""
+    """``measure`` of all clips at once when the first is asked for: a sequential inverse takes hardly longer for many
+    than for one.
+    """
     found: dict[str, dict[str, float]] = {}
 
     def one(clip: Clip) -> dict[str, float]:

@@ -61,11 +61,13 @@ def evaluate_notes(
 ) -> dict[str, NoteScores]:
     """Score checkpoints and anchors on the held-out notes (split "test") of a manifest made by recipes/notes.
 
-    Every system plays the same notes. The reference population is their recordings, from which the recordings themselves are 0 away;
-    how far apart two real sets are is told by the row "other real notes", those of split "train".
+    Every system plays the same notes. The reference population is their recordings, from which the recordings
+    themselves are 0 away; how far apart two real sets are is told by the row "other real notes", those of split
+    "train".
 
     Returns:
-        Scores by system: the real notes, other real notes (their distance only), 8-bit mu-law, the template (the condition as it
+        Scores by system: the real notes, other real notes (their distance only), 8-bit mu-law, the template (the
+            condition as it
         is), then the checkpoints.
     """
     entries = read_manifest(manifest)
@@ -116,7 +118,7 @@ def table(scores: dict[str, NoteScores]) -> str:
 
 
 def pitch_error(audio: Tensor, sample_rate: int, midi_pitch: int) -> float:
-    """Median over voiced frames of how far ``audio`` (samples,) is from the note, in cents; NaN without a voiced frame."""
+    """Median over voiced frames, distance of ``audio`` (samples,) from the note in cents; NaN if none is voiced."""
     f0 = estimate_f0(audio, sample_rate, sample_rate // 100, f_max=600.0)
     voiced = f0[f0 > 0]
     return float((1200 * torch.log2(voiced / note_frequency(midi_pitch))).median()) if len(voiced) else math.nan

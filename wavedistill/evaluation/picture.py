@@ -12,7 +12,7 @@ from wavedistill.audio.plot import save_figure
 def plot_systems(
     panels: Mapping[str, Mapping[str, tuple[float, float, float]]], systems: Sequence[str], path: str | Path
 ) -> None:
-    """Draw one small panel a metric, systems below each other: title -> (system -> (mean, low, high) of its interval)."""
+    """One small panel a metric, systems below each other: title -> (system -> (mean, low, high) of its interval)."""
     from matplotlib.figure import Figure
 
     columns = min(4, max(1, len(panels)))

@@ -1,7 +1,9 @@
-"""A teacher's network written plainly, with the same weights: what `wavedistill benchmark` compares with, and an oracle for tests.
+"""A teacher's network written plainly, with the same weights: what `wavedistill benchmark` compares with, and an oracle
+for tests.
 
-`PlainWaveNet` is the standard open implementation (conv1d in (batch, channels, time), condition at the sample rate, one 1x1 convolution of
-it in every layer); `PlainSampler` is the ring-buffer loop that people write around it, one sample a step in torch.
+`PlainWaveNet` is the standard open implementation (conv1d in (batch, channels, time), condition at the sample rate, one
+1x1 convolution of it in every layer); `PlainSampler` is the ring-buffer loop that people write around it, one sample a
+step in torch.
 
 References:
     WaveNet: A Generative Model for Raw Audio (van den Oord et al., 2016), https://arxiv.org/abs/1609.03499
@@ -22,7 +24,9 @@ from wavedistill.nn.wavenet_stack import WaveNetStack
 
 
 class PlainLayer(nn.Module):
-    """One residual layer: a dilated convolution and the condition's 1x1 convolution into a gate, then residual and skip."""
+    """One residual layer: a dilated convolution and the condition's 1x1 convolution into a gate, then residual and
+    skip.
+    """
 
     def __init__(self, stack: WaveNetStack, layer: int) -> None:
         super().__init__()
@@ -102,7 +106,9 @@ class PlainWaveNet(nn.Module):
 
 
 class PlainSampler:
-    """The cached sampler as a loop in torch: a ring buffer of past inputs for every layer, about five operations a layer and sample."""
+    """The cached sampler as a loop in torch: a ring buffer of past inputs for every layer, about five operations a
+    layer and sample.
+    """
 
     def __init__(self, model: WaveNet) -> None:
         stack = PlainStack(model.predictor.stack).to(next(model.parameters()).device)

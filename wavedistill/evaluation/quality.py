@@ -44,7 +44,8 @@ class Group:
     """Metrics computed together.
 
     Attributes:
-        compute: (clip, what a system said (samples,), sample rate) -> metrics by name; empty where the clip gives them nothing to compare.
+        compute: (clip, what a system said (samples,), sample rate) -> metrics by name; empty where the clip gives them
+            nothing to compare.
         packages: that must be importable.
         version: of the definition; results stored under another one are computed again.
     """

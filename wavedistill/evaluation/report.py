@@ -42,7 +42,8 @@ from wavedistill.evaluation.tables import bits_tables, comparison_table, quality
 
 @dataclass
 class EvaluationReport:
-    """What `evaluate` found. ``markdown`` for people, ``to_json()`` for programs; means with standard errors over clips.
+    """What `evaluate` found. ``markdown`` for people, ``to_json()`` for programs; means with standard errors over
+    clips.
 
     Attributes:
         title: what was evaluated on what.
@@ -51,7 +52,8 @@ class EvaluationReport:
         comparisons: paired differences between systems, with 95 % intervals and verdicts.
         by_speaker: ``quality`` for each speaker, where there are several.
         bits: for each teacher and one-stage flow, bits per sample of each speaker's clips.
-        divergences: by "student ‖ teacher", nats per sample of the student's own samples under both, and their loudness (`nats.NATS`).
+        divergences: by "student ‖ teacher", nats per sample of the student's own samples under both, and their loudness
+            (`nats.NATS`).
         excerpt_divergences: the same on the excerpts that the teachers spoke, and each teacher's own samples.
         held_out: each student's density of short recordings, by its inverse, beside the Gaussian teachers'.
         notes: what a reader has to know beside the numbers.
@@ -87,7 +89,7 @@ class EvaluationReport:
         return "\n\n".join(parts) + "\n"
 
     def to_json(self) -> dict[str, Any]:
-        """The report as nested dictionaries; a `Statistic` is {mean, standard_error, n, interval (95 %)}, NaN is null."""
+        """Nested dictionaries; a `Statistic` is {mean, standard_error, n, interval (95 %)}, NaN is null."""
         return plain(self)
 
     def plot(self, path: str | Path) -> None:
@@ -135,30 +137,33 @@ def evaluate(
     device: str = "cpu",
     progress: bool = False,
 ) -> EvaluationReport:
-    """Measure checkpoints and other systems' recordings on held-out clips, beside the originals, WORLD, Griffin-Lim and 8-bit mu-law.
+    """Measure checkpoints and other systems' recordings on held-out clips, beside the originals, WORLD, Griffin-Lim and
+    8-bit mu-law.
 
-    Students and one-stage flows say every clip again. Teachers sample one value after another, so they say ``teacher_clips``
-    excerpts only, of at most ``teacher_seconds`` each; all systems are measured on these too. Teachers and one-stage flows are also
-    scored by held-out bits per sample on every clip, beside linear prediction, and each student by its divergence from each teacher given
-    and by its density of the beginnings of some clips, for which its flows are inverted step by step.
+    Students and one-stage flows say every clip again. Teachers sample one value after another, so they say
+    ``teacher_clips`` excerpts only, of at most ``teacher_seconds`` each; all systems are measured on these too.
+    Teachers and one-stage flows are also scored by held-out bits per sample on every clip, beside linear prediction,
+    and each student by its divergence from each teacher given and by its density of the beginnings of some clips, for
+    which its flows are inverted step by step.
 
     Args:
         manifest: manifest.jsonl of prepared data, or its folder.
         checkpoints: folders, run folders, bundled names or hub ids.
         folders: name -> folder of another system's recordings, ``<clip id>.wav`` or ``.flac``.
         metrics: names of `quality.GROUPS` to compute; None takes all whose packages are installed.
-        compare_pairs: names (A, B) of systems to compare; None takes each student, flow and folder with each other on all clips, and with
-            each teacher on the teacher's excerpts.
+        compare_pairs: names (A, B) of systems to compare; None takes each student, flow and folder with each other on
+            all clips, and with each teacher on the teacher's excerpts.
         split: of the manifest.
         limit: use this many clips (a random choice that is always the same); None takes all.
         speakers: use these speakers only.
-        out: folder for report.md, report.json, report.png, the audio, and the results of each clip: a run that was interrupted, or that
-            now has more systems or metrics, goes on from them. None keeps nothing.
+        out: folder for report.md, report.json, report.png, the audio, and the results of each clip: a run that was
+            interrupted, or that now has more systems or metrics, goes on from them. None keeps nothing.
         anchors: also measure WORLD, Griffin-Lim and mu-law.
         seed: of the voices' noise, of Griffin-Lim's phases and of the bootstrap.
         min_seconds: shorter clips are left out (PESQ wants some speech).
-        inverse_clips, inverse_seconds: how many clips' beginnings, at most so long, are scored by the students' inverse; 0 clips leave it out.
-            A beginning, because a cut in the middle of speech is an onset that no speech has.
+        inverse_clips, inverse_seconds: how many clips' beginnings, at most so long, are scored by the students'
+            inverse; 0 clips leave it out. A beginning, because a cut in the middle of speech is an onset that no speech
+            has.
         device: where the checkpoints run.
         progress: show bars on stderr.
     """
@@ -207,7 +212,8 @@ def evaluate(
     ]
     if teachers:
         report.notes.append(
-            f"Teachers sample sequentially: {len(excerpts)} excerpts of at most {teacher_seconds:g} s, spoken as one batch "
+            f"Teachers sample sequentially: {len(excerpts)} excerpts of at most {teacher_seconds:g} s, spoken as "
+            "one batch "
             "(their speed is the batch's)."
         )
     if inverse_clips:
@@ -270,13 +276,15 @@ def _quality_notes(report: EvaluationReport, missing: Mapping[str, str], clips: 
     notes = [f"{text} x real time: seconds of audio per second of computing."]
     if report.comparisons:
         notes.append(
-            "Paired differences: mean over the same clips, bootstrap 95 % interval over clips; better or worse where it lies off zero "
+            "Paired differences: mean over the same clips, bootstrap 95 % interval over clips; better or worse "
+            "where it lies off zero "
             f"(one of twenty does so by chance), nothing is said of fewer than {FEWEST_CLIPS} clips."
         )
     if "word_error_percent" in used:
         heard = [c for c in clips if c.text is not None]
         notes.append(
-            f"WER: Whisper tiny.en, which knows English only: {len(heard)} clips with a text of {', '.join(sorted({c.speaker for c in heard}))}, "
+            f"WER: Whisper tiny.en, which knows English only: {len(heard)} clips with a text of "
+            f"{', '.join(sorted({c.speaker for c in heard}))}, "
             "total errors over total words; the recogniser's own errors are the original's."
         )
     if missing:

@@ -1,4 +1,6 @@
-"""Results of every clip, stored as they come, so that an interrupted or widened evaluation computes only what is missing."""
+"""Results of every clip, stored as they come, so that an interrupted or widened evaluation computes only what is
+missing.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,8 @@ class Results:
     def quality(self, systems: list[System], clips: list[Clip], rate: int, together: Iterable[str] = ()) -> Values:
         """Metrics of each system on each clip; systems named in ``together`` say their clips as one batch.
 
-        What is measured is the audio on the 16-bit grid, as it is written: a metric that is added later reads it from there.
+        What is measured is the audio on the 16-bit grid, as it is written: a metric that is added later reads it from
+        there.
         """
         values: Values = {system.name: [] for system in systems}
         spoken: dict[str, dict[str, tuple[Tensor, float]]] = {}
@@ -146,7 +149,9 @@ def means(values: Values, members: Sequence[int] | None = None) -> Rows:
 
 
 def plain(value: Any) -> Any:
-    """For JSON: a `Statistic` becomes {mean, standard_error, n, interval}, records become dictionaries, NaN and infinity null."""
+    """For JSON: a `Statistic` becomes {mean, standard_error, n, interval}, records become dictionaries, NaN and
+    infinity null.
+    """
     if is_dataclass(value):
         return plain(vars(value))
     if isinstance(value, Statistic):

@@ -1,4 +1,6 @@
-"""What a run folder tells: its recipe, the logged numbers, the newest samples beside their originals, and what stopped it."""
+"""What a run folder tells: its recipe, the logged numbers, the newest samples beside their originals, and what stopped
+it.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,9 @@ class RunFolder:
 
     @property
     def mark(self) -> str:
-        """The number that training brings down: ``bits`` of a teacher or a flow, a student's ``loss`` (``stft`` where a discriminator takes part)."""
+        """The number that training brings down: ``bits`` of a teacher or a flow, a student's ``loss`` (``stft`` where a
+        discriminator takes part).
+        """
         if not isinstance(self.recipe, StudentRecipe):
             return "bits"
         return "stft" if {"adversarial", "stft"} <= self.recipe.loss.weights.keys() else "loss"
@@ -105,7 +109,9 @@ class RunFolder:
         return float(newest.mean()) if len(newest) and np.isfinite(newest).all() else None
 
     def command(self, *options: str, afresh: bool = False) -> str:
-        """The command that continues this run with other options, or (``afresh``) starts another one with them beside it."""
+        """The command that continues this run with other options, or (``afresh``) starts another one with them beside
+        it.
+        """
         verb = "distill" if isinstance(self.recipe, StudentRecipe) else "train"
         words = ["wavedistill", verb, str(self.folder / "config.yaml")]
         if afresh:
@@ -141,14 +147,17 @@ def read_run(run: str | Path) -> RunFolder:
     nonfinite = _nonfinite_step(folder)
     if nonfinite is None and not any(line["kind"] == "train" for line in lines):
         raise WavedistillError(
-            f"{run} has logged nothing yet: let it train for run.log_every = {recipe.run.log_every} steps, then ask again."
+            f"{run} has logged nothing yet: let it train for run.log_every = {recipe.run.log_every} steps, then "
+            "ask again."
         )
     step, pairs, rate = _read_samples(folder / "samples")
     return RunFolder(folder, recipe, lines, step, pairs, rate, nonfinite, _is_training(folder), idle)
 
 
 def _read_metrics(path: Path) -> tuple[list[dict[str, Any]], float]:
-    """The whole lines of a metrics.jsonl (a killed run may leave half a line at the end), and seconds since it was written."""
+    """The whole lines of a metrics.jsonl (a killed run may leave half a line at the end), and seconds since it was
+    written.
+    """
     try:
         text, written = path.read_text(encoding="utf-8"), path.stat().st_mtime
     except FileNotFoundError:

@@ -1,6 +1,7 @@
 """Checks of the newest samples of a run against the originals beside them: level, clipping, hiss, dullness, mel, pitch.
 
-Each takes a `RunFolder` and gives a `Verdict`, or None where the question does not arise. Thresholds: see `curve_checks`.
+Each takes a `RunFolder` and gives a `Verdict`, or None where the question does not arise. Thresholds: see
+`curve_checks`.
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ CLIPPED_NOTE, CLIPPED_WRONG = 0.1, 1.0
 HISS_NOTE, HISS_WRONG = 2.0, 4.0
 PAUSE_NOTE, PAUSE_WRONG = 5.0, 10.0
 DULL_NOTE, DULL_WRONG = -2.0, -4.0
-"""dB by which the upper band of the samples differs from the originals', beyond what the level does: median over all frames (within 0.8 in
-healthy runs) and over the quietest quarter of them (within 1.5)."""
+"""dB by which the upper band of the samples differs from the originals', beyond what the level does: median over all
+frames (within 0.8 in healthy runs) and over the quietest quarter of them (within 1.5).
+"""
 MEL_NOTE, MEL_WRONG = 0.3, 0.6
 """Nats of lasting difference of the mel's bands, less that of the level; at most 0.1 in healthy students."""
 CENTS_NOTE, CENTS_WRONG = 40.0, 100.0
 VOICING_NOTE, VOICING_WRONG = 15.0, 30.0
 GROSS_NOTE, GROSS_WRONG = 15.0, 30.0
-"""Median pitch error in cents, percent of frames voiced in one only, percent off by 3 semitones: 8, 6 and 4 in healthy students."""
+"""Median pitch error in cents, percent of frames voiced in one only, percent off by 3 semitones: 8, 6 and 4 in healthy
+students.
+"""
 UPPER_BAND = (0.25, 0.4375)
 """Of the sample rate: 4 to 7 kHz at 16 kHz."""
 _SECONDS = 1.0
@@ -80,7 +84,10 @@ def mel_mismatch(run: RunFolder) -> Verdict | None:
     difference = torch.cat([front_end(pair.spoken) - front_end(pair.original) for pair in run.pairs], dim=1).mean(dim=1)
     shape = float((difference - difference.mean()).abs().mean())
     worst = int((difference - difference.mean()).abs().argmax())
-    evidence = f"bands differ from the originals' by {shape:.2f} nats beyond the level ({difference[worst]:+.2f} in band {worst + 1} of {len(difference)})"
+    evidence = (
+        f"bands differ from the originals' by {shape:.2f} nats beyond the level ({difference[worst]:+.2f} in band "
+        f"{worst + 1} of {len(difference)})"
+    )
     return graded(shape, MEL_NOTE, MEL_WRONG, evidence)
 
 

@@ -13,7 +13,8 @@ from wavedistill.evaluation.metrics import RATE, Waveform, at_16khz, need_packag
 
 
 def speaker_cosine(reference: Waveform, candidate: Waveform, sample_rate: int) -> float:
-    """Cosine of the GE2E speaker embeddings (Resemblyzer's encoder; its weights are in the package), 0 to 1 for the same voice.
+    """Cosine of the GE2E speaker embeddings (Resemblyzer's encoder; its weights are in the package), 0 to 1 for the
+    same voice.
 
     NaN where one of both has no speech by WebRTC's voice activity detector.
 

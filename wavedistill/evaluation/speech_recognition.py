@@ -12,7 +12,8 @@ import numpy as np
 from wavedistill.evaluation.metrics import Waveform, at_16khz, need_package
 
 _FUNCTION_WORDS = frozenset(
-    "the of and to in is you that it for was on are with as at be this have from or by not but what all were we your can there".split()
+    "the of and to in is you that it for was on are with as at be this have from or by not but what all were we "
+    "your can there".split()
 )
 _ENGLISH_SHARE = 0.15
 
@@ -36,7 +37,8 @@ def word_errors(text: str, candidate: Waveform, sample_rate: int) -> WordErrors:
         sample_rate: Hz.
 
     References:
-        Robust Speech Recognition via Large-Scale Weak Supervision (Radford et al., 2022), https://arxiv.org/abs/2212.04356
+        Robust Speech Recognition via Large-Scale Weak Supervision (Radford et al., 2022),
+            https://arxiv.org/abs/2212.04356
     """
     expected = normalised_words(text)
     audio = at_16khz(candidate, candidate, sample_rate)[0].astype(np.float32)

@@ -1,6 +1,7 @@
 """Checks of what a distillation, or the pitch part of a flow, logs: its terms, its diagnostics and their weights.
 
-Each takes a `RunFolder` and gives a `Verdict`, or None where the question does not arise. Thresholds: see `curve_checks`.
+Each takes a `RunFolder` and gives a `Verdict`, or None where the question does not arise. Thresholds: see
+`curve_checks`.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from wavedistill.training.recipe import FlowRecipe, StudentRecipe
 FLOOR_NOTE, FLOOR_WRONG = 0.01, 0.1
 """Share of samples on the log-scale floor; at most 0.0006 in healthy runs."""
 SCALE_NOTE, SCALE_WRONG = -2.0, -1.0
-"""``log_scale_min`` above which it cuts off scales that are used: cut off at -3, -2 and -1, the released teacher needs 0.002, 0.011 and 0.049
-bits per sample more on held-out crops."""
+"""``log_scale_min`` above which it cuts off scales that are used: cut off at -3, -2 and -1, the released teacher needs
+0.002, 0.011 and 0.049 bits per sample more on held-out crops.
+"""
 CLIPPED_SHARE = 0.05
 KL_NOTE, KL_WRONG = 1.0, 2.0
 """Nats per sample; 0.35 to 0.56 in healthy runs."""
 FALL_NOTE, FALL_WRONG = 0.6, 1.2
-"""Nats per sample that the entropy has lost since the start; at most 0.3 in healthy runs, 0.7 to 1.8 without a divergence term."""
+"""Nats per sample that the entropy has lost since the start; at most 0.3 in healthy runs, 0.7 to 1.8 without a
+divergence term.
+"""
 BELOW_NOTE, BELOW_WRONG = 1.0, 1.5
 """Nats per sample below what the teacher gives held-out speech; 0.5 in released runs."""
 PITCH_NOTE, PITCH_WRONG = 2.3, 3.0
@@ -68,7 +72,10 @@ def divergence_clipped(run: RunFolder) -> Verdict | None:
         return None
     lost = 1.0 - float(np.mean(clipped[-5:])) / max(float(np.mean(whole[-5:])), 1e-9)
     loss = run.recipe.loss
-    evidence = f"kl {clipped[-5:].mean():.3f} of kl_nats {whole[-5:].mean():.3f}; kl_clip {loss.kl_clip:g} for {loss.kl_clip_steps} of {run.step} steps"
+    evidence = (
+        f"kl {clipped[-5:].mean():.3f} of kl_nats {whole[-5:].mean():.3f}; kl_clip {loss.kl_clip:g} for "
+        f"{loss.kl_clip_steps} of {run.step} steps"
+    )
     if lost <= CLIPPED_SHARE:
         return Verdict("healthy", evidence)
     return Verdict("worth knowing", evidence, run.command("--loss.kl_clip_steps", str(run.step // 2), *run.longer(1.5)))
@@ -84,7 +91,9 @@ def far_from_teacher(run: RunFolder) -> Verdict | None:
 
 
 def low_entropy(run: RunFolder) -> Verdict | None:
-    """The student's entropy against its own at the start, and against its teacher's nats on held-out speech where that run lies here."""
+    """The student's entropy against its own at the start, and against its teacher's nats on held-out speech where that
+    run lies here.
+    """
     entropy, course = run.last("entropy"), run.values("entropy")
     if entropy is None:
         return None
@@ -161,7 +170,10 @@ def spectrum_stands_still(run: RunFolder) -> Verdict | None:
     if len(stft) < 3 or len(pitch) != len(stft):
         return Verdict("not checked", f"validations: {len(stft)}; 3 are needed")
     falls = {name: 1.0 - float(values[-1] / values[0]) for name, values in (("pitch", pitch), ("stft", stft))}
-    evidence = f"since the first validation pitch fell by {100 * falls['pitch']:.0f} %, stft by {100 * falls['stft']:.0f} %, to {stft[-1]:.3f}"
+    evidence = (
+        f"since the first validation pitch fell by {100 * falls['pitch']:.0f} %, stft by {100 * falls['stft']:.0f} %, "
+        f"to {stft[-1]:.3f}"
+    )
     stands = falls["pitch"] > 0.2 and falls["stft"] < 0.05
     command = run.command("--loss.weights.stft", f"{2 * run.recipe.loss.weights['stft']:g}", *run.longer(2))
     return Verdict("worth knowing" if stands else "healthy", evidence, command if stands else None)

@@ -1,29 +1,33 @@
-"""Exact likelihood of a recording under a student, through the sequential inverse of its flows, and whether to believe it.
+"""Exact likelihood of a recording under a student, through the sequential inverse of its flows, and whether to believe
+it.
 
-A student states the density of its own samples, whose noise it knows. For any other waveform the noise must be found first:
+A student states the density of its own samples, whose noise it knows. For any other waveform the noise must be found
+first:
 
     x -> u    by the front's filter, all samples at once
     u -> z    flow after flow, the last one first, sample after sample: z_t = (u_t - loc(z_<t)) / scale(z_<t)
     log q(x_t | x_<t) = log N(z_t; 0, 1) - log scale of the whole stack at t + log du_t / dx_t
 
-in float64. Nothing in training asks that this inverse be stable. Where it is not, an error in one sample grows in those after it, until
-float64 overflows or the network's saturation holds it, without a trace in the backward error |forward(z) - x|. So four things are
-checked, and a result outside any of the limits is not to be trusted:
+in float64. Nothing in training asks that this inverse be stable. Where it is not, an error in one sample grows in those
+after it, until float64 overflows or the network's saturation holds it, without a trace in the backward error
+|forward(z) - x|. So four things are checked, and a result outside any of the limits is not to be trusted:
 
 | checked | limit |
 |---|---|
 | backward error, the pass from z against x | `BACKWARD_LIMIT` |
-| forward error, the change of z when white noise of `ROUNDING`, more than rounding's own, is added to x | `FORWARD_LIMIT` |
-| sensitivity, its change when white noise of `PERTURBATION` (a thirtieth of a 16-bit step) is added to x | `SENSITIVITY_LIMIT` |
-| size of z, of which noise has none above about 5 | `LATENT_LIMIT` |
+| forward error, the change of z when white noise of `ROUNDING`, more than rounding's own, is added to x |
+`FORWARD_LIMIT` | | sensitivity, its change when white noise of `PERTURBATION` (a thirtieth of a 16-bit step) is added
+to x | `SENSITIVITY_LIMIT` | | size of z, of which noise has none above about 5 | `LATENT_LIMIT` |
 
-Measured on 12 beginnings of 0.5 s: one student was stable on every recording, with errors of at most 1e-13 backward and 1e-6 forward, a
-sensitivity of 1.4 and z up to 175; another on none, and float64 overflowed. On their own samples, whose z is known, 14 of 24 results were
-within the limits, all of them right to 1e-10; of the others some were right, too, and some off by anything.
+Measured on 12 beginnings of 0.5 s: one student was stable on every recording, with errors of at most 1e-13 backward and
+1e-6 forward, a sensitivity of 1.4 and z up to 175; another on none, and float64 overflowed. On their own samples, whose
+z is known, 14 of 24 results were within the limits, all of them right to 1e-10; of the others some were right, too, and
+some off by anything.
 
 References:
     Accuracy and Stability of Numerical Algorithms (Higham, 2002), chapter 8
-    Understanding and Mitigating Exploding Inverses in Invertible Neural Networks (Behrmann et al., 2021), https://arxiv.org/abs/2006.09347
+    Understanding and Mitigating Exploding Inverses in Invertible Neural Networks (Behrmann et al., 2021),
+        https://arxiv.org/abs/2006.09347
 """
 
 from __future__ import annotations
@@ -81,15 +85,16 @@ def student_likelihood(
 ) -> StudentLikelihood:
     """Exact log-density of any audio under a student, with the checks of the module's text.
 
-    It takes (samples * flows) steps one after another, a batch hardly longer than one clip; every value of an item is independent of its batch.
+    It takes (samples * flows) steps one after another, a batch hardly longer than one clip; every value of an item is
+    independent of its batch.
 
     Args:
         student: a student; its density is that of the flows' own audio, before any projections onto the mel.
         audio: (batch, 1, samples), samples = frames * hop_length where there is a mel.
         mel: (batch, n_mels, frames) of this audio.
         speaker: (batch,) indices.
-        dequantize: put the audio on the 16-bit grid and add uniform noise of one step, as `WaveNet.log_prob` does, so that
-            15 - log_prob / ln 2 are bits per 16-bit sample.
+        dequantize: put the audio on the 16-bit grid and add uniform noise of one step, as `WaveNet.log_prob` does, so
+            that 15 - log_prob / ln 2 are bits per 16-bit sample.
 
     Example:
         >>> import torch

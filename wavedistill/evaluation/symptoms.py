@@ -1,5 +1,5 @@
-"""The list of what can be wrong with a run: how it shows, why, and what to change. `wavedistill doctor` goes through it, and the table
-in recipes/README.md is made from it, so that neither knows anything the other does not.
+"""The list of what can be wrong with a run: how it shows, why, and what to change. `wavedistill doctor` goes through
+it, and the table in recipes/README.md is made from it, so that neither knows anything the other does not.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ SYMPTOMS = (
     ),
     Symptom(
         "learning rate too high",
-        f"`grad_norm` jumps to {curves.SPIKE:g} times its median after the warm-up, or the training loss loses half of what it had gained",
+        f"`grad_norm` jumps to {curves.SPIKE:g} times its median after the warm-up, or the training loss loses "
+        "half of what it had gained",
         "steps longer than the loss is smooth",
         "halve `optim.lr`, double `optim.warmup_steps`; or a larger `data.batch_size`",
         curves.rate_too_high,
@@ -61,14 +62,16 @@ SYMPTOMS = (
     ),
     Symptom(
         "finished too early",
-        f"the schedule is over, and its last quarter still brought more than {100 * curves.STEEP_SHARE:g} % of the fall of the held-out curve",
+        f"the schedule is over, and its last quarter still brought more than {100 * curves.STEEP_SHARE:g} % of "
+        "the fall of the held-out curve",
         "a budget too small for the data and the model",
         "a larger `run.minutes` or `run.steps`: the same command goes on, and the learning rate with it",
         curves.still_falling,
     ),
     Symptom(
         "not finished",
-        "the last step is short of `run.steps` and `run.minutes`, so that the learning rate has not come down; or a process holds the run and logs nothing for ten minutes",
+        "the last step is short of `run.steps` and `run.minutes`, so that the learning rate has not come down; or "
+        "a process holds the run and logs nothing for ten minutes",
         "stopped, killed, or hanging",
         "give the command again: it goes on from the last save; end a process that hangs first",
         curves.unfinished,
@@ -82,7 +85,8 @@ SYMPTOMS = (
     ),
     Symptom(
         "overfitting",
-        f"held-out `bits` {curves.RISE_BITS:g} (a student's `loss` {100 * curves.RISE_SHARE:g} %) above its lowest value while the training crops go on falling",
+        f"held-out `bits` {curves.RISE_BITS:g} (a student's `loss` {100 * curves.RISE_SHARE:g} %) above its "
+        "lowest value while the training crops go on falling",
         "too little data for the model",
         "more recordings, `data.gain_augment_db` 6, `optim.weight_decay` 0.01, fewer channels, or fewer steps",
         curves.overfitting,
@@ -103,7 +107,8 @@ SYMPTOMS = (
     ),
     Symptom(
         "raw samples",
-        "`front.mel_prediction_order` 0 and no pre-emphasis; `bits` flat, far above linear prediction (13.6 where the recipe has 9.1 after as many steps)",
+        "`front.mel_prediction_order` 0 and no pre-emphasis; `bits` flat, far above linear prediction (13.6 where "
+        "the recipe has 9.1 after as many steps)",
         "the network has to learn what linear prediction knows",
         "`model.front.mel_prediction_order` 32; without a mel `model.front.pre_emphasis` 0.95 and `scale` 20",
         curves.raw_samples,
@@ -111,7 +116,8 @@ SYMPTOMS = (
     ),
     Symptom(
         "teacher too weak",
-        "held-out `bits` above those of linear prediction on the same crops; `distill` refuses such a teacher, unless `loss.allow_weak_teacher`",
+        "held-out `bits` above those of linear prediction on the same crops; `distill` refuses such a teacher, "
+        "unless `loss.allow_weak_teacher`",
         "a teacher that predicts less than linear prediction has nothing to teach",
         "train it longer; check its learning rate and its front",
         curves.weak_teacher,
@@ -125,21 +131,26 @@ SYMPTOMS = (
     ),
     Symptom(
         "whisper",
-        f"`amplitude_std` below {samples.QUIET_NOTE:g} of `real_std` (below {samples.QUIET_WRONG:g}: wrong), or the level of the samples below the originals'",
-        "the divergence alone is content with the middle of its modes; a one-stage flow has no term for the level at all",
-        "raise `loss.weights.stft` and `mel` against `kl`; a flow: `--temperature 1.2` (+2.5 dB on speech-flow), or a student",
+        f"`amplitude_std` below {samples.QUIET_NOTE:g} of `real_std` (below {samples.QUIET_WRONG:g}: wrong), or "
+        "the level of the samples below the originals'",
+        "the divergence alone is content with the middle of its modes; a one-stage flow has no term for the level "
+        "at all",
+        "raise `loss.weights.stft` and `mel` against `kl`; a flow: `--temperature 1.2` (+2.5 dB on speech-flow), "
+        "or a student",
         samples.whisper,
     ),
     Symptom(
         "too loud",
-        f"the same ratio above {samples.LOUD_NOTE:g} (above {samples.LOUD_WRONG:g}: wrong), or {samples.CLIPPED_NOTE:g} % of the samples clipped beyond the originals' share",
+        f"the same ratio above {samples.LOUD_NOTE:g} (above {samples.LOUD_WRONG:g}: wrong), or "
+        f"{samples.CLIPPED_NOTE:g} % of the samples clipped beyond the originals' share",
         "scales too wide, from a high learning rate or too short a training; recordings that are clipped themselves",
         "halve `optim.lr`, train longer; leave clipped recordings out, `data.gain_augment_db` 6",
         samples.too_loud,
     ),
     Symptom(
         "hiss",
-        f"samples {samples.HISS_NOTE:g} dB above the originals in the upper band (4 to 7 kHz at 16 kHz), beyond the level, in the median frame, or {samples.PAUSE_NOTE:g} dB in the quietest quarter",
+        f"samples {samples.HISS_NOTE:g} dB above the originals in the upper band (4 to 7 kHz at 16 kHz), beyond "
+        f"the level, in the median frame, or {samples.PAUSE_NOTE:g} dB in the quietest quarter",
         "too little spectral loss, too short a training, or too few bands above 4 kHz",
         "raise `loss.weights.stft` and `mel`, train longer; listen with `--temperature 0.8`",
         samples.hiss,
@@ -153,16 +164,20 @@ SYMPTOMS = (
     ),
     Symptom(
         "mel mismatch",
-        f"the samples' mel differs from the originals' by {samples.MEL_NOTE:g} nats band by band, beyond the level (above {samples.MEL_WRONG:g}: wrong); "
+        f"the samples' mel differs from the originals' by {samples.MEL_NOTE:g} nats band by band, beyond the "
+        f"level (above {samples.MEL_WRONG:g}: wrong); "
         "or the curves are fine and your own mels give noise or a voice under water",
-        "mels of other settings than the model's: another `norm`, `mel_scale`, `power` or frame alignment cannot be seen in a file "
+        "mels of other settings than the model's: another `norm`, `mel_scale`, `power` or frame alignment cannot "
+        "be seen in a file "
         "(decibels, log10 and transposed mels are refused)",
-        "compare with `wavedistill info`; make mels with `vocoder.mel`, or train with their settings (`MelConfig.preset`); raise `loss.weights.mel`",
+        "compare with `wavedistill info`; make mels with `vocoder.mel`, or train with their settings "
+        "(`MelConfig.preset`); raise `loss.weights.mel`",
         samples.mel_mismatch,
     ),
     Symptom(
         "wrong pitch",
-        f"F0 of the samples {samples.CENTS_NOTE:g} cents off in the median frame, 3 semitones in {samples.GROSS_NOTE:g} % of them, or "
+        f"F0 of the samples {samples.CENTS_NOTE:g} cents off in the median frame, 3 semitones in "
+        f"{samples.GROSS_NOTE:g} % of them, or "
         f"{samples.VOICING_NOTE:g} % voiced in one only",
         "a pitch predictor that has not learned the voice (its range is 60 to 500 Hz), or music",
         "see `pitch`; train longer, more data of such voices; `model.source_order` 0 where there is no pitch",
@@ -170,7 +185,8 @@ SYMPTOMS = (
     ),
     Symptom(
         "pitch not learned",
-        f"`pitch` above {student.PITCH_NOTE:g} nats (above {student.PITCH_WRONG:g}: wrong; a guess has {student.PITCH_GUESS:.1f}), or no such term beside a source",
+        f"`pitch` above {student.PITCH_NOTE:g} nats (above {student.PITCH_WRONG:g}: wrong; a guess has "
+        f"{student.PITCH_GUESS:.1f}), or no such term beside a source",
         "too short a training, a mel with too few bands at low frequencies, or music",
         "train longer; `loss.weights.pitch` 0.5; `start_from` a trained student; `model.source_order` 0 for music",
         student.pitch_not_learned,
@@ -205,7 +221,8 @@ SYMPTOMS = (
     ),
     Symptom(
         "entropy too low",
-        f"`entropy` {student.FALL_NOTE:g} nats below its start (by {student.FALL_WRONG:g}: wrong), or {student.BELOW_NOTE:g} below what the teacher gives held-out speech",
+        f"`entropy` {student.FALL_NOTE:g} nats below its start (by {student.FALL_WRONG:g}: wrong), or "
+        f"{student.BELOW_NOTE:g} below what the teacher gives held-out speech",
         "nothing keeps the student's scales at its teacher's, or too little",
         "give `loss.weights` `kl` (0.2) and `regularizer` (0.1)",
         student.low_entropy,

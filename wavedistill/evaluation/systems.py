@@ -27,7 +27,9 @@ from wavedistill.models.wavenet import WaveformModel, WaveNet
 
 @dataclass(frozen=True)
 class Clip:
-    """A held-out recording: audio (samples,) in [-1, 1), a whole number of mel frames long; what is said in it, where that is English."""
+    """A held-out recording: audio (samples,) in [-1, 1), a whole number of mel frames long; what is said in it, where
+    that is English.
+    """
 
     id: str
     speaker: str
@@ -118,7 +120,9 @@ class Voice:
         return torch.tensor([known.index(clip.speaker)], device=self.device)
 
     def system(self, seed: int) -> System:
-        """The voice as a system; clip i of a call speaks with the same seed, so that results don't depend on the others."""
+        """The voice as a system; clip i of a call speaks with the same seed, so that results don't depend on the
+        others.
+        """
         speak = self._speak_together if self.is_teacher else self._speak_alone
         return System(self.name, digest(self.key, str(seed)), lambda clips: speak(clips, seed))
 

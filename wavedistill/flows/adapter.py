@@ -30,7 +30,8 @@ class TorchTransform(DistributionTransform):
         transform: the bijection.
         cond: its condition, fixed.
         event_dim: 1 for vectors, 2 for waveforms (channels, samples).
-        cache_size: 1 keeps the last pair of values with its log-determinant, which saves one evaluation in ``log_prob`` of a fresh sample.
+        cache_size: 1 keeps the last pair of values with its log-determinant, which saves one evaluation in ``log_prob``
+            of a fresh sample.
 
     Shapes: any number of batch axes before the event's.
     """

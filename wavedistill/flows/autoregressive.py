@@ -11,10 +11,11 @@ With m_i and s_i > 0 computed by one network from the elements before i (feature
 | log-density of its own sample | known from sampling | known from sampling |
 | here | ``AutoregressiveFlow(network)`` | ``AutoregressiveFlow(network, standardize=False).inv`` |
 
-The right column is the left one with data and noise exchanged: ``.inv`` turns either into the other. Log-determinants of x -> z are -sum_i log s_i in
-both. A sequential direction takes as many steps as there are elements; each hidden unit is evaluated once, so its arithmetic is that of about
-one pass (`wavedistill.flows.stepping`). Both directions are differentiable (and `torch.compile` unrolls
-the sequential one, so compile it for short inputs only). Other inverses, with their costs counted: `wavedistill.flows.inversion`.
+The right column is the left one with data and noise exchanged: ``.inv`` turns either into the other. Log-determinants
+of x -> z are -sum_i log s_i in both. A sequential direction takes as many steps as there are elements; each hidden unit
+is evaluated once, so its arithmetic is that of about one pass (`wavedistill.flows.stepping`). Both directions are
+differentiable (and `torch.compile` unrolls the sequential one, so compile it for short inputs only). Other inverses,
+with their costs counted: `wavedistill.flows.inversion`.
 
 Example:
     >>> import torch
@@ -34,7 +35,8 @@ Example:
 
 References:
     MADE: Masked Autoencoder for Distribution Estimation (Germain et al., 2015), https://arxiv.org/abs/1502.03509
-    Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016), https://arxiv.org/abs/1606.04934
+    Improved Variational Inference with Inverse Autoregressive Flow (Kingma et al., 2016),
+        https://arxiv.org/abs/1606.04934
     Masked Autoregressive Flow for Density Estimation (Papamakarios et al., 2017), https://arxiv.org/abs/1705.07057
 """
 
@@ -69,18 +71,21 @@ class LocScale(NamedTuple):
 
 
 class AutoregressiveFlow(Transform):
-    """y_i = (x_i - m_i) / s_i (or m_i + s_i x_i), m_i and s_i from the x before i; see the module's text for the two readings.
+    """y_i = (x_i - m_i) / s_i (or m_i + s_i x_i), m_i and s_i from the x before i; see the module's text for the two
+    readings.
 
     log|det| = -sum_i log s_i (or +sum_i log s_i).
 
     Args:
-        network: a `MaskedPredictor` for vectors in any order of the features, or a `CausalPredictor` for waveforms; two parameters
-            an element.
+        network: a `MaskedPredictor` for vectors in any order of the features, or a `CausalPredictor` for waveforms; two
+            parameters an element.
         standardize: True for (x - m) / s, False for m + s x.
-        log_scale_min, log_scale_max: log s is clamped to this range: nothing overflows, and tighter limits make better conditioned inverses.
+        log_scale_min, log_scale_max: log s is clamped to this range: nothing overflows, and tighter limits make better
+            conditioned inverses.
 
     Shapes:
-        Vectors x (batch, dim), cond (batch, cond_dim). Waveforms x (batch, 1, samples), cond a `Condition`, or the features alone as
+        Vectors x (batch, dim), cond (batch, cond_dim). Waveforms x (batch, 1, samples), cond a `Condition`, or the
+            features alone as
         a tensor (batch, channels, frames). forward is one parallel pass, inverse sequential; both are differentiable.
 
     Raises:
@@ -107,7 +112,8 @@ class AutoregressiveFlow(Transform):
         super().__init__()
         if not isinstance(network, (MaskedPredictor, CausalPredictor)):
             raise WavedistillError(
-                f"AutoregressiveFlow needs a MaskedPredictor (vectors) or a CausalPredictor (waveforms), got {type(network).__name__}."
+                "AutoregressiveFlow needs a MaskedPredictor (vectors) or a CausalPredictor (waveforms), got "
+                f"{type(network).__name__}."
             )
         if not log_scale_min < log_scale_max:
             raise WavedistillError(
@@ -122,7 +128,9 @@ class AutoregressiveFlow(Transform):
             self.ranks, self.dim = (3,), 1
 
     def loc_scale(self, x: Tensor, cond: Any = None) -> LocScale:
-        """Parameters at every element of x (batch, dim) or (batch, samples) from the elements before it; cond as `check_condition` returns it."""
+        """Parameters at every element of x (batch, dim) or (batch, samples) from the elements before it; cond as
+        `check_condition` returns it.
+        """
         if self.of_vectors:
             return self.split(self.predictor(x, cond))
         features, source = Condition() if cond is None else cond
@@ -150,7 +158,9 @@ class AutoregressiveFlow(Transform):
         return (y - loc) * _exp(log_scale), log_scale
 
     def check_condition(self, x: Tensor, cond: Any) -> Any:
-        """The condition as the network takes it, checked: a `Condition` for waveforms, (batch, cond_dim) or None for vectors."""
+        """The condition as the network takes it, checked: a `Condition` for waveforms, (batch, cond_dim) or None for
+        vectors.
+        """
         if self.of_vectors:
             return broadcast_condition(cond, self.cond_dim, x, self) if self.cond_dim else None
         network, batch, samples = self.predictor, x.shape[0], x.shape[-1]
@@ -166,11 +176,13 @@ class AutoregressiveFlow(Transform):
             or samples % features.shape[1]
         ):
             raise WavedistillError(
-                f"AutoregressiveFlow needs condition features of shape ({batch}, blocks, {channels}) with blocks dividing {samples} samples, got {_shape(features)}."
+                f"AutoregressiveFlow needs condition features of shape ({batch}, blocks, {channels}) with blocks "
+                f"dividing {samples} samples, got {_shape(features)}."
             )
         if network.source_order and (source is None or source.shape != (batch, samples)):
             raise WavedistillError(
-                f"AutoregressiveFlow needs a condition with a source of shape ({batch}, {samples}), got {_shape(source)}."
+                f"AutoregressiveFlow needs a condition with a source of shape ({batch}, {samples}), got "
+                f"{_shape(source)}."
             )
         return Condition(features if channels else None, source if network.source_order else None)
 
@@ -217,7 +229,9 @@ class AutoregressiveFlow(Transform):
 
 
 def _exp(x: Tensor) -> Tensor:
-    """e^x by way of 2^x, for whose few elements a step of a CPU does not wake its other threads (and which is faster for many)."""
+    """e^x by way of 2^x, for whose few elements a step of a CPU does not wake its other threads (and which is faster
+    for many).
+    """
     return torch.exp2(x * LOG2_E)
 
 

@@ -2,7 +2,8 @@
 
 References:
     Neural Ordinary Differential Equations (Chen et al., 2018), https://arxiv.org/abs/1806.07366
-    FFJORD: Free-form Continuous Dynamics for Scalable Reversible Generative Models (Grathwohl et al., 2018), https://arxiv.org/abs/1810.01367
+    FFJORD: Free-form Continuous Dynamics for Scalable Reversible Generative Models (Grathwohl et al., 2018),
+        https://arxiv.org/abs/1810.01367
 """
 
 from __future__ import annotations
@@ -26,33 +27,38 @@ TOLERANCES = {torch.float32: 1e-6, torch.float64: 1e-12}
 
 
 class ContinuousFlow(Transform):
-    """y = z(1) where z(0) = x and dz/dt = f(z, t | cond) with a smooth network f; the inverse runs from t = 1 to 0 (FFJORD).
+    """y = z(1) where z(0) = x and dz/dt = f(z, t | cond) with a smooth network f; the inverse runs from t = 1 to 0
+    (FFJORD).
 
     log|det| = integral over t of tr(df/dz), integrated along with z. tr is
 
     * "exact": the diagonal of the whole Jacobian. For events of up to about a hundred elements.
-    * "hutchinson": v' (df/dz) v, unbiased, with one noise vector v for a whole solve, without which an adaptive solver would chase the noise.
+    * "hutchinson": v' (df/dz) v, unbiased, with one noise vector v for a whole solve, without which an adaptive solver
+      would chase the noise.
 
-    The map is as invertible as the solver is accurate. At the start f is 0 and the map the identity. An example that is not finite is left out of the
-    solve and comes back as NaN. Everything is computed in float32 at least, under autocast too. Needs torchdiffeq.
+    The map is as invertible as the solver is accurate. At the start f is 0 and the map the identity. An example that is
+    not finite is left out of the solve and comes back as NaN. Everything is computed in float32 at least, under
+    autocast too. Needs torchdiffeq.
 
     Args:
         dim: features.
-        hidden, num_layers, kernel_size: of f, a `ConditionerNet` that gets t as one more feature; an odd kernel_size above 1 is for waveforms.
+        hidden, num_layers, kernel_size: of f, a `ConditionerNet` that gets t as one more feature; an odd kernel_size
+            above 1 is for waveforms.
         cond_dim: channels of the condition, 0 for none.
         trace: "exact" or "hutchinson".
         noise: "rademacher" or "normal", of "hutchinson".
         solver: adaptive "dopri5" or "dopri8", or "rk4", "midpoint" or "euler" with ``step_size``.
         rtol, atol: of an adaptive solver, for the worst example of a batch; None: 1e-6 in float32, 1e-12 in float64.
         step_size: of a solver with fixed steps.
-        adjoint: gradient from a second equation solved backwards, in memory that does not grow with the number of steps, first derivatives only;
-            otherwise through the steps of the solver.
+        adjoint: gradient from a second equation solved backwards, in memory that does not grow with the number of
+            steps, first derivatives only; otherwise through the steps of the solver.
         generator: source of the noise; None: torch's global one.
 
     Shapes: (batch, dim) or (batch, dim, samples); cond (batch, cond_dim[, frames]).
 
     Raises:
-        WavedistillError: for an argument out of range, where torchdiffeq is not installed, and where the solver gives up.
+        WavedistillError: for an argument out of range, where torchdiffeq is not installed, and where the solver gives
+            up.
 
     Example:
         >>> import torch
@@ -83,7 +89,8 @@ class ContinuousFlow(Transform):
         super().__init__()
         if trace not in ("exact", "hutchinson") or noise not in NOISES:
             raise WavedistillError(
-                f"ContinuousFlow needs trace of exact, hutchinson and noise of {', '.join(NOISES)}, got {trace!r} and {noise!r}."
+                f"ContinuousFlow needs trace of exact, hutchinson and noise of {', '.join(NOISES)}, got {trace!r} "
+                f"and {noise!r}."
             )
         if solver not in ADAPTIVE + FIXED:
             raise WavedistillError(f"ContinuousFlow needs a solver of {', '.join(ADAPTIVE + FIXED)}, got {solver!r}.")
@@ -165,13 +172,16 @@ class ContinuousFlow(Transform):
             values, log_dets = odeint(derivative, state, times, **options)
         except AssertionError as stopped:  # what torchdiffeq raises where steps underflow or values overflow
             raise WavedistillError(
-                f"the solver {self.solver} gave up ({stopped}): f is too steep for these tolerances. Raise rtol and atol, compute in float64, or train with a smaller learning rate."
+                f"the solver {self.solver} gave up ({stopped}): f is too steep for these tolerances. Raise rtol "
+                "and atol, compute in float64, or train with a smaller learning rate."
             ) from stopped
         return values[-1], log_dets[-1]
 
 
 def _worst_example(state: tuple[Tensor, ...]) -> Tensor:
-    """The norm of an error, in which an example counts the same in every batch: root mean square over its elements, then the largest."""
+    """The norm of an error, in which an example counts the same in every batch: root mean square over its elements,
+    then the largest.
+    """
     return torch.stack(
         [part.flatten(1).square().mean(1).sqrt().max() if part.dim() > 1 else part.abs().max() for part in state]
     ).max()

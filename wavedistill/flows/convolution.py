@@ -22,28 +22,31 @@ from wavedistill.nn.precision import full_precision
 
 
 class CausalConvolution(Transform):
-    """y_t = d * (x_t + sum_k A_k x_{t - k dilation}), k = 0 .. kernel_size - 1, with A_0 strictly lower triangular in the channels.
+    """y_t = d * (x_t + sum_k A_k x_{t - k dilation}), k = 0 .. kernel_size - 1, with A_0 strictly lower triangular in
+    the channels.
 
-    log|det| = samples * sum_c log d_c, d > 0: in the order of samples, and of channels inside a sample, the Jacobian is triangular. A is a
-    `MaskedConv1d` of type A with every channel a group of its own.
+    log|det| = samples * sum_c log d_c, d > 0: in the order of samples, and of channels inside a sample, the Jacobian is
+    triangular. A is a `MaskedConv1d` of type A with every channel a group of its own.
 
-    The inverse is the recursive filter x_t = y_t / d - sum_k A_k x_{t - k dilation}, run block by block: inside a block it is one triangular
-    matrix, the same for all blocks, inverted once. It is exact, but a filter that is not minimum-phase has an inverse that grows
-    exponentially, and rounding errors with it. ``max_gain`` < 1 excludes that: it bounds the sum of |A| over all taps
-    and inputs of each output, so that |x| <= max |y / d| / (1 - max_gain) at all times. The layer begins near the identity, far below 1.
+    The inverse is the recursive filter x_t = y_t / d - sum_k A_k x_{t - k dilation}, run block by block: inside a block
+    it is one triangular matrix, the same for all blocks, inverted once. It is exact, but a filter that is not
+    minimum-phase has an inverse that grows exponentially, and rounding errors with it. ``max_gain`` < 1 excludes that:
+    it bounds the sum of |A| over all taps and inputs of each output, so that |x| <= max |y / d| / (1 - max_gain) at all
+    times. The layer begins near the identity, far below 1.
 
     Args:
         dim: channels.
         kernel_size: taps, the present sample among them.
         dilation: samples between taps.
-        anticausal: look into the future instead of the past. A causal and an anticausal layer in turn have the receptive field of an ordinary
-            convolution: an emerging convolution.
+        anticausal: look into the future instead of the past. A causal and an anticausal layer in turn have the
+            receptive field of an ordinary convolution: an emerging convolution.
         max_gain: bound on the gain of A; None: no bound.
 
     Shapes: (batch, dim, samples). Step by step.
 
     References:
-        Emerging Convolutions for Generative Normalizing Flows (Hoogeboom et al., 2019), https://arxiv.org/abs/1901.11137, section 3.1
+        Emerging Convolutions for Generative Normalizing Flows (Hoogeboom et al., 2019),
+            https://arxiv.org/abs/1901.11137, section 3.1
         MaCow: Masked Convolutional Generative Flow (Ma et al., 2019), https://arxiv.org/abs/1902.04208
 
     Example:
@@ -119,9 +122,9 @@ def _by_phase(x: Tensor, dilation: int, function: Callable[[Tensor], Tensor]) ->
 def _solve_blocks(y: Tensor, kernel: Tensor, block: int) -> Tensor:
     """x with x_t + sum_k A_k x_{t-k} = y_t, A_0 strictly lower triangular.
 
-    With x and y of one block as vectors, samples outside, channels inside, the equation is L x + P past = y: L unit lower triangular and
-    made of the A's, P the reach of the last ``order`` samples into the block. L^-1 y is one product for all blocks; what remains in
-    sequence is the product of L^-1 P with the past.
+    With x and y of one block as vectors, samples outside, channels inside, the equation is L x + P past = y: L unit
+    lower triangular and made of the A's, P the reach of the last ``order`` samples into the block. L^-1 y is one
+    product for all blocks; what remains in sequence is the product of L^-1 P with the past.
     """
     batch, channels, samples = y.shape
     order = kernel.shape[-1] - 1
@@ -152,11 +155,12 @@ def _solve_blocks(y: Tensor, kernel: Tensor, block: int) -> Tensor:
 
 
 class CircularConvolution(Transform):
-    """y = sum_k W_k x_{t-k}, with time going round in a circle: for each frequency of the discrete Fourier transform one matrix product.
+    """y = sum_k W_k x_{t-k}, with time going round in a circle: for each frequency of the discrete Fourier transform
+    one matrix product.
 
-    log|det| = sum over all samples' frequencies of log|det W(frequency)|, for any number of samples; a kernel longer than the signal wraps around. The
-    inverse divides frequency by frequency. No phase is excluded: unlike a causal filter, one that is not minimum-phase has a stable inverse, but a
-    zero at a frequency has none.
+    log|det| = sum over all samples' frequencies of log|det W(frequency)|, for any number of samples; a kernel longer
+    than the signal wraps around. The inverse divides frequency by frequency. No phase is excluded: unlike a causal
+    filter, one that is not minimum-phase has a stable inverse, but a zero at a frequency has none.
 
     Args:
         dim: channels.
@@ -165,11 +169,13 @@ class CircularConvolution(Transform):
     Shapes: (batch, dim, samples).
 
     Raises:
-        WavedistillError: if W is singular to the precision of its type at a frequency of this length (compiled code does not look).
+        WavedistillError: if W is singular to the precision of its type at a frequency of this length (compiled code
+            does not look).
 
     References:
         Invertible Convolutional Flow (Karami et al., 2019), NeurIPS 32
-        Emerging Convolutions for Generative Normalizing Flows (Hoogeboom et al., 2019), https://arxiv.org/abs/1901.11137, section 3.2
+        Emerging Convolutions for Generative Normalizing Flows (Hoogeboom et al., 2019),
+            https://arxiv.org/abs/1901.11137, section 3.2
 
     Example:
         >>> import torch
@@ -220,7 +226,8 @@ class CircularConvolution(Transform):
             if bool(singular.any() & ~largest.isnan()):
                 first = int(singular.nonzero()[0])
                 raise WavedistillError(
-                    f"CircularConvolution(dim={self.dim}) has no inverse for {samples} samples: its kernel is singular at frequency {first}/{samples}."
+                    f"CircularConvolution(dim={self.dim}) has no inverse for {samples} samples: its kernel is "
+                    f"singular at frequency {first}/{samples}."
                 )
         twice = torch.full(
             (len(log_dets),), 2.0, dtype=log_dets.dtype, device=log_dets.device

@@ -2,14 +2,16 @@
 
     y_a = x_a,   y_b = g(x_b; network(x_a, cond))
 
-The Jacobian is triangular, its determinant that of the element-wise g. Two layers with exchanged parts (`swap`) move everything.
+The Jacobian is triangular, its determinant that of the element-wise g. Two layers with exchanged parts (`swap`) move
+everything.
 
 References:
     NICE: Non-linear Independent Components Estimation (Dinh et al., 2014), https://arxiv.org/abs/1410.8516
     Density estimation using Real NVP (Dinh et al., 2016), https://arxiv.org/abs/1605.08803
     Neural Spline Flows (Durkan et al., 2019), https://arxiv.org/abs/1906.04032
     Glow: Generative Flow with Invertible 1x1 Convolutions (Kingma & Dhariwal, 2018), https://arxiv.org/abs/1807.03039
-    WaveGlow: A Flow-based Generative Network for Speech Synthesis (Prenger et al., 2018), https://arxiv.org/abs/1811.00002
+    WaveGlow: A Flow-based Generative Network for Speech Synthesis (Prenger et al., 2018),
+        https://arxiv.org/abs/1811.00002
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ from wavedistill.nn.precision import full_precision
 class _Coupling(Transform):
     """What the three layers share: parting the value, calling the network, putting the parts together.
 
-    A layer names ``parameters_per_feature``, in its class or before it calls ``__init__``, and writes ``_couple``, which
-    gets parameters of shape (batch, parameters_per_feature, *moved.shape[1:]).
+    A layer names ``parameters_per_feature``, in its class or before it calls ``__init__``, and writes ``_couple``,
+    which gets parameters of shape (batch, parameters_per_feature, *moved.shape[1:]).
     """
 
     parameters_per_feature = 1
@@ -54,7 +56,8 @@ class _Coupling(Transform):
         over_features = mask in ("half", "alternate")
         if dim < 1 or (over_features and dim < 2):
             raise WavedistillError(
-                f"{name} with mask {mask!r} needs at least {2 if over_features else 1} features (axis 1), got D = {dim}: "
+                f"{name} with mask {mask!r} needs at least {2 if over_features else 1} features (axis 1), got D = "
+                f"{dim}: "
                 "a part must be kept. For a waveform of one channel take mask 'time', or Squeeze before this layer."
             )
         self.dim, self.mask, self.swap, self.cond_dim = dim, mask, swap, cond_dim
@@ -107,7 +110,8 @@ class _Coupling(Transform):
         needed = (moved.shape[0], self.parameters_per_feature * moved.shape[1], *seen.shape[2:])
         if given.shape != needed:
             raise WavedistillError(
-                f"{type(self).__name__}: the network must make {needed} of {tuple(seen.shape)}, got {tuple(given.shape)}."
+                f"{type(self).__name__}: the network must make {needed} of {tuple(seen.shape)}, got "
+                f"{tuple(given.shape)}."
             )
         given = full_precision(given).unflatten(1, (self.parameters_per_feature, moved.shape[1]))
         return given if given.shape[3:] == moved.shape[2:] else given[..., : moved.shape[-1]]
@@ -120,27 +124,33 @@ class AdditiveCoupling(_Coupling):
     """y_a = x_a, y_b = x_b + network(x_a): NICE's volume-preserving layer; log|det| = 0 exactly.
 
     References:
-        NICE: Non-linear Independent Components Estimation (Dinh et al., 2014), https://arxiv.org/abs/1410.8516, section 3.2
+        NICE: Non-linear Independent Components Estimation (Dinh et al., 2014), https://arxiv.org/abs/1410.8516, section
+            3.2
 
     Args:
         dim: features D (axis 1).
-        mask: "half" or "alternate" over features, which vectors and waveforms have; "time" (even and odd samples) or "checkerboard"
-            (feature + sample) for waveforms, one channel is enough; with one channel a checkerboard needs a kernel size of 3 to see
-            anything. See `wavedistill.flows.masks`.
+        mask: "half" or "alternate" over features, which vectors and waveforms have; "time" (even and odd samples) or
+            "checkerboard" (feature + sample) for waveforms, one channel is enough; with one channel a checkerboard
+            needs a kernel size of 3 to see anything. See `wavedistill.flows.masks`.
         swap: keep the second part and move the first.
-        hidden, num_layers, kernel_size: of the `ConditionerNet`; an odd kernel size above 1 sees neighbouring samples (waveforms only).
+        hidden, num_layers, kernel_size: of the `ConditionerNet`; an odd kernel size above 1 sees neighbouring samples
+            (waveforms only).
         cond_dim: channels of the condition; 0: none.
         network: a module of your own, called as network(kept, cond). With P parameters a feature (here P = 1) and
-            half / alternate   it makes (batch, P (D - K)[, samples]) of (batch, K[, samples]), K = ceil(D / 2) or with ``swap`` floor(D / 2);
-            time               (batch, P D, ceil(samples / 2)) of (batch, D, ceil(samples / 2)): a missing last odd sample is zero;
+            half / alternate   it makes (batch, P (D - K)[, samples]) of (batch, K[, samples]), K = ceil(D / 2) or with
+                ``swap`` floor(D / 2);
+            time               (batch, P D, ceil(samples / 2)) of (batch, D, ceil(samples / 2)): a missing last odd
+                sample is zero;
             checkerboard       (batch, P D, samples) of (batch, D, samples): the samples that move are zero.
-            The parameters of a feature are D, or D - K, channels apart. With ``time`` it gets the condition of the samples that move.
+            The parameters of a feature are D, or D - K, channels apart. With ``time`` it gets the condition of the
+                samples that move.
 
     Shapes:
         (batch, D) or (batch, D, samples); condition (batch, cond_dim[, frames]).
 
     Raises:
-        WavedistillError: for D = 1 with a mask over features, for an unknown mask, for a network whose output does not fit.
+        WavedistillError: for D = 1 with a mask over features, for an unknown mask, for a network whose output does not
+            fit.
 
     Example:
         >>> import torch
@@ -164,14 +174,17 @@ class AdditiveCoupling(_Coupling):
 class AffineCoupling(_Coupling):
     """y_a = x_a, y_b = x_b exp(s) + t with (t, r) = network(x_a), s = B tanh(r / B): RealNVP's layer; log|det| = sum s.
 
-    The soft bound B (``log_scale_bound``) keeps each factor within exp(-B) ... exp(B), so that neither direction overflows.
+    The soft bound B (``log_scale_bound``) keeps each factor within exp(-B) ... exp(B), so that neither direction
+    overflows.
 
     References:
         Density estimation using Real NVP (Dinh et al., 2016), https://arxiv.org/abs/1605.08803, section 3.2
-        WaveGlow: A Flow-based Generative Network for Speech Synthesis (Prenger et al., 2018), https://arxiv.org/abs/1811.00002
+        WaveGlow: A Flow-based Generative Network for Speech Synthesis (Prenger et al., 2018),
+            https://arxiv.org/abs/1811.00002
 
     Args:
-        dim, mask, swap, hidden, num_layers, kernel_size, cond_dim, network: as in `AdditiveCoupling`, with P = 2: first all t, then all r.
+        dim, mask, swap, hidden, num_layers, kernel_size, cond_dim, network: as in `AdditiveCoupling`, with P = 2: first
+            all t, then all r.
         log_scale_bound: B.
 
     Shapes:
@@ -183,7 +196,8 @@ class AffineCoupling(_Coupling):
     Example:
         >>> import torch
         >>> from wavedistill.flows import AffineCoupling, Compose
-        >>> flow = Compose(*(AffineCoupling(1, mask="time", swap=swap, kernel_size=3, cond_dim=8) for swap in (False, True)))
+        >>> layers = (AffineCoupling(1, mask="time", swap=swap, kernel_size=3, cond_dim=8) for swap in (False, True))
+        >>> flow = Compose(*layers)
         >>> x, mel = torch.randn(2, 1, 100), torch.randn(2, 8, 10)
         >>> z, log_det = flow.forward(x, mel)
         >>> torch.allclose(flow.inverse(z, mel).value, x), log_det.shape
@@ -218,16 +232,18 @@ class AffineCoupling(_Coupling):
 
 
 class SplineCoupling(_Coupling):
-    """y_a = x_a, y_b = spline(x_b; network(x_a)): a monotone rational-quadratic spline for each element of the second part.
+    """y_a = x_a, y_b = spline(x_b; network(x_a)): a monotone rational-quadratic spline for each element of the second
+    part.
 
-    log|det| = sum log spline'(x_b). See `wavedistill.flows.spline` for the formulas; outside [-bound, bound] the layer is the identity.
+    log|det| = sum log spline'(x_b). See `wavedistill.flows.spline` for the formulas; outside [-bound, bound] the layer
+    is the identity.
 
     References:
         Neural Spline Flows (Durkan et al., 2019), https://arxiv.org/abs/1906.04032
 
     Args:
-        dim, mask, swap, hidden, num_layers, kernel_size, cond_dim, network: as in `AdditiveCoupling`, with P = 3 bins - 1:
-            first all of the first bin's widths, ..., heights, ..., derivatives.
+        dim, mask, swap, hidden, num_layers, kernel_size, cond_dim, network: as in `AdditiveCoupling`, with P = 3 bins -
+            1: first all of the first bin's widths, ..., heights, ..., derivatives.
         bins: pieces of a spline (2 at least).
         bound: half the length of the interval.
 

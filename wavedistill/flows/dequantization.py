@@ -20,9 +20,10 @@ from wavedistill.flows.transform import Transform
 class Dequantize(Transform):
     """Integers 0 .. 2^bits - 1 -> [0, 1) by adding uniform noise: y = (x + u) / 2^bits, u ~ U[0, 1).
 
-    log|det| = -(number of elements) bits ln 2, the volume term without which bits per dimension mean nothing. The expected log-density of
-    a flow behind this layer is a lower bound of the log-probability of the integers. The inverse rounds down and forgets u, so that
-    forward(inverse(y)) is y up to one step and inverse(forward(x)) is x exactly.
+    log|det| = -(number of elements) bits ln 2, the volume term without which bits per dimension mean nothing. The
+    expected log-density of a flow behind this layer is a lower bound of the log-probability of the integers. The
+    inverse rounds down and forgets u, so that forward(inverse(y)) is y up to one step and inverse(forward(x)) is x
+    exactly.
 
     Args:
         bits: of the integers; float32 holds at most 23 of them with room for noise.

@@ -17,7 +17,8 @@ class Scale(Transform):
     """y = c x with a constant c > 0; log|det| = (number of elements) log c.
 
     References:
-        Normalizing Flows for Probabilistic Modeling and Inference (Papamakarios et al., 2021), https://arxiv.org/abs/1912.02762, section 3
+        Normalizing Flows for Probabilistic Modeling and Inference (Papamakarios et al., 2021),
+            https://arxiv.org/abs/1912.02762, section 3
 
     Example:
         >>> import torch
@@ -47,7 +48,8 @@ class Rescale(Transform):
     Shapes: (batch, dim) or (batch, dim, samples).
 
     References:
-        NICE: Non-linear Independent Components Estimation (Dinh et al., 2014), https://arxiv.org/abs/1410.8516, section 3.3
+        NICE: Non-linear Independent Components Estimation (Dinh et al., 2014), https://arxiv.org/abs/1410.8516, section
+            3.3
 
     Example:
         >>> import torch

@@ -25,9 +25,9 @@ def invert_residual(
 ) -> Tensor:
     """The x with x + g(x) = y, by x <- y - g(x), which shrinks the error by ``lipschitz`` each time.
 
-    The gradient is that of the solution, (I + J)^-1 (dy - dg), from a second iteration with J'; it takes the memory of one evaluation of g and has no
-    second derivative. Compiled (`torch.compile`), the iterations are a loop in the graph and the gradient is theirs; an example that does not settle
-    becomes NaN, because a graph cannot raise.
+    The gradient is that of the solution, (I + J)^-1 (dy - dg), from a second iteration with J'; it takes the memory of
+    one evaluation of g and has no second derivative. Compiled (`torch.compile`), the iterations are a loop in the graph
+    and the gradient is theirs; an example that does not settle becomes NaN, because a graph cannot raise.
 
     Args:
         g: a map of (batch, *event) with that Lipschitz constant below 1.
@@ -67,7 +67,8 @@ class _ImplicitGradient(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         if torch.is_grad_enabled():
             raise WavedistillError(
-                "the inverse of a residual flow has first derivatives only (create_graph=True was asked for): differentiate its forward twice."
+                "the inverse of a residual flow has first derivatives only (create_graph=True was asked for): "
+                "differentiate its forward twice."
             )
         (solution,) = ctx.saved_tensors
         _, pullback = torch.func.vjp(ctx.g, solution)
@@ -78,7 +79,7 @@ class _ImplicitGradient(torch.autograd.Function):
 
 
 def _iterate(step: Map, x: Tensor, lipschitz: float, tolerance: float, max_iterations: int | None) -> Tensor:
-    """x <- step(x) until every change is below the tolerance. NaN counts as settled, so that it stays in its example."""
+    """x <- step(x) until every change is below the tolerance. NaN counts as settled, it stays in its example."""
     if x.numel() == 0:
         return x
     limit, count = max_iterations, 0
@@ -93,8 +94,10 @@ def _iterate(step: Map, x: Tensor, lipschitz: float, tolerance: float, max_itera
             limit = 16 + max(0, math.ceil(math.log(tolerance / max(first, tolerance)) / math.log(lipschitz)))
         if count >= limit:
             raise WavedistillError(
-                f"the inverse did not settle: x still changes by {float(residual.nan_to_num(0.0).max()):.1e} of its size after {count} iterations, "
-                f"tolerance {tolerance:.1e}. Raise max_iterations or tolerance, invert in float64, or take a smaller lipschitz (now {lipschitz})."
+                f"the inverse did not settle: x still changes by {float(residual.nan_to_num(0.0).max()):.1e} of "
+                f"its size after {count} iterations, "
+                f"tolerance {tolerance:.1e}. Raise max_iterations or tolerance, invert in float64, or take a "
+                f"smaller lipschitz (now {lipschitz})."
             )
 
 

@@ -81,7 +81,9 @@ class Flow(nn.Module):
         return self._base_log_prob(latent) + log_det
 
     def likelihood(self, x: Tensor, cond: Any = None) -> Likelihood:
-        """`log_prob` in the units of the literature; behind `Dequantize`, bits per dimension bound a lossless code's length."""
+        """`log_prob` in the units of the literature; behind `Dequantize`, bits per dimension bound a lossless code's
+        length.
+        """
         nats = self.log_prob(x, cond)
         per_dimension = nats / x[0].numel()
         return Likelihood(nats, per_dimension, -per_dimension / math.log(2.0))

@@ -1,8 +1,8 @@
 """Gaussianization: make every feature normal by itself, rotate, repeat.
 
-A feature with distribution function F becomes normal by y = Phi^-1(F(x)), Phi the normal distribution function. Here F is a mixture, and
-everything is computed from the logarithm of the smaller tail, F or 1 - F, so that a value 1,000 standard deviations out keeps a finite
-image, log-determinant and gradient.
+A feature with distribution function F becomes normal by y = Phi^-1(F(x)), Phi the normal distribution function. Here F
+is a mixture, and everything is computed from the logarithm of the smaller tail, F or 1 - F, so that a value 1,000
+standard deviations out keeps a finite image, log-determinant and gradient.
 
 References:
     Gaussianization (Chen & Gopinath, 2000), NeurIPS 13
@@ -33,12 +33,12 @@ LOGISTIC_DEVIATION = math.pi / math.sqrt(3.0)
 class MixtureCDF(Transform):
     """y_i = Phi^-1(F_i(x_i)), with F_i a mixture of logistic or normal distribution functions for each feature i.
 
-    log|det| = sum_i log f_i(x_i) - log phi(y_i), computed as the difference of the log-hazards log f / (1 - F) and log phi / (1 - Phi)
-    (below the median those of -x and -y), which stay small where densities underflow. The inverse finds x between the
-    components' own quantiles.
+    log|det| = sum_i log f_i(x_i) - log phi(y_i), computed as the difference of the log-hazards log f / (1 - F) and log
+    phi / (1 - Phi) (below the median those of -x and -y), which stay small where densities underflow. The inverse finds
+    x between the components' own quantiles.
 
-    A mixture of normals is linear far outside the data, and with one component everywhere; a mixture of logistics bends: 1,000 scales
-    become 44.7 standard deviations.
+    A mixture of normals is linear far outside the data, and with one component everywhere; a mixture of logistics
+    bends: 1,000 scales become 44.7 standard deviations.
 
     Args:
         dim: features.
@@ -70,7 +70,8 @@ class MixtureCDF(Transform):
         super().__init__()
         if kind not in KINDS or num_components < 1:
             raise WavedistillError(
-                f"MixtureCDF needs kind {' or '.join(map(repr, KINDS))} and at least one component, got {kind!r} and {num_components}."
+                f"MixtureCDF needs kind {' or '.join(map(repr, KINDS))} and at least one component, got {kind!r} "
+                f"and {num_components}."
             )
         self.dim, self.kind = dim, kind
         self.loc = nn.Parameter(torch.empty(dim, num_components))
@@ -81,7 +82,9 @@ class MixtureCDF(Transform):
 
     @torch.no_grad()
     def set_mixture(self, loc: Tensor, deviation: Tensor, log_weight: Tensor) -> None:
-        """Make these the mixture's locations, standard deviations and log-weights; each broadcast to (dim, num_components)."""
+        """Make these the mixture's locations, standard deviations and log-weights; each broadcast to (dim,
+        num_components).
+        """
         scale = deviation if self.kind == "gaussian" else deviation / LOGISTIC_DEVIATION
         self.loc.copy_(loc)
         self.raw_scale.copy_(raw_of_log(torch.log(scale)))
@@ -113,7 +116,9 @@ class MixtureCDF(Transform):
         return torch.where((torch.exp(log_weight) * cdf).sum(-1) < 0.5, -1.0, 1.0).to(x)
 
     def _tail(self, x: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
-        """log(1 - F(x)) and the log-hazard log(f(x) / (1 - F(x))) where ``side`` is 1; where it is -1 those of -x, log F and log(f / F)."""
+        """log(1 - F(x)) and the log-hazard log(f(x) / (1 - F(x))) where ``side`` is 1; where it is -1 those of -x, log
+        F and log(f / F).
+        """
         loc, log_scale, log_weight = self._mixture(x)
         t = side.unsqueeze(-1) * (x.unsqueeze(-1) - loc) * torch.exp(-log_scale)
         if self.kind == "logistic":
@@ -147,10 +152,11 @@ class MixtureCDF(Transform):
 
 
 class GaussianizationFlow(Compose):
-    """`MixtureCDF` and `Orthogonal` in turn, beginning and ending with the first: a universal approximator that is trained by gradient.
+    """`MixtureCDF` and `Orthogonal` in turn, beginning and ending with the first: a universal approximator that is
+    trained by gradient.
 
-    Every layer is elementwise or a rotation, so that densities cost one pass and samples one numeric inverse of a function of one
-    number for each feature and layer. `fit_rbig` makes the same layers from data without gradient.
+    Every layer is elementwise or a rotation, so that densities cost one pass and samples one numeric inverse of a
+    function of one number for each feature and layer. `fit_rbig` makes the same layers from data without gradient.
 
     Args:
         dim: features.

@@ -7,15 +7,18 @@ Given y, find x with y_i = affine(x_i; x_<i). For n elements, in units of passes
 | naive | a whole pass for each element | n | n |
 | incremental | each hidden unit once (`wavedistill.flows.stepping`); what ``flow.inverse`` does | 1 | n |
 | jacobi | all elements at once from the last sweep's x, until nothing changes | sweeps | sweeps |
-| gauss_seidel | the same block after block, each from the finished ones before it | mean sweeps of a block + 1 | their sum |
-| quasi_newton | waveforms: Newton's step in a moving window, Jacobian from linear path and sweeps (`wavedistill.flows.quasi_newton`) | sweeps * window / n + 1 | sweeps |
+| gauss_seidel | the same block after block, each from the finished ones before it | mean sweeps of a block + 1 | their
+sum | | quasi_newton | waveforms: Newton's step in a moving window, Jacobian from linear path and sweeps
+(`wavedistill.flows.quasi_newton`) | sweeps * window / n + 1 | sweeps |
 
-After k sweeps the first k elements are exact, whatever the iteration started from, so n sweeps always suffice; where elements depend weakly on each
-other far fewer do, and a good draft saves more. Where they depend strongly, as in speech, only "quasi_newton" is far from n. Each example stops by itself and is left out of later sweeps, so a result does
-not depend on the batch it is in. These methods are for use without gradient; ``flow.inverse`` is differentiable.
+After k sweeps the first k elements are exact, whatever the iteration started from, so n sweeps always suffice; where
+elements depend weakly on each other far fewer do, and a good draft saves more. Where they depend strongly, as in
+speech, only "quasi_newton" is far from n. Each example stops by itself and is left out of later sweeps, so a result
+does not depend on the batch it is in. These methods are for use without gradient; ``flow.inverse`` is differentiable.
 
 References:
-    Accelerating Feedforward Computation via Parallel Nonlinear Equation Solving (Song et al., 2021), https://arxiv.org/abs/2002.03629
+    Accelerating Feedforward Computation via Parallel Nonlinear Equation Solving (Song et al., 2021),
+        https://arxiv.org/abs/2002.03629
 """
 
 from __future__ import annotations
@@ -43,7 +46,8 @@ class Inversion(NamedTuple):
         log_det: log|det dx/dy|, (batch,), from a last pass at x.
         residual: (batch,) largest |f(x) - y| / max(1, |y|), from that pass: the backward error.
         sweeps: (batch,) sweeps of each example, summed over blocks; for the sequential methods their steps.
-        network_evaluations: work in passes over the whole batch, the last pass included: elements evaluated / elements of y.
+        network_evaluations: work in passes over the whole batch, the last pass included: elements evaluated / elements
+            of y.
     """
 
     value: Tensor
@@ -71,16 +75,18 @@ def invert(
         flow: an `AutoregressiveFlow`.
         y, cond: as in ``flow.inverse``.
         method: "incremental", "naive", "jacobi", "gauss_seidel" or, for waveforms, "quasi_newton".
-        tolerance: an iteration has converged when no element changes by more than this, relative to max(1, |x|). 0 goes on until
-            nothing changes at all. For "quasi_newton" it is F(x) - x that must not be more, x = F(x) being the solution.
-        max_sweeps: sweeps allowed (in each block of "gauss_seidel"); None: as many as there are elements, which is always enough.
-        block_size: elements of a block of "gauss_seidel", None: about the square root of their number; samples of the window of
-            "quasi_newton", None: 256. It is rounded up to whole blocks of the condition.
+        tolerance: an iteration has converged when no element changes by more than this, relative to max(1, |x|). 0 goes
+            on until nothing changes at all. For "quasi_newton" it is F(x) - x that must not be more, x = F(x) being the
+            solution.
+        max_sweeps: sweeps allowed (in each block of "gauss_seidel"); None: as many as there are elements, which is
+            always enough.
+        block_size: elements of a block of "gauss_seidel", None: about the square root of their number; samples of the
+            window of "quasi_newton", None: 256. It is rounded up to whole blocks of the condition.
         draft: first guess of x, shaped as y; None: zeros. For the three iterations.
 
     Raises:
-        WavedistillError: for an unknown method, an option that the method does not take, or an iteration that has not converged
-            after ``max_sweeps``.
+        WavedistillError: for an unknown method, an option that the method does not take, or an iteration that has not
+            converged after ``max_sweeps``.
 
     Example:
         >>> import torch
@@ -176,8 +182,10 @@ def _in_windows(
     missing = int((~solution.found).sum())
     if missing:
         raise WavedistillError(
-            f"no convergence: after {max_sweeps} sweeps {missing} of {len(y)} examples are not found to the end (tolerance {tolerance:.0e}). "
-            f"Raise max_sweeps ({y.shape[-1]} are always enough) or tolerance, give a better draft, or use method='incremental'."
+            f"no convergence: after {max_sweeps} sweeps {missing} of {len(y)} examples are not found to the end "
+            f"(tolerance {tolerance:.0e}). "
+            f"Raise max_sweeps ({y.shape[-1]} are always enough) or tolerance, give a better draft, or use "
+            "method='incremental'."
         )
     return solution.value, solution.sweeps, solution.passes
 
@@ -215,7 +223,8 @@ def _iterate(
         if len(active) and limit < end - start:
             raise WavedistillError(
                 f"no convergence: after {limit} sweeps {len(active)} of {batch} examples still change by up to "
-                f"{'everything' if change is None else format(float(change.max()), '.1e')} (tolerance {tolerance:.0e}). Raise max_sweeps ({end - start} are always "
+                f"{'everything' if change is None else format(float(change.max()), '.1e')} (tolerance "
+                f"{tolerance:.0e}). Raise max_sweeps ({end - start} are always "
                 "enough) or tolerance, give a better draft, or use method='incremental'."
             )
         if end < steps:

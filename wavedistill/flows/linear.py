@@ -18,10 +18,11 @@ from wavedistill.nn.precision import full_precision
 
 
 class Orthogonal(Transform):
-    """y = Q x with a learned rotation Q = exp(A - A^T), the matrix exponential of a skew-symmetric matrix; log|det| = 0.
+    """y = Q x with a learned rotation Q = exp(A - A^T), the matrix exponential of a skew-symmetric matrix; log|det| =
+    0.
 
-    The inverse is the transpose. Any rotation can be reached, reflections (det -1) cannot; Q is orthogonal to the precision of its type,
-    however the parameters move. It begins at a random rotation, evenly distributed (Haar).
+    The inverse is the transpose. Any rotation can be reached, reflections (det -1) cannot; Q is orthogonal to the
+    precision of its type, however the parameters move. It begins at a random rotation, evenly distributed (Haar).
 
     Args:
         dim: features.
@@ -29,7 +30,8 @@ class Orthogonal(Transform):
     Shapes: (batch, dim) or (batch, dim, samples). Step by step for waveforms only.
 
     References:
-        Cheap Orthogonal Constraints in Neural Networks (Lezcano-Casado & Martinez-Rubio, 2019), https://arxiv.org/abs/1901.08428
+        Cheap Orthogonal Constraints in Neural Networks (Lezcano-Casado & Martinez-Rubio, 2019),
+            https://arxiv.org/abs/1901.08428
 
     Example:
         >>> import torch
@@ -71,12 +73,14 @@ class Orthogonal(Transform):
 
 
 class InvertibleConv1x1(Transform):
-    """y = W x at every sample: a learned mixing of the channels, where coupling layers need more than a fixed permutation.
+    """y = W x at every sample: a learned mixing of the channels, where coupling layers need more than a fixed
+    permutation.
 
-    log|det| = samples * log|det W|. W begins at a random rotation. ``lu=False`` learns W itself and factorises it at each call, which costs
-    dim^3 operations (8 channels: 25 microseconds); the inverse is made anew from the present weights each time, never kept.
-    ``lu=True`` learns the factors, W = P L (U + diag(s)) with a fixed permutation P, unit lower and strictly upper triangular L and U, and s
-    of fixed sign and learned logarithm: log|det W| = sum log|s|, and W cannot become singular.
+    log|det| = samples * log|det W|. W begins at a random rotation. ``lu=False`` learns W itself and factorises it at
+    each call, which costs dim^3 operations (8 channels: 25 microseconds); the inverse is made anew from the present
+    weights each time, never kept. ``lu=True`` learns the factors, W = P L (U + diag(s)) with a fixed permutation P,
+    unit lower and strictly upper triangular L and U, and s of fixed sign and learned logarithm: log|det W| = sum
+    log|s|, and W cannot become singular.
 
     Args:
         dim: channels (of a vector: features).
@@ -88,8 +92,10 @@ class InvertibleConv1x1(Transform):
         WavedistillError: if W is singular to the precision of its type (``lu=False``; compiled code does not look).
 
     References:
-        Glow: Generative Flow with Invertible 1x1 Convolutions (Kingma & Dhariwal, 2018), https://arxiv.org/abs/1807.03039, section 3.2
-        WaveGlow: A Flow-based Generative Network for Speech Synthesis (Prenger et al., 2018), https://arxiv.org/abs/1811.00002
+        Glow: Generative Flow with Invertible 1x1 Convolutions (Kingma & Dhariwal, 2018),
+            https://arxiv.org/abs/1807.03039, section 3.2
+        WaveGlow: A Flow-based Generative Network for Speech Synthesis (Prenger et al., 2018),
+            https://arxiv.org/abs/1811.00002
 
     Example:
         >>> import torch
@@ -185,7 +191,9 @@ def _multiply(matrix: Tensor, x: Tensor) -> Tensor:
 
 
 def _terms(log_abs_det: Tensor, x: Tensor) -> Tensor:
-    """The log-determinant of each sample of a waveform (batch, samples), or of a vector (batch,): features do not have one each."""
+    """The log-determinant of each sample of a waveform (batch, samples), or of a vector (batch,): features do not have
+    one each.
+    """
     return log_abs_det.expand(x.shape[0], *x.shape[2:])
 
 

@@ -3,9 +3,9 @@
     forward (analysis):   u_t = (x_t - sum_k a_k x_{t-k}) / g        all samples at once
     inverse (synthesis):  x_t = g u_t + sum_k a_k x_{t-k}            a time-varying all-pole filter
 
-The coefficients a and the gain g change from block to block and come from the log-mel spectrogram alone, so the map is a
-conditional bijection with log|det| = -sum_t log g_t: the filter's Jacobian is triangular with ones on its diagonal.
-A neural density on u is an exact density on x, and starts where linear prediction ends.
+The coefficients a and the gain g change from block to block and come from the log-mel spectrogram alone, so the map is
+a conditional bijection with log|det| = -sum_t log g_t: the filter's Jacobian is triangular with ones on its diagonal. A
+neural density on u is an exact density on x, and starts where linear prediction ends.
 
 References:
     Linear Prediction: A Tutorial Review (Makhoul, 1975).
@@ -36,9 +36,9 @@ class LinearPredictor(NamedTuple):
 class MelLinearPredictor(nn.Module):
     """Linear-prediction coefficients and gain from a log-mel spectrogram.
 
-    Each mel value gives the mean spectral magnitude around its centre frequency; linear interpolation between centres gives a
-    power spectrum, its inverse Fourier transform an autocorrelation (one matrix product in all), interpolation over
-    time the autocorrelation of each block, and the Levinson-Durbin recursion the predictor.
+    Each mel value gives the mean spectral magnitude around its centre frequency; linear interpolation between centres
+    gives a power spectrum, its inverse Fourier transform an autocorrelation (one matrix product in all), interpolation
+    over time the autocorrelation of each block, and the Levinson-Durbin recursion the predictor.
 
     Args:
         mel: settings of the spectrogram.
@@ -108,7 +108,9 @@ class LinearPredictionFlow(Transform):
 
     @staticmethod
     def synthesize(u: Tensor, cond: LinearPredictor, past: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The inverse with memory: u (batch, samples) and the waveform's last samples -> the waveform and its last samples."""
+        """The inverse with memory: u (batch, samples) and the waveform's last samples -> the waveform and its last
+        samples.
+        """
         scaled = _by_block(u, cond.log_gain) * torch.exp(cond.log_gain).unsqueeze(-1)
         return all_pole(scaled, cond.coefficients, past)
 

@@ -1,6 +1,8 @@
-"""log |det (I + J)| for the Jacobian J of a contraction g: exactly, by a power series, and by a series of random length.
+"""log |det (I + J)| for the Jacobian J of a contraction g: exactly, by a power series, and by a series of random
+length.
 
-    log det (I + J) = sum_{k >= 1} (-1)^(k+1) tr(J^k) / k,    tr(A) = E[v' A v] for noise v with E[v v'] = I (Hutchinson)
+    log det (I + J) = sum_{k >= 1} (-1)^(k+1) tr(J^k) / k,    tr(A) = E[v' A v] for noise v with E[v v'] = I
+    (Hutchinson)
 
 References:
     Invertible Residual Networks (Behrmann et al., 2019), https://arxiv.org/abs/1811.00995
@@ -22,7 +24,8 @@ NOISES = ("rademacher", "normal")
 
 
 def jacobian(g: Map, x: Tensor) -> tuple[Tensor, Tensor]:
-    """g(x) and its Jacobian (batch, size, size) for every example of x (batch, *event), size the number of elements of an event.
+    """g(x) and its Jacobian (batch, size, size) for every example of x (batch, *event), size the number of elements of
+    an event.
 
     Differentiable. It takes size backward passes, all at once.
     """
@@ -52,17 +55,18 @@ def series_log_det(
     """g(x) and sum_k w_k (-1)^(k+1) v' J^k v / k (batch,), k = 1 .. len(weights).
 
     With weights of 1 its expectation is the truncated series, whose distance from log det (I + J) is at most
-    size * sum_{k > n} c^k / k <= size * c^(n+1) / ((n + 1) (1 - c)), c the Lipschitz constant of g. With those of `roulette_weights` it is
-    log det (I + J) itself.
+    size * sum_{k > n} c^k / k <= size * c^(n+1) / ((n + 1) (1 - c)), c the Lipschitz constant of g. With those of
+    `roulette_weights` it is log det (I + J) itself.
 
     Args:
         g: a contraction of (batch, *event) that treats examples separately.
         x: (batch, *event).
         weights: of the terms.
         noise: v, like x.
-        memory_efficient: take the gradient from the Neumann series with the same weights, d = sum_k w_k (-1)^(k+1) v' dJ J^(k-1) v, which
-            needs one derivative of J where that of each v' J^k v needs k. Both have the same expectation over v (the trace is cyclic), this
-            one for any weighting of the examples and in memory that does not grow with the number of terms. First derivatives only.
+        memory_efficient: take the gradient from the Neumann series with the same weights, d = sum_k w_k (-1)^(k+1) v'
+            dJ J^(k-1) v, which needs one derivative of J where that of each v' J^k v needs k. Both have the same
+            expectation over v (the trace is cyclic), this one for any weighting of the examples and in memory that does
+            not grow with the number of terms. First derivatives only.
 
     Example:
         >>> import torch
@@ -86,10 +90,11 @@ def series_log_det(
 
 
 def roulette_weights(num_terms: int, survival: float, generator: torch.Generator | None = None) -> list[float]:
-    """Weights 1 / P(N >= k) of the terms k = 1 .. N for a number of terms N = num_terms + geometric: P(N >= num_terms + j) = survival^j.
+    """Weights 1 / P(N >= k) of the terms k = 1 .. N for a number of terms N = num_terms + geometric: P(N >= num_terms +
+    j) = survival^j.
 
-    The first ``num_terms`` are always there, with weight 1. One N is drawn for a call, so that a batch shares it. The variance is sure to be
-    finite where survival > c^2, c the Lipschitz constant of g.
+    The first ``num_terms`` are always there, with weight 1. One N is drawn for a call, so that a batch shares it. The
+    variance is sure to be finite where survival > c^2, c the Lipschitz constant of g.
     """
     uniform = 1.0 - torch.rand(
         (), dtype=torch.float64, generator=generator, device=generator.device if generator else None
@@ -99,7 +104,9 @@ def roulette_weights(num_terms: int, survival: float, generator: torch.Generator
 
 
 def draw_noise(kind: str, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """v with E[v v'] = I: signs ("rademacher"), which have the smallest variance of all independent elements, or "normal"."""
+    """v with E[v v'] = I: signs ("rademacher"), which have the smallest variance of all independent elements, or
+    "normal".
+    """
     if kind not in NOISES:
         raise WavedistillError(f"noise is one of {', '.join(NOISES)}, got {kind!r}.")
     device = generator.device if generator else like.device

@@ -1,10 +1,11 @@
 """Long-term prediction as an invertible map: what a period of the voice before foretells is subtracted.
 
     forward (analysis):   y_t = x_t - sum_k b_k x_{t - lag - k}      all samples at once
-    inverse (synthesis):  x_t = y_t + sum_k b_k x_{t - lag - k}      block after block: a comb filter that makes noise a voice
+    inverse (synthesis):  x_t = y_t + sum_k b_k x_{t - lag - k}      block after block: a comb filter that makes noise a
+    voice
 
-Lag and taps change from block to block and are a condition, as in the speech coders that this is taken from. The Jacobian is
-triangular with ones on its diagonal: log|det| = 0. With sum_k |b_k| < 1 the inverse is stable.
+Lag and taps change from block to block and are a condition, as in the speech coders that this is taken from. The
+Jacobian is triangular with ones on its diagonal: log|det| = 0. With sum_k |b_k| < 1 the inverse is stable.
 
 References:
     Code-Excited Linear Prediction (CELP): High-Quality Speech at Very Low Bit Rates (Schroeder & Atal, 1985).
@@ -24,7 +25,9 @@ from wavedistill.nn.source import interpolate_frames
 
 
 class LongTermPredictor(NamedTuple):
-    """lags (batch, blocks) in samples, whole numbers; taps (batch, blocks, order): b_k for k = -reach ... reach, order = 2 reach + 1."""
+    """lags (batch, blocks) in samples, whole numbers; taps (batch, blocks, order): b_k for k = -reach ... reach, order
+    = 2 reach + 1.
+    """
 
     lags: Tensor
     taps: Tensor
@@ -37,7 +40,8 @@ class LongTermPredictionFlow(Transform):
         max_lag: the largest lag.
 
     Shapes:
-        x, y (batch, 1, samples), samples a multiple of the number of blocks; every lag at least a block + reach (`admissible`).
+        x, y (batch, 1, samples), samples a multiple of the number of blocks; every lag at least a block + reach
+            (`admissible`).
 
     Raises:
         WavedistillError: for a condition that is none, or whose blocks do not divide the samples.
@@ -79,7 +83,7 @@ class LongTermPredictionFlow(Transform):
         return self.synthesize(y[:, 0], cond, None)[0].unsqueeze(1), torch.zeros_like(y)
 
     def synthesize(self, y: Tensor, cond: LongTermPredictor, past: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The inverse with memory: takes y (batch, samples) and the last samples of x, returns x and its last samples."""
+        """The inverse with memory: takes y (batch, samples) and the last samples of x, gives x and its last samples."""
         size, reach = self._block(y, cond)
         held = self.max_lag + reach
         past = y.new_zeros(y.shape[0], held) if past is None else past
@@ -107,7 +111,8 @@ class LongTermPredictionFlow(Transform):
 
 
 def pitch_predictor(pitch: Pitch, raw: Tensor, sample_rate: int, block: int) -> LongTermPredictor:
-    """Lags from a pitch, and taps b = v r / (1 + sum |r|), so that sum |b| < v, the probability of voicing: the inverse is stable.
+    """Lags from a pitch, and taps b = v r / (1 + sum |r|), so that sum |b| < v, the probability of voicing: the inverse
+    is stable.
 
     Args:
         pitch: (batch, frames + 2), one more frame on either side.

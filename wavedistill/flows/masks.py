@@ -5,8 +5,9 @@
     time          samples 0, 2, 4, ...         |  1, 3, 5, ...             (FloWaveNet's even and odd samples)
     checkerboard  feature + sample even        |  odd                      (RealNVP's spatial checkerboard)
 
-The first three cut the value in two, so that a network sees half of it and answers for the other half; the checkerboard, whose halves
-differ from feature to feature, keeps the shape and sets what the network must not see to zero.
+The first three cut the value in two, so that a network sees half of it and answers for the other half; the
+checkerboard, whose halves differ from feature to feature, keeps the shape and sets what the network must not see to
+zero.
 
 References:
     Density estimation using Real NVP (Dinh et al., 2016), https://arxiv.org/abs/1605.08803, section 3.4
@@ -61,7 +62,8 @@ def checkerboard(x: Tensor) -> Tensor:
 
 
 def halved_condition(cond: Tensor, samples: int, parity: int) -> Tensor:
-    """The condition of every other sample, for parts cut by the time mask: (batch, cond_dim, frames), frames dividing ceil(samples / 2).
+    """The condition of every other sample, for parts cut by the time mask: (batch, cond_dim, frames), frames dividing
+    ceil(samples / 2).
 
     Args:
         cond: (batch, cond_dim, frames), frames dividing ``samples``.

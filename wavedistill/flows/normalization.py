@@ -18,14 +18,17 @@ from wavedistill.nn.precision import full_precision
 
 
 class ActNorm(Transform):
-    """y = (x - loc) exp(-log_scale), learned for each feature and initialised by data; log|det| = -samples * sum log_scale.
+    """y = (x - loc) exp(-log_scale), learned for each feature and initialised by data; log|det| = -samples * sum
+    log_scale.
 
-    The first batch that `forward` sees in training mode sets loc and log_scale to its mean and log standard deviation, so that it leaves
-    with mean 0 and variance 1; from then on they are ordinary parameters, and examples do not depend on each other. ``initialized``, in
-    the state, remembers it. Before that, in eval mode and in `inverse`, the map is the identity: nothing but training data initialises it. In a flow
-    trained in the sampling direction use ``ActNorm(dim).inv``, whose `inverse` initialises. A feature that is constant in the first batch
-    (as all are in a batch of one vector) is only centred; an empty batch, or one with a value that is not finite, is left to its successor.
-    Data-parallel processes must see their first batch before they are made to share parameters, or each keeps its own loc and log_scale.
+    The first batch that `forward` sees in training mode sets loc and log_scale to its mean and log standard deviation,
+    so that it leaves with mean 0 and variance 1; from then on they are ordinary parameters, and examples do not depend
+    on each other. ``initialized``, in the state, remembers it. Before that, in eval mode and in `inverse`, the map is
+    the identity: nothing but training data initialises it. In a flow trained in the sampling direction use
+    ``ActNorm(dim).inv``, whose `inverse` initialises. A feature that is constant in the first batch (as all are in a
+    batch of one vector) is only centred; an empty batch, or one with a value that is not finite, is left to its
+    successor. Data-parallel processes must see their first batch before they are made to share parameters, or each
+    keeps its own loc and log_scale.
 
     Args:
         dim: features.
@@ -33,7 +36,8 @@ class ActNorm(Transform):
     Shapes: (batch, dim) or (batch, dim, samples).
 
     References:
-        Glow: Generative Flow with Invertible 1x1 Convolutions (Kingma & Dhariwal, 2018), https://arxiv.org/abs/1807.03039, section 3.1
+        Glow: Generative Flow with Invertible 1x1 Convolutions (Kingma & Dhariwal, 2018),
+            https://arxiv.org/abs/1807.03039, section 3.1
 
     Example:
         >>> import torch
@@ -85,11 +89,12 @@ class ActNorm(Transform):
 class InvertibleBatchNorm(Transform):
     """y = (x - m) / sqrt(v + eps) exp(log_gain) + bias; log|det| = samples * sum(log_gain - log(v + eps) / 2).
 
-    In training `forward` takes m and v from the batch, over examples and samples, and moves the running statistics towards them. The
-    log-determinant is that of each example's own map with m and v held, as in the papers: what an example adds to the statistics of
-    its batch is not counted, so a density seen in training is exact only for large batches. The gradient flows through m and v in
-    the value and in the log-determinant. In eval mode m and v are the running statistics and the map is a fixed, exact bijection.
-    `inverse` takes the running statistics in both modes: the m and v of a batch cannot be told from its normalised values.
+    In training `forward` takes m and v from the batch, over examples and samples, and moves the running statistics
+    towards them. The log-determinant is that of each example's own map with m and v held, as in the papers: what an
+    example adds to the statistics of its batch is not counted, so a density seen in training is exact only for large
+    batches. The gradient flows through m and v in the value and in the log-determinant. In eval mode m and v are the
+    running statistics and the map is a fixed, exact bijection. `inverse` takes the running statistics in both modes:
+    the m and v of a batch cannot be told from its normalised values.
 
     Args:
         dim: features.
@@ -103,7 +108,8 @@ class InvertibleBatchNorm(Transform):
 
     References:
         Density estimation using Real NVP (Dinh et al., 2016), https://arxiv.org/abs/1605.08803, section 3.7
-        Masked Autoregressive Flow for Density Estimation (Papamakarios et al., 2017), https://arxiv.org/abs/1705.07057, section 3.4
+        Masked Autoregressive Flow for Density Estimation (Papamakarios et al., 2017), https://arxiv.org/abs/1705.07057,
+            section 3.4
 
     Example:
         >>> import torch

@@ -82,20 +82,23 @@ class Reverse(Permutation):
 class LearnedPermutation(Transform):
     """The features in the order of learned scores: y_i = x_{p(i)}, p = argsort(scores); log|det| = 0.
 
-    The map is always a permutation and exactly invertible. Its dependence on the scores has no useful derivative, so they learn from the
-    *straight-through* gradient: that of the relaxation S x (backwards: S^T y), where row i of the SoftSort matrix S is
-    softmax_j(-|s_{p(i)} - s_j| / temperature). The gradient by x is that of the permutation. The order begins as it is, with scores
-    one apart; equal scores keep their order.
+    The map is always a permutation and exactly invertible. Its dependence on the scores has no useful derivative, so
+    they learn from the *straight-through* gradient: that of the relaxation S x (backwards: S^T y), where row i of the
+    SoftSort matrix S is softmax_j(-|s_{p(i)} - s_j| / temperature). The gradient by x is that of the permutation. The
+    order begins as it is, with scores one apart; equal scores keep their order.
 
     Args:
         dim: features.
-        temperature: of the relaxation, in units of the scores: larger values let scores learn from features further away in the order.
+        temperature: of the relaxation, in units of the scores: larger values let scores learn from features further
+            away in the order.
 
     Shapes: (batch, dim) or (batch, dim, samples). Step by step for waveforms only.
 
     References:
-        SoftSort: A Continuous Relaxation for the argsort Operator (Prillo & Eisenschlos, 2020), https://arxiv.org/abs/2006.16038
-        Estimating or Propagating Gradients Through Stochastic Neurons (Bengio et al., 2013), https://arxiv.org/abs/1308.3432
+        SoftSort: A Continuous Relaxation for the argsort Operator (Prillo & Eisenschlos, 2020),
+            https://arxiv.org/abs/2006.16038
+        Estimating or Propagating Gradients Through Stochastic Neurons (Bengio et al., 2013),
+            https://arxiv.org/abs/1308.3432
 
     Example:
         >>> import torch
@@ -143,5 +146,7 @@ class LearnedPermutation(Transform):
 
 
 def _no_change(x: Tensor) -> Tensor:
-    """A log-determinant of 0 for each sample of a waveform (batch, samples), or for a vector (batch,): its features have changed places."""
+    """A log-determinant of 0 for each sample of a waveform (batch, samples), or for a vector (batch,): its features
+    have changed places.
+    """
     return x.new_zeros(x.shape[0], *x.shape[2:])

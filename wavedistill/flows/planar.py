@@ -1,7 +1,8 @@
 """Planar and radial flows: one bump along a direction, or around a point.
 
-Both are constrained to stay invertible for every value of their weights, and both read in two directions. A `Flow` evaluates densities
-with `forward` and samples with `inverse`; Rezende and Mohamed use the map the other way, from noise to the variable: ``Planar(dim).inv``.
+Both are constrained to stay invertible for every value of their weights, and both read in two directions. A `Flow`
+evaluates densities with `forward` and samples with `inverse`; Rezende and Mohamed use the map the other way, from noise
+to the variable: ``Planar(dim).inv``.
 
 References:
     Variational Inference with Normalizing Flows (Rezende & Mohamed, 2015), https://arxiv.org/abs/1505.05770
@@ -49,9 +50,10 @@ class Planar(_Conditioned):
 
     log|det| = log(1 + w.u' / cosh(a)^2), for waveforms summed over the samples.
 
-    u' is u with its part along w shortened: w.u' = s for s = w.u >= 0 and s / (1 - s) below. Unlike Rezende and Mohamed's softplus this never
-    divides by |w|^2, leaves u alone where it is already invertible, and gives 1 + w.u' = 1 / (1 - s) without cancellation.
-    The inverse solves a + (w.u') tanh(a) = w.y + b, one increasing function of one number.
+    u' is u with its part along w shortened: w.u' = s for s = w.u >= 0 and s / (1 - s) below. Unlike Rezende and
+    Mohamed's softplus this never divides by |w|^2, leaves u alone where it is already invertible, and gives 1 + w.u' =
+    1 / (1 - s) without cancellation. The inverse solves a + (w.u') tanh(a) = w.y + b, one increasing function of one
+    number.
 
     Args:
         dim: features.
@@ -61,7 +63,8 @@ class Planar(_Conditioned):
         (batch, dim), or (batch, dim, samples) with every sample mapped by itself.
 
     References:
-        Variational Inference with Normalizing Flows (Rezende & Mohamed, 2015), https://arxiv.org/abs/1505.05770, section 4.1 and appendix A.1
+        Variational Inference with Normalizing Flows (Rezende & Mohamed, 2015), https://arxiv.org/abs/1505.05770,
+            section 4.1 and appendix A.1
 
     Example:
         >>> import torch
@@ -119,7 +122,8 @@ class Planar(_Conditioned):
         """The value is odd in a, so the root of |target| is sought, between bounds that are a small factor apart.
 
         c = w.u' > 0: c tanh(a) = size - a, with tanh(a) <= min(a, 1) and, beyond a = log(2 c) / 2, c tanh(a) >= c - 1.
-        c < 0: size <= a <= size / (1 + c) and a <= size - c; up to a = 1, a - tanh(a) lies between a^3 / 4.2 and a^3 / 3.
+        c < 0: size <= a <= size / (1 + c) and a <= size - c; up to a = 1, a - tanh(a) lies between a^3 / 4.2 and a^3 /
+        3.
         """
         size, c = target.abs(), slope_at_zero - 1.0
         gain, loss = (part.clamp_min(torch.finfo(c.dtype).tiny) for part in (c, -c))
@@ -151,10 +155,12 @@ def _atanh(ratio: Tensor) -> Tensor:
 class Radial(_Conditioned):
     """y = x + beta (x - c) / (alpha + r), r = |x - c|, with beta > -alpha.
 
-    log|det| = (dim - 1) log(1 + beta / (alpha + r)) + log(1 + alpha beta / (alpha + r)^2), for waveforms summed over the samples.
+    log|det| = (dim - 1) log(1 + beta / (alpha + r)) + log(1 + alpha beta / (alpha + r)^2), for waveforms summed over
+    the samples.
 
-    alpha > 0 and gamma = alpha + beta > 0 are the parameters, so that 1 + beta / (alpha + r) = (gamma + r) / (alpha + r) has no cancellation.
-    Points keep their direction from c and the distance obeys a quadratic equation: the inverse is exact.
+    alpha > 0 and gamma = alpha + beta > 0 are the parameters, so that 1 + beta / (alpha + r) = (gamma + r) / (alpha +
+    r) has no cancellation. Points keep their direction from c and the distance obeys a quadratic equation: the inverse
+    is exact.
 
     Args:
         dim: features.
@@ -164,7 +170,8 @@ class Radial(_Conditioned):
         (batch, dim), or (batch, dim, samples) with every sample mapped by itself.
 
     References:
-        Variational Inference with Normalizing Flows (Rezende & Mohamed, 2015), https://arxiv.org/abs/1505.05770, section 4.1 and appendix A.2
+        Variational Inference with Normalizing Flows (Rezende & Mohamed, 2015), https://arxiv.org/abs/1505.05770,
+            section 4.1 and appendix A.2
 
     Example:
         >>> import torch

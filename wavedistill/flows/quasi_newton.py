@@ -1,26 +1,30 @@
 """Inverse of a waveform's autoregressive flow by quasi-Newton sweeps over a moving window.
 
-The inverse x of y is the fixed point x = F(x) of a triangular map: F(x)_t reads y_t and the samples before t. Repeating x <- F(x) (Jacobi) makes
-one sample more exact at each sweep and, where samples depend strongly on their past as in speech, few more. Newton's step
-solves the recursion linearised at x instead,
+The inverse x of y is the fixed point x = F(x) of a triangular map: F(x)_t reads y_t and the samples before t. Repeating
+x <- F(x) (Jacobi) makes one sample more exact at each sweep and, where samples depend strongly on their past as in
+speech, few more. Newton's step solves the recursion linearised at x instead,
 
     x <- x + delta,    (I - J) delta = r,    r = F(x) - x,
 
-with J the Jacobian of F, strictly lower triangular. Here J is a band of lags, 1 to `LAGS` or to the linear path's order if that is more. It
-starts as the network's linear path (its coefficients h; then the step solves that path exactly, as an all-pole filter) and learns the rest
-from the sweeps at no evaluation of its own, by Broyden's update of every row on the row's own band (Schubert's):
+with J the Jacobian of F, strictly lower triangular. Here J is a band of lags, 1 to `LAGS` or to the linear path's order
+if that is more. It starts as the network's linear path (its coefficients h; then the step solves that path exactly, as
+an all-pole filter) and learns the rest from the sweeps at no evaluation of its own, by Broyden's update of every row on
+the row's own band (Schubert's):
 
     J_t <- J_t + r'_t delta_band / (|delta_band|^2 + damping),    r' = F(x + delta) - (x + delta).
 
-Only a window after the samples found so far is evaluated. A sample is found when its residual and those of all before it are within
-the tolerance; the first sample that is not takes F(x)_t, which is its exact value given the samples before. So every sweep finds one sample at
-least, and n sweeps always suffice, whatever happens to the samples after it: steps there that are not finite, or larger than ten
-times the window's scale, give way to Jacobi's.
+Only a window after the samples found so far is evaluated. A sample is found when its residual and those of all before
+it are within the tolerance; the first sample that is not takes F(x)_t, which is its exact value given the samples
+before. So every sweep finds one sample at least, and n sweeps always suffice, whatever happens to the samples after it:
+steps there that are not finite, or larger than ten times the window's scale, give way to Jacobi's.
 
 References:
-    Modification of a Quasi-Newton Method for Nonlinear Equations with a Sparse Jacobian (Schubert, 1970), Mathematics of Computation 24
-    Parallelizing Non-linear Sequential Models over the Sequence Length (Lim et al., 2023), https://arxiv.org/abs/2309.12252
-    Towards Scalable and Stable Parallelization of Nonlinear RNNs (Gonzalez et al., 2024), https://arxiv.org/abs/2407.19115
+    Modification of a Quasi-Newton Method for Nonlinear Equations with a Sparse Jacobian (Schubert, 1970), Mathematics
+        of Computation 24
+    Parallelizing Non-linear Sequential Models over the Sequence Length (Lim et al., 2023),
+        https://arxiv.org/abs/2309.12252
+    Towards Scalable and Stable Parallelization of Nonlinear RNNs (Gonzalez et al., 2024),
+        https://arxiv.org/abs/2407.19115
 """
 
 from __future__ import annotations
@@ -35,7 +39,9 @@ from wavedistill.flows.autoregressive import AutoregressiveFlow, Condition
 from wavedistill.nn.predictor import PredictorState
 
 LAGS = 32
-"""Band of the Jacobian, at least. Nine of twelve rows of the bundled speech teacher's had more than nine tenths of their energy inside it."""
+"""Band of the Jacobian, at least. Nine of twelve rows of the bundled speech teacher's had more than nine tenths of
+their energy inside it.
+"""
 WINDOW, STEP = 256, 64
 """Samples of the window, and by how many at least it moves (both rounded up to whole blocks of the condition)."""
 ROUNDING = 64.0
@@ -43,7 +49,9 @@ ROUNDING = 64.0
 
 
 class Solution(NamedTuple):
-    """x (batch, samples), sweeps (batch,), the work in passes over the whole batch, and which examples are found (batch,)."""
+    """x (batch, samples), sweeps (batch,), the work in passes over the whole batch, and which examples are found
+    (batch,).
+    """
 
     value: Tensor
     sweeps: Tensor
@@ -96,7 +104,8 @@ def solve(
 class _Windows:
     """Each example's window: where it starts, the network's state there, and the Jacobian and last step inside it.
 
-    Signals and condition are lengthened by a window, so that all windows have one length; what comes after an end changes nothing before it.
+    Signals and condition are lengthened by a window, so that all windows have one length; what comes after an end
+    changes nothing before it.
     """
 
     def __init__(
@@ -127,7 +136,7 @@ class _Windows:
         self.jacobian = self._linear_jacobian(torch.arange(batch, device=y.device))
 
     def sweep(self, examples: Tensor, found: Tensor) -> Tensor:
-        """One step of Newton in the windows of these examples, of which ``found`` samples are known: how many are now."""
+        """One step of Newton in the windows of these examples, ``found`` samples known: how many are now."""
         here = self.start[examples, None] + self.time
         rows, first = torch.arange(len(examples), device=here.device), found - self.start[examples]
         x = self.x[examples[:, None], here]
@@ -202,7 +211,9 @@ class _Windows:
         return jacobian
 
     def _learned(self, examples: Tensor, residual: Tensor) -> Tensor:
-        """Broyden's update after the last step, which has left this residual (predicted: 0, but where the step gave way to Jacobi's)."""
+        """Broyden's update after the last step, which has left this residual (predicted: 0, but where the step gave way
+        to Jacobi's).
+        """
         step = self.last_step[examples].unsqueeze(1) * self.band  # (examples, rows, lags)
         correction = (residual - self.predicted[examples]) / (step.square().sum(-1) + self.damping)
         return torch.addcmul(self.jacobian[examples], correction.unsqueeze(-1), step)

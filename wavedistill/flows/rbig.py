@@ -26,18 +26,21 @@ def fit_rbig(
     em_steps: int = 20,
     generator: torch.Generator | None = None,
 ) -> Compose:
-    """Rotation-based iterative Gaussianization: marginals made normal, a rotation, and again, each layer fitted to what the last one left.
+    """Rotation-based iterative Gaussianization: marginals made normal, a rotation, and again, each layer fitted to what
+    the last one left.
 
-    With exact marginals each layer lowers the negentropy of the latent by that of its marginals, and so KL(data || flow); rotations give
-    the next layer marginals that are not normal. The result is a `GaussianizationFlow` in all but its start: training by gradient
-    goes on from it.
+    With exact marginals each layer lowers the negentropy of the latent by that of its marginals, and so KL(data ||
+    flow); rotations give the next layer marginals that are not normal. The result is a `GaussianizationFlow` in all but
+    its start: training by gradient goes on from it.
 
     Args:
         x: data, (count, dim); of waveforms, (batch, channels, samples) with every sample one vector of channels.
         num_layers: of `MixtureCDF`, the first and the last layer.
-        num_components: of each mixture of normals, started at quantiles of the data and improved by expectation-maximisation.
-        rotation: "random", or "pca" for the principal axes of the latent. In two dimensions these lie always at 45 degrees to the
-            features, whose variances are equal, so that every second layer finds the same marginals again.
+        num_components: of each mixture of normals, started at quantiles of the data and improved by
+            expectation-maximisation.
+        rotation: "random", or "pca" for the principal axes of the latent. In two dimensions these lie always at 45
+            degrees to the features, whose variances are equal, so that every second layer finds the same marginals
+            again.
         em_steps: of expectation-maximisation in each layer.
         generator: of the random rotations, on the CPU; None: torch's global one.
 
@@ -63,7 +66,8 @@ def fit_rbig(
         raise WavedistillError(f"fit_rbig needs rotation {' or '.join(map(repr, ROTATIONS))}, got {rotation!r}.")
     if x.dim() not in (2, 3) or not x.is_floating_point():
         raise WavedistillError(
-            f"fit_rbig needs floating-point data (count, dim) or (batch, channels, samples), got {x.dtype} {tuple(x.shape)}."
+            f"fit_rbig needs floating-point data (count, dim) or (batch, channels, samples), got {x.dtype} "
+            f"{tuple(x.shape)}."
         )
     points = x if x.dim() == 2 else x.transpose(1, 2).flatten(0, 1)
     if len(points) < 2 * num_components:
@@ -81,8 +85,10 @@ def fit_rbig(
 
 
 def _fit_marginals(points: Tensor, num_components: int, em_steps: int) -> MixtureCDF:
-    """Mixtures of which one component is the feature's own normal distribution, with the weight that describes a fifth of the data, held
-    out, best. Near the end all marginals are normal, and a mixture free to leave that would learn the sample's noise."""
+    """Mixtures of which one component is the feature's own normal distribution, with the weight that describes a fifth
+    of the data, held out, best. Near the end all marginals are normal, and a mixture free to leave that would learn the
+    sample's noise.
+    """
     held = torch.arange(len(points), device=points.device) % 5 == 0
     loc, deviation, weight = fit_normal_mixtures(points[~held], num_components, em_steps)
     layer = MixtureCDF(points.shape[1], num_components, "gaussian").to(points)
@@ -100,10 +106,12 @@ def _fit_marginals(points: Tensor, num_components: int, em_steps: int) -> Mixtur
 
 
 def fit_normal_mixtures(x: Tensor, num_components: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A mixture of normal distributions for each feature, by expectation-maximisation from equal parts of the sorted data.
+    """A mixture of normal distributions for each feature, by expectation-maximisation from equal parts of the sorted
+    data.
 
-    The first component stays at the feature's own mean and standard deviation with 2% of the weight and takes the points that are far
-    from all others. The others' deviations stay above 1/100 of it: one on a single point has no bound.
+    The first component stays at the feature's own mean and standard deviation with 2% of the weight and takes the
+    points that are far from all others. The others' deviations stay above 1/100 of it: one on a single point has no
+    bound.
 
     Shapes:
         x (count, dim) -> locations and standard deviations (dim, num_components), and the weights of all but the first,

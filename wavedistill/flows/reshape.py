@@ -2,7 +2,8 @@
 
 References:
     Density estimation using Real NVP (Dinh et al., 2016), https://arxiv.org/abs/1605.08803, section 3.6
-    WaveGlow: A Flow-based Generative Network for Speech Synthesis (Prenger et al., 2018), https://arxiv.org/abs/1811.00002, section 2.4
+    WaveGlow: A Flow-based Generative Network for Speech Synthesis (Prenger et al., 2018),
+        https://arxiv.org/abs/1811.00002, section 2.4
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from wavedistill.flows.transform import Mapped, Transform
 class Squeeze(Transform):
     """Groups of ``factor`` successive samples become channels: y[c * factor + j, t] = x[c, t * factor + j].
 
-    Channel c becomes the ``factor`` neighbouring channels c * factor ... c * factor + factor - 1, earliest sample first: of a mono
-    waveform, channel j holds the samples j, j + factor, j + 2 factor, ... log|det| = 0, and none step by step, as the number of steps changes.
-    A condition for the layers behind it counts its frames against the shorter signal.
+    Channel c becomes the ``factor`` neighbouring channels c * factor ... c * factor + factor - 1, earliest sample
+    first: of a mono waveform, channel j holds the samples j, j + factor, j + 2 factor, ... log|det| = 0, and none step
+    by step, as the number of steps changes. A condition for the layers behind it counts its frames against the shorter
+    signal.
 
     Args:
         factor: samples in a group, from 1.
@@ -70,13 +72,13 @@ class Squeeze(Transform):
 class Split(Transform):
     """A transform of the first channels; the last ``keep`` channels stay as they are: y = (f(x_1), x_2).
 
-    The kept channels are finished latents, which the layers behind never touch: an early output. As the whole is still one bijection,
-    splits nest and compose, and ``Compose(a, Split(Compose(b, Split(c, keep=2)), keep=2))`` is a multi-scale flow whose latents
-    come out in one tensor. log|det| is that of f. The condition is handed on to f.
+    The kept channels are finished latents, which the layers behind never touch: an early output. As the whole is still
+    one bijection, splits nest and compose, and ``Compose(a, Split(Compose(b, Split(c, keep=2)), keep=2))`` is a
+    multi-scale flow whose latents come out in one tensor. log|det| is that of f. The condition is handed on to f.
 
     Args:
-        transform: f, on channels - ``keep`` channels (of a vector: features). It must keep the shape: end it with ``Squeeze(n).inv`` if it
-            begins with ``Squeeze(n)``.
+        transform: f, on channels - ``keep`` channels (of a vector: features). It must keep the shape: end it with
+            ``Squeeze(n).inv`` if it begins with ``Squeeze(n)``.
         keep: channels left as they are, from 1 to channels - 1.
 
     Shapes: (batch, dim) or (batch, channels, samples), as f takes them.
@@ -116,7 +118,8 @@ class Split(Transform):
         value, log_det = function(first, cond, per_step)
         if value.shape != first.shape:
             raise WavedistillError(
-                f"Split needs a transform that keeps the shape {tuple(first.shape)}, but it made {tuple(value.shape)} of it."
+                f"Split needs a transform that keeps the shape {tuple(first.shape)}, but it made "
+                f"{tuple(value.shape)} of it."
             )
         if per_step and x.dim() == 2:  # a term for each feature: none of the kept ones moves
             log_det = torch.cat([log_det, log_det.new_zeros(log_det.shape[0], self.keep)], dim=1)

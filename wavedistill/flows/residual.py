@@ -30,25 +30,31 @@ LOG_DETS = ("exact", "power_series", "roulette")
 
 
 class ResidualFlow(Transform):
-    """y = x + g(x | cond) with a network g whose Lipschitz constant is at most ``lipschitz`` < 1; the inverse is a fixed point.
+    """y = x + g(x | cond) with a network g whose Lipschitz constant is at most ``lipschitz`` < 1; the inverse is a
+    fixed point.
 
     log|det| = log det (I + J) = sum_{k >= 1} (-1)^(k+1) tr(J^k) / k, J the Jacobian of g, taken
 
     * "exact": from the whole Jacobian. For events of up to about a thousand elements.
-    * "power_series": from ``num_terms`` terms and one noise vector (Hutchinson). Biased by at most size * c^(n+1) / ((n + 1) (1 - c)).
-    * "roulette": from a random number of terms, ``num_terms`` at least, weighted by 1 / P(N >= k). Unbiased, in training and in evaluation.
+    * "power_series": from ``num_terms`` terms and one noise vector (Hutchinson). Biased by at most size * c^(n+1) / ((n
+      + 1) (1 - c)).
+    * "roulette": from a random number of terms, ``num_terms`` at least, weighted by 1 / P(N >= k). Unbiased, in
+      training and in evaluation.
 
-    The last two are random: log-determinants of the two directions cancel in expectation only. Everything is computed in float32 at least,
-    under autocast too.
+    The last two are random: log-determinants of the two directions cancel in expectation only. Everything is computed
+    in float32 at least, under autocast too.
 
     Args:
         dim: features.
-        hidden, num_layers, kernel_size, activation: of g, see `LipschitzNetwork`; an odd kernel_size above 1 is for waveforms.
+        hidden, num_layers, kernel_size, activation: of g, see `LipschitzNetwork`; an odd kernel_size above 1 is for
+            waveforms.
         cond_dim: channels of the condition, 0 for none.
-        lipschitz: c. Nearer to 1 a layer can do more, the inverse and the series take longer, and the inverse magnifies rounding by up to 1 / (1 - c).
+        lipschitz: c. Nearer to 1 a layer can do more, the inverse and the series take longer, and the inverse magnifies
+            rounding by up to 1 / (1 - c).
         log_det: see above. "roulette" cannot be compiled into one graph: its length is drawn outside.
         num_terms: of the series; for "roulette" those that are never left out.
-        survival: "roulette" goes on to each further term with this probability. Above c^2 the variance is finite; None: c.
+        survival: "roulette" goes on to each further term with this probability. Above c^2 the variance is finite; None:
+            c.
         noise: "rademacher" or "normal".
         memory_efficient: gradient of the series from one derivative of J, see `series_log_det`.
         tolerance, max_iterations: of the inverse, see `invert_residual`.
@@ -94,7 +100,8 @@ class ResidualFlow(Transform):
             )
         if log_det not in LOG_DETS or noise not in NOISES:
             raise WavedistillError(
-                f"ResidualFlow needs log_det of {', '.join(LOG_DETS)} and noise of {', '.join(NOISES)}, got {log_det!r} and {noise!r}."
+                f"ResidualFlow needs log_det of {', '.join(LOG_DETS)} and noise of {', '.join(NOISES)}, got "
+                f"{log_det!r} and {noise!r}."
             )
         if num_terms < 1 or (max_iterations is not None and max_iterations < 1):
             raise WavedistillError(

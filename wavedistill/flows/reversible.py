@@ -1,10 +1,11 @@
 """Backpropagation through a stack of bijections in memory that does not grow with its depth.
 
-The forward pass keeps only the stack's output. The backward pass goes from the last layer to the first: it finds a layer's input
-with the layer's own inverse, runs the layer once more with gradient, and lets go of both before the next.
+The forward pass keeps only the stack's output. The backward pass goes from the last layer to the first: it finds a
+layer's input with the layer's own inverse, runs the layer once more with gradient, and lets go of both before the next.
 
 References:
-    The Reversible Residual Network: Backpropagation Without Storing Activations (Gomez et al., 2017), https://arxiv.org/abs/1707.04585
+    The Reversible Residual Network: Backpropagation Without Storing Activations (Gomez et al., 2017),
+        https://arxiv.org/abs/1707.04585
 """
 
 from __future__ import annotations
@@ -24,18 +25,21 @@ from wavedistill.flows.transform import Compose, Mapped, Transform
 class ReversibleSequence(Compose):
     """Transforms one after another, as `Compose`, whose backward pass recomputes what `Compose` stores.
 
-    Values, log-determinants and gradients (by the value, the condition and every parameter, in both directions) are those of
-    `Compose`, and so is the state dict. A training step takes two more evaluations of every layer; its memory is that of one
-    layer and of the stack's output. Without gradient, under `torch.compile` and under the transforms of `torch.func` (vmap, grad)
-    it runs as `Compose` does.
+    Values, log-determinants and gradients (by the value, the condition and every parameter, in both directions) are
+    those of `Compose`, and so is the state dict. A training step takes two more evaluations of every layer; its memory
+    is that of one layer and of the stack's output. Without gradient, under `torch.compile` and under the transforms of
+    `torch.func` (vmap, grad) it runs as `Compose` does.
 
-    Each layer must be a function of its input, its condition and its parameters: no dropout, no statistics of the batch in
-    training. Gradients are of first order only, and as exact as the stack's round trip: their relative error was 4e-7 in float32 with
-    32 couplings whose round trip was good to 7e-7. A stack that does not find its input again does not find its gradient either.
+    Each layer must be a function of its input, its condition and its parameters: no dropout, no statistics of the batch
+    in training. Gradients are of first order only, and as exact as the stack's round trip: their relative error was
+    4e-7 in float32 with 32 couplings whose round trip was good to 7e-7. A stack that does not find its input again does
+    not find its gradient either.
 
     References:
-        The Reversible Residual Network: Backpropagation Without Storing Activations (Gomez et al., 2017), https://arxiv.org/abs/1707.04585
-        Glow: Generative Flow with Invertible 1x1 Convolutions (Kingma & Dhariwal, 2018), https://arxiv.org/abs/1807.03039
+        The Reversible Residual Network: Backpropagation Without Storing Activations (Gomez et al., 2017),
+            https://arxiv.org/abs/1707.04585
+        Glow: Generative Flow with Invertible 1x1 Convolutions (Kingma & Dhariwal, 2018),
+            https://arxiv.org/abs/1807.03039
 
     Args:
         transforms: layers in the order data -> latent.
@@ -105,7 +109,9 @@ class _Autocast(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What `_Recompute` is to do, beside the tensors that it finds gradients for: the condition's, then each step's parameters."""
+    """What `_Recompute` is to do, beside the tensors that it finds gradients for: the condition's, then each step's
+    parameters.
+    """
 
     steps: list[Transform]
     names: list[list[str]]
@@ -125,7 +131,9 @@ class _Plan(NamedTuple):
 
 
 class _Recompute(torch.autograd.Function):
-    """The chain of ``plan.steps``. Parameters are arguments, so that whatever `functional_call` puts in their place gets its gradient."""
+    """The chain of ``plan.steps``. Parameters are arguments, so that whatever `functional_call` puts in their place
+    gets its gradient.
+    """
 
     @staticmethod
     def forward(ctx: Any, plan: _Plan, x: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,7 +169,7 @@ def _back(
     parameters: list[Tensor],
     grads: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """One step backwards: its input, and the gradients by it, by the condition's tensors and by the step's parameters."""
+    """One step backwards: its input, gradients by it, the condition's tensors and the step's parameters."""
     call, cond = _Call(plan.steps[index]), plan.condition(of_cond)
     named = {f"transform.{name}": value for name, value in zip(plan.names[index], parameters, strict=True)}
     with plan.autocast.again():

@@ -1,12 +1,14 @@
 """How much rounding grows in a sequential inverse.
 
-Each step of x_i = m_i(x_<i) + s_i(x_<i) y_i reads the steps before it together with their errors. The result can be far from the true inverse
-and still map back to y almost exactly: as for a triangular system, a small *backward* error |f(x) - y| says nothing of the *forward*
-error in x when the map's inverse amplifies. So the round trip is no proof; this module measures the amplification.
+Each step of x_i = m_i(x_<i) + s_i(x_<i) y_i reads the steps before it together with their errors. The result can be far
+from the true inverse and still map back to y almost exactly: as for a triangular system, a small *backward* error |f(x)
+- y| says nothing of the *forward* error in x when the map's inverse amplifies. So the round trip is no proof; this
+module measures the amplification.
 
 References:
     Accuracy and Stability of Numerical Algorithms (Higham, 2002), chapters 1 and 8
-    Understanding and Mitigating Exploding Inverses in Invertible Neural Networks (Behrmann et al., 2021), https://arxiv.org/abs/2006.09347
+    Understanding and Mitigating Exploding Inverses in Invertible Neural Networks (Behrmann et al., 2021),
+        https://arxiv.org/abs/2006.09347
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from wavedistill.flows.autoregressive import AutoregressiveFlow, Condition
 from wavedistill.flows.inversion import largest
 
 ROUNDINGS = 16.0
-"""Size of the noise on y in rounding units of its type: above what float64 stepping adds by itself, small enough to tell what rounding does."""
+"""Size of the noise on y in rounding units of its type: above what float64 stepping adds by itself, small enough to
+tell what rounding does.
+"""
 
 
 class IllConditionedWarning(UserWarning):
@@ -85,9 +89,12 @@ def check_conditioning(
     if not trusted:
         bad = ~(forward_error <= tolerance)
         warnings.warn(
-            f"the sequential inverse of {type(flow).__name__} is ill-conditioned for {int(bad.sum())} of {len(bad)} examples: it amplifies changes up to "
-            f"{float(amplification[bad].max()):.1e} times, and x is off by up to {float(forward_error[bad].max()):.1e} although f(x) is within "
-            f"{float(backward_error[bad].max()):.1e} of y. Invert in float64 (flow.double()), or bound the flow's log-scale.",
+            f"the sequential inverse of {type(flow).__name__} is ill-conditioned for {int(bad.sum())} of "
+            f"{len(bad)} examples: it amplifies changes up to "
+            f"{float(amplification[bad].max()):.1e} times, and x is off by up to "
+            f"{float(forward_error[bad].max()):.1e} although f(x) is within "
+            f"{float(backward_error[bad].max()):.1e} of y. Invert in float64 (flow.double()), or bound the flow's "
+            "log-scale.",
             IllConditionedWarning,
             stacklevel=2,
         )

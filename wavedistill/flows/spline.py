@@ -1,14 +1,14 @@
 """The monotone rational-quadratic spline: an element-wise bijection with a closed-form inverse.
 
-In bin k of width w, height h and slope s = h / w, with derivatives d_k, d_{k+1} at its ends, r = d_k / s and q = d_{k+1} / s, and with
-position t in [0, 1] and image u in [0, 1] inside the bin:
+In bin k of width w, height h and slope s = h / w, with derivatives d_k, d_{k+1} at its ends, r = d_k / s and q =
+d_{k+1} / s, and with position t in [0, 1] and image u in [0, 1] inside the bin:
 
     u = t (t + r (1 - t)) / D,                         D = t^2 + (1 - t)^2 + (r + q) t (1 - t)
     dy/dx = s (q t^2 + 2 t (1 - t) + r (1 - t)^2) / D^2
     t = 2 u / (2 u + p + R)  or  (R - p) / (R - p + 2 (1 - u)),   p = r (1 - u) - q u,   R = sqrt(p^2 + 4 u (1 - u))
 
-Every sum is one of positive terms: the inverse takes the first form where p >= 0 and the second elsewhere, so nothing cancels, and the
-paper's discriminant, written R^2, cannot become negative by rounding.
+Every sum is one of positive terms: the inverse takes the first form where p >= 0 and the second elsewhere, so nothing
+cancels, and the paper's discriminant, written R^2, cannot become negative by rounding.
 
 References:
     Neural Spline Flows (Durkan et al., 2019), https://arxiv.org/abs/1906.04032
@@ -34,14 +34,16 @@ MIN_DERIVATIVE = 1e-3
 def rational_quadratic_spline(
     x: Tensor, parameters: Tensor, bound: float = 5.0, inverse: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """A rational-quadratic spline on [-bound, bound], the identity outside; zero parameters make it the identity everywhere.
+    """A rational-quadratic spline on [-bound, bound], the identity outside; zero parameters make it the identity
+    everywhere.
 
-    Widths and heights are softmaxes of their parameters, each at least `MIN_SIZE` of the interval; inner derivatives are
-    softplus(d + c) + `MIN_DERIVATIVE`, with c such that d = 0 gives 1; the outer ones are 1.
+    Widths and heights are softmaxes of their parameters, each at least `MIN_SIZE` of the interval; inner derivatives
+    are softplus(d + c) + `MIN_DERIVATIVE`, with c such that d = 0 gives 1; the outer ones are 1.
 
     Args:
         x: values of any shape.
-        parameters: (*x.shape, 3 bins - 1): bins of widths, bins of heights, bins - 1 of derivatives; brought to float32 at least.
+        parameters: (*x.shape, 3 bins - 1): bins of widths, bins of heights, bins - 1 of derivatives; brought to float32
+            at least.
         bound: half the length of the interval.
         inverse: read the spline backwards.
 
@@ -49,7 +51,8 @@ def rational_quadratic_spline(
         The values, in the precision of the parameters, and log |dy/dx| of the map carried out, in x's shape.
 
     Raises:
-        WavedistillError: for parameters that do not fit x, fewer than 2 bins or 1000 and more, a bound that is not positive.
+        WavedistillError: for parameters that do not fit x, fewer than 2 bins or 1000 and more, a bound that is not
+            positive.
 
     Example:
         >>> import torch
@@ -90,7 +93,9 @@ def rational_quadratic_spline(
 
 
 def spline_knots(parameters: Tensor, bound: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Knots in x and y and the derivatives there, each (..., bins + 1), from unconstrained parameters (..., 3 bins - 1)."""
+    """Knots in x and y and the derivatives there, each (..., bins + 1), from unconstrained parameters (..., 3 bins -
+    1).
+    """
     count = parameters.shape[-1]
     bins = (count + 1) // 3
     if bins < 2 or 3 * bins - 1 != count:

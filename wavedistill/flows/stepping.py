@@ -1,10 +1,12 @@
-"""Evaluating an autoregressive network one element at a time, each hidden unit once: a sequential inverse at the cost of about one pass.
+"""Evaluating an autoregressive network one element at a time, each hidden unit once: a sequential inverse at the cost
+of about one pass.
 
-A pass over the whole input gives the parameters of all elements, but a sequential inverse knows one element more at each step.
-Running the network anew each time would cost (elements) passes. Instead
+A pass over the whole input gives the parameters of all elements, but a sequential inverse knows one element more at
+each step. Running the network anew each time would cost (elements) passes. Instead
 
 * a masked perceptron evaluates at step t only the hidden units of degree t, which have just become computable;
-* a dilated causal stack keeps each layer's past inputs in a ring, so that a step costs one small matrix product per layer.
+* a dilated causal stack keeps each layer's past inputs in a ring, so that a step costs one small matrix product per
+  layer.
 
 Nothing is written in place: with gradients enabled, the steps are differentiable like any other function.
 
@@ -25,16 +27,17 @@ from wavedistill.nn.made import MaskedPredictor
 from wavedistill.nn.predictor import INPUT_RANGE, CausalPredictor
 
 BLOCK = 16
-"""Steps of a masked perceptron after which its pending sums are brought up to date by one matrix product per layer: few enough that on a
-CPU the small products in between stay on one thread."""
+"""Steps of a masked perceptron after which its pending sums are brought up to date by one matrix product per layer: few
+enough that on a CPU the small products in between stay on one thread.
+"""
 
 
 class MaskedStepper:
     """Steps through a `MaskedPredictor` in its order; equal to its parallel pass up to float rounding.
 
-    Units are stored sorted by degree, so what a step makes known is a slice of rows, and what it changes are the rows after it. Each layer's
-    sums (rows, batch) are kept in two parts: ``near``, the rows of this block of steps, updated at every step, and
-    ``far``, all later rows, updated once a block. In all, every weight is multiplied once.
+    Units are stored sorted by degree, so what a step makes known is a slice of rows, and what it changes are the rows
+    after it. Each layer's sums (rows, batch) are kept in two parts: ``near``, the rows of this block of steps, updated
+    at every step, and ``far``, all later rows, updated once a block. In all, every weight is multiplied once.
 
     Args:
         predictor: the network.
@@ -117,7 +120,9 @@ class MaskedStepper:
         return slice(self.starts[layer][self.start], self.starts[layer][self.end])
 
     def _add(self, layer: int, t: int, from_step: int, new: Tensor) -> None:
-        """What step t makes known in a layer: add its share to the next layer's sums of ``from_step`` and later in this block."""
+        """What step t makes known in a layer: add its share to the next layer's sums of ``from_step`` and later in this
+        block.
+        """
         columns = slice(self.starts[layer][t], self.starts[layer][t + 1])
         rows = slice(self.starts[layer + 1][from_step], self.starts[layer + 1][self.end])
         self.near[layer] = torch.addmm(self.near[layer], self.weights[layer][rows, columns], new)

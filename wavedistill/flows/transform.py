@@ -1,7 +1,7 @@
 """Bijections with tractable Jacobian determinants: the contract that every layer of the toolbox keeps.
 
-Values are vectors (batch, dim) or waveforms (batch, channels, samples); axis 1 holds the features in both. A condition goes
-to every layer; a layer that takes none ignores it.
+Values are vectors (batch, dim) or waveforms (batch, channels, samples); axis 1 holds the features in both. A condition
+goes to every layer; a layer that takes none ignores it.
 
 Example:
     >>> import torch
@@ -14,7 +14,8 @@ Example:
     tensor([[1., 2., 3.]])
 
 References:
-    Normalizing Flows for Probabilistic Modeling and Inference (Papamakarios et al., 2021), https://arxiv.org/abs/1912.02762
+    Normalizing Flows for Probabilistic Modeling and Inference (Papamakarios et al., 2021),
+        https://arxiv.org/abs/1912.02762
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from wavedistill.nn.precision import full_precision
 
 
 class Mapped(NamedTuple):
-    """A transformed value and log |det Jacobian| of the map that made it: (batch,), or (batch, steps) with ``per_step``."""
+    """A transformed value and log |det Jacobian| of the map that made it: (batch,), or (batch, steps) with
+    ``per_step``.
+    """
 
     value: Tensor
     log_det: Tensor
@@ -42,9 +45,10 @@ class Transform(nn.Module):
     `forward` maps data -> latent, `inverse` latent -> data; each returns the value and the log-determinant of the map
     it carried out, from one evaluation. `inv` is the same bijection, with the same weights, read backwards.
 
-    A layer writes `_forward` and `_inverse`. They get a checked value and condition and return the new value and the *terms* of
-    the log-determinant, in any shape that begins with the batch axis: they are added up here, in float32 at least. Terms whose last
-    axis is the value's own (dim of a vector, samples of a waveform) can be had one by one (``per_step``).
+    A layer writes `_forward` and `_inverse`. They get a checked value and condition and return the new value and the
+    *terms* of the log-determinant, in any shape that begins with the batch axis: they are added up here, in float32 at
+    least. Terms whose last axis is the value's own (dim of a vector, samples of a waveform) can be had one by one
+    (``per_step``).
 
     Attributes:
         dim: features (axis 1) that the layer needs; None: any number.
@@ -61,7 +65,8 @@ class Transform(nn.Module):
 
         Args:
             x: (batch, dim) or (batch, channels, samples).
-            cond: (cond_dim,) or (batch or 1, cond_dim), for waveforms also (batch or 1, cond_dim, frames) with samples a multiple of frames.
+            cond: (cond_dim,) or (batch or 1, cond_dim), for waveforms also (batch or 1, cond_dim, frames) with samples
+                a multiple of frames.
             per_step: give the log-determinant term by term along the last axis, (batch, dim) or (batch, samples).
 
         Raises:
@@ -125,7 +130,9 @@ class Inverse(Transform):
 
 
 class Compose(Transform):
-    """Transforms one after another in the data -> latent direction; log-determinants add up. ``compose[i]`` is the i-th."""
+    """Transforms one after another in the data -> latent direction; log-determinants add up. ``compose[i]`` is the
+    i-th.
+    """
 
     def __init__(self, *transforms: Transform) -> None:
         super().__init__()
@@ -158,7 +165,8 @@ class Compose(Transform):
 
 
 def broadcast_condition(cond: Any, cond_dim: int, x: Tensor, owner: nn.Module) -> Tensor:
-    """``cond`` with x's batch axis, checked: (batch, cond_dim), for waveforms (batch, cond_dim, frames), frames dividing the samples.
+    """``cond`` with x's batch axis, checked: (batch, cond_dim), for waveforms (batch, cond_dim, frames), frames
+    dividing the samples.
 
     Raises:
         WavedistillError: naming the layer, the shape given and the shape needed.

@@ -1,6 +1,8 @@
 """Students as files that other runtimes read: ONNX, and a program of `torch.export`.
 
-A student is a function (noise, mel, speaker) -> audio. Both files take any batch and any number of frames, and the ONNX file carries the settings of its mel: synthesis needs that file and onnxruntime, no torch (``recipes/onnx/synthesize.py``).
+A student is a function (noise, mel, speaker) -> audio. Both files take any batch and any number of frames, and the ONNX
+file carries the settings of its mel: synthesis needs that file and onnxruntime, no torch
+(``recipes/onnx/synthesize.py``).
 
 References:
     https://docs.pytorch.org/docs/stable/export.html
@@ -32,15 +34,19 @@ SUFFIXES: dict[str, Format] = {".onnx": "onnx", ".pt2": "torch"}
 METADATA_KEY = "wavedistill"
 """Of the settings (JSON) in an ONNX file's metadata; with ".json" the name of the extra file in a program's."""
 EXAMPLE_BATCH, EXAMPLE_FRAMES = 2, 7
-"""Of the arguments that the model is traced with; sizes that happen to be special (1, a width of the model) would be taken for constants."""
+"""Of the arguments that the model is traced with; sizes that happen to be special (1, a width of the model) would be
+taken for constants.
+"""
 
 
 class OnePass(nn.Module):
     """noise -> audio of a student, as one function of tensors: ``model.sample(mel, noise=noise, speaker=speaker)``.
 
     Shapes:
-        noise (batch, 1, frames * hop_length), standard normal, times a temperature if one is wanted; mel (batch, n_mels, frames),
-        natural logarithm, for a model that takes one; speaker (batch,), int64, for a model with speakers -> audio (batch, 1, frames *
+        noise (batch, 1, frames * hop_length), standard normal, times a temperature if one is wanted; mel (batch,
+            n_mels, frames),
+        natural logarithm, for a model that takes one; speaker (batch,), int64, for a model with speakers -> audio
+            (batch, 1, frames *
         hop_length), not clipped.
     """
 
@@ -57,14 +63,15 @@ def export_model(model: WaveformModel | str | Path, path: str | Path, format: Fo
 
         export_model("speech-student", "student.onnx")
         session = onnxruntime.InferenceSession("student.onnx")
-        audio = session.run(["audio"], {"noise": noise, "mel": mel})[0]     # float32 arrays; any batch, any number of frames
+        audio = session.run(["audio"], {"noise": noise, "mel": mel})[0]     # float32 arrays; any batch, any number of
+        frames
 
         export_model("speech-student", "student.pt2")
         import wavedistill.nn.filters                                       # the program's own operators
         audio = torch.export.load("student.pt2").module()(noise=noise, mel=mel)
 
-    Inputs and output are those of `OnePass`. The settings that make a mel (see `settings`) are in the ONNX file's metadata under
-    "wavedistill", in the program's extra file "wavedistill.json".
+    Inputs and output are those of `OnePass`. The settings that make a mel (see `settings`) are in the ONNX file's
+    metadata under "wavedistill", in the program's extra file "wavedistill.json".
 
     Args:
         model: a student, or its checkpoint to load (folder, run, bundled name or hub id).
@@ -72,7 +79,8 @@ def export_model(model: WaveformModel | str | Path, path: str | Path, format: Fo
         format: "onnx" or "torch"; by default what the path ends with, .onnx or .pt2.
 
     Raises:
-        WavedistillError: a teacher (its samples follow one another) or a one-stage flow, a path that tells no format, missing packages, a full disk.
+        WavedistillError: a teacher (its samples follow one another) or a one-stage flow, a path that tells no format,
+            missing packages, a full disk.
     """
     path = Path(path)
     format = _format(path, format)
@@ -81,7 +89,8 @@ def export_model(model: WaveformModel | str | Path, path: str | Path, format: Fo
     loaded = load_pretrained(model) if isinstance(model, (str, Path)) else copy.deepcopy(model).cpu().eval()
     if not isinstance(loaded, ParallelWaveNet):
         raise WavedistillError(
-            "a teacher cannot be exported: it makes one sample after another, and a file holds one pass. Distil a student from it "
+            "a teacher cannot be exported: it makes one sample after another, and a file holds one pass. Distil a "
+            "student from it "
             "(`wavedistill distill`) and export that."
             if isinstance(loaded, WaveNet)
             else f"only students can be exported, and this is a {role(loaded)}: give a student."
@@ -94,8 +103,9 @@ def export_model(model: WaveformModel | str | Path, path: str | Path, format: Fo
 
 
 def settings(model: WaveformModel) -> dict[str, Any]:
-    """What a program needs to know beside the network: model_type, sample_rate (Hz), hop_length (samples), mel (the fields of `MelConfig`,
-    or None), speakers (names, in the order of their indices)."""
+    """What a program needs to know beside the network: model_type, sample_rate (Hz), hop_length (samples), mel (the
+    fields of `MelConfig`, or None), speakers (names, in the order of their indices).
+    """
     config = to_dict(model.config)
     return {
         "model_type": model_type(model),

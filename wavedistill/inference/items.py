@@ -27,12 +27,12 @@ class Item:
 def find_items(inputs: Sequence[str | Path], out: Path) -> list[Item]:
     """The items of files and folders, sorted by name.
 
-    A folder is searched with its sub-folders, which are kept below ``out``; hidden files, and ``out`` itself where it lies
-    inside, are left out. Where two inputs would share an output name, each keeps its suffix (``b.flac.wav``).
+    A folder is searched with its sub-folders, which are kept below ``out``; hidden files, and ``out`` itself where it
+    lies inside, are left out. Where two inputs would share an output name, each keeps its suffix (``b.flac.wav``).
 
     Raises:
-        WavedistillError: an input is missing, nothing is found, two inputs cannot be told apart by name, or an output would
-            overwrite an input.
+        WavedistillError: an input is missing, nothing is found, two inputs cannot be told apart by name, or an output
+            would overwrite an input.
     """
     if not inputs:
         raise WavedistillError("there is nothing to synthesise: give files or folders")

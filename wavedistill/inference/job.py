@@ -1,7 +1,7 @@
 """What is to be done for an output folder, and what became of it: the same for every engine.
 
-Batches are formed from the whole input before finished items are left out and before shards are dealt, so that a run that was
-killed and started again, or spread over shards or machines, computes the same batches.
+Batches are formed from the whole input before finished items are left out and before shards are dealt, so that a run
+that was killed and started again, or spread over shards or machines, computes the same batches.
 """
 
 from __future__ import annotations
@@ -168,8 +168,8 @@ def make_batches(measured: Iterable[tuple[Item, int]], max_frames: float) -> lis
 def deal(batches: Iterable[list[tuple[Item, int]]], count: int) -> list[list[list[tuple[Item, int]]]]:
     """The batches in ``count`` shards, whose padded lengths differ by one batch at most.
 
-    The largest batch that is left goes to the shard that has least (the LPT rule of Graham, Bounds on Multiprocessing Timing
-    Anomalies, 1969).
+    The largest batch that is left goes to the shard that has least (the LPT rule of Graham, Bounds on Multiprocessing
+    Timing Anomalies, 1969).
     """
     shards: list[list[list[tuple[Item, int]]]] = [[] for _ in range(count)]
     loads = [0] * count
@@ -192,7 +192,8 @@ def _check_same_settings(out: Path, settings: dict) -> None:
         changed = [name for name, value in read_json(path).items() if settings.get(name) != value]
         if changed:
             raise WavedistillError(
-                f"{out} holds speech made with another {' and '.join(changed)}: give another --out, or delete {path} and "
+                f"{out} holds speech made with another {' and '.join(changed)}: give another --out, or delete "
+                f"{path} and "
                 "the outputs to make anew."
             )
     else:
@@ -206,5 +207,6 @@ def _check_writable(out: Path) -> None:
             file.write(b"\0" * 4096)
     except OSError as error:
         raise WavedistillError(
-            f"the output folder {out} cannot be written ({error.strerror or error}): choose another --out or free some space"
+            f"the output folder {out} cannot be written ({error.strerror or error}): choose another --out or free "
+            "some space"
         ) from error

@@ -1,7 +1,8 @@
-"""How operators that ONNX or its runtime lacks are written in ONNX's own: time-varying filters, linear prediction, some float64.
+"""How operators that ONNX or its runtime lacks are written in ONNX's own: time-varying filters, linear prediction, some
+float64.
 
-torch's exporter takes a graph of operators and asks `translations` for those it does not know. Every translation holds for any batch
-and any length.
+torch's exporter takes a graph of operators and asks `translations` for those it does not know. Every translation holds
+for any batch and any length.
 
 References:
     https://onnx.ai/onnx/operators/onnx__Scan.html
@@ -35,8 +36,10 @@ def translations() -> dict[Callable, Callable]:
 
     @script(domain, default_opset=op)
     def all_pole(excitation: T, coefficients: T, past: T) -> T:
-        """x_t = e_t + sum_k a_k x_{t-k}. All blocks at once run for their own length: once with their excitation after silence, f, and once
-        with an impulse, h. Then only x = f + C x_past, with C made of h, goes from block to block. Shapes as in `recursive_filter`."""
+        """x_t = e_t + sum_k a_k x_{t-k}. All blocks at once run for their own length: once with their excitation after
+        silence, f, and once with an impulse, h. Then only x = f + C x_past, with C made of h, goes from block to block.
+        Shapes as in `recursive_filter`.
+        """
         size = op.Shape(excitation, start=2, end=3)
         order = op.Shape(coefficients, start=2, end=3)
         zero, one, minus_one = op.Constant(value_ints=[0]), op.Constant(value_ints=[1]), op.Constant(value_ints=[-1])
@@ -65,7 +68,8 @@ def translations() -> dict[Callable, Callable]:
         forced = op.Gather(responses, op.Squeeze(zero), axis=2)
         response = op.Gather(responses, op.Squeeze(one), axis=2)  # (batch, blocks, n)
 
-        # C = H P, P[i, j] = a_{i + order - j} for j >= i (the taps that reach back), H[t, i] = h_{t - i}; both transposed, row by row
+        # C = H P, P[i, j] = a_{i + order - j} for j >= i (the taps that reach back), H[t, i] = h_{t - i}; both
+        # transposed, row by row
         rows = op.Min(size, order)
         nothing = op.Expand(silence, op.Concat(op.Shape(response, start=0, end=2), rows, axis=0))
         delayed, reaching = (
@@ -123,7 +127,9 @@ def translations() -> dict[Callable, Callable]:
 
     @script(domain, default_opset=op)
     def levinson(autocorrelation: T) -> tuple[T, T]:
-        """Coefficients and error variance; shapes as in `levinson_recursion`. A step in tensors of one size, zeros where it has not come to."""
+        """Coefficients and error variance; shapes as in `levinson_recursion`. A step in tensors of one size, zeros
+        where it has not come to.
+        """
         zero, one, minus_one = op.Constant(value_ints=[0]), op.Constant(value_ints=[1]), op.Constant(value_ints=[-1])
         leading = op.Shape(autocorrelation, start=0, end=-1)
         order = op.Shape(autocorrelation, start=-1) - one
@@ -160,8 +166,9 @@ def translations() -> dict[Callable, Callable]:
         return op.Conv(x, weight, bias, strides=stride, pads=[*padding, *padding], dilations=dilation, group=groups)
 
     def conv2d(x, weight, bias=None, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1):
-        """A convolution over time that is written as one over an image's rows of one row, and lies in memory as (time, channels): a product of
-        matrices there is as fast, without the two changes of layout."""
+        """A convolution over time that is written as one over an image's rows of one row, and lies in memory as (time,
+        channels): a product of matrices there is as fast, without the two changes of layout.
+        """
         if weight.shape[2] != 1 or not _plain(stride, padding, groups):
             return op.Conv(x, weight, bias, strides=stride, pads=[*padding, *padding], dilations=dilation, group=groups)
         axis = op.Constant(value_ints=[2])
@@ -172,7 +179,9 @@ def translations() -> dict[Callable, Callable]:
         )
 
     def products(x, weight, shape, bias, dilation):
-        """Convolution of x (batch, time, channels) with weight (out, channels, taps) -> (batch, time - dilation * (taps - 1), out)."""
+        """Convolution of x (batch, time, channels) with weight (out, channels, taps) -> (batch, time - dilation * (taps
+        - 1), out).
+        """
         channels, taps = shape[0], shape[-1]
         axis, ends = op.Constant(value_ints=[1]), [dilation * (tap + 1 - taps) or 2**63 - 1 for tap in range(taps)]
         slices = [

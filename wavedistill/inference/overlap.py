@@ -17,12 +17,12 @@ def overlapped(
 ) -> None:
     """``write(compute(read(part)))`` for each part, in order.
 
-    ``read`` and ``write`` have a thread each, ``compute`` runs in the caller's. At most three parts are in memory: one read, one
-    computed, one written.
+    ``read`` and ``write`` have a thread each, ``compute`` runs in the caller's. At most three parts are in memory: one
+    read, one computed, one written.
 
-    An error of any step is raised here and stops the job: what was computed before it is still written, the part read ahead is
-    dropped. An error of ``write`` is seen when the part being computed meanwhile is done. When this returns or raises, Ctrl-C
-    included, both threads have ended and no ``write`` was cut short.
+    An error of any step is raised here and stops the job: what was computed before it is still written, the part read
+    ahead is dropped. An error of ``write`` is seen when the part being computed meanwhile is done. When this returns or
+    raises, Ctrl-C included, both threads have ended and no ``write`` was cut short.
     """
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         queue = iter(parts)

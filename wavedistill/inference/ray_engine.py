@@ -1,7 +1,7 @@
 """Batch synthesis on a Ray cluster, or on one machine's cores: workers that load the voice once, fed by Ray Data.
 
-The batches, the noise, the files and their names are those of `synthesize`; so a job can be begun with one engine and finished
-with the other. All machines must see the inputs, the output folder and the checkpoint under the same paths.
+The batches, the noise, the files and their names are those of `synthesize`; so a job can be begun with one engine and
+finished with the other. All machines must see the inputs, the output folder and the checkpoint under the same paths.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from wavedistill.inference.vocoder import Vocoder
 from wavedistill.inference.work import synthesize_batches
 
 BLOCKS_PER_WORKER = 50
-"""Into so many portions a worker's share is cut at most: few enough to be cheap, enough to keep all workers busy to the end."""
+"""Into so many portions a worker's share is cut at most: few enough to be cheap, enough to keep all workers busy to the
+end.
+"""
 
 
 def synthesize_with_ray(
@@ -39,15 +41,15 @@ def synthesize_with_ray(
 ) -> SynthesisReport:
     """`synthesize` by several processes of a Ray cluster.
 
-    A session of Ray that is there already is used, or the cluster that the environment variable RAY_ADDRESS names; else one is
-    started on this machine and ended again. A worker that dies is replaced and its batches are done again.
+    A session of Ray that is there already is used, or the cluster that the environment variable RAY_ADDRESS names; else
+    one is started on this machine and ended again. A worker that dies is replaced and its batches are done again.
 
     Args:
         inputs, seed, batch_seconds, temperature, speaker, progress: as in `synthesize`.
         checkpoint: folder, run folder, bundled name or hub id.
         out: output folder.
-        workers: processes that each hold the model; by default one for each CPU (or GPU) of the cluster. Each computes with one
-            thread, unless OMP_NUM_THREADS says otherwise.
+        workers: processes that each hold the model; by default one for each CPU (or GPU) of the cluster. Each computes
+            with one thread, unless OMP_NUM_THREADS says otherwise.
         device: "cpu", or "cuda": a whole GPU for each worker.
 
     Returns:

@@ -33,7 +33,8 @@ def stream(
     """
     if not isinstance(model, (ParallelWaveNet, WaveformFlow)):
         raise WavedistillError(
-            "only a student or a one-stage flow streams: a teacher makes one sample after another, far slower than it plays"
+            "only a student or a one-stage flow streams: a teacher makes one sample after another, far slower "
+            "than it plays"
         )
     if not chunk_seconds > 0:
         raise WavedistillError(f"chunks of {chunk_seconds:g} seconds are no audio: give a positive length")
@@ -53,7 +54,9 @@ def _chunks(batches: Iterator[Tensor]) -> Iterator[Tensor]:
 
 @dataclass(frozen=True)
 class StreamReport:
-    """What a stream took: ``seconds`` of audio, ``first_chunk_seconds`` until the first sound, ``compute_seconds`` in all."""
+    """What a stream took: ``seconds`` of audio, ``first_chunk_seconds`` until the first sound, ``compute_seconds`` in
+    all.
+    """
 
     seconds: float
     first_chunk_seconds: float

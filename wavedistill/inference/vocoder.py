@@ -26,11 +26,14 @@ from wavedistill.models.pretrained import (
 from wavedistill.models.wavenet import WaveformModel, WaveNet
 
 LONG_SECONDS = 20.0
-"""A student or a one-stage flow computes longer mels than this chunk by chunk, so that memory does not grow with the length."""
+"""A student or a one-stage flow computes longer mels than this chunk by chunk, so that memory does not grow with the
+length.
+"""
 
 
 class Vocoder:
-    """Mel or audio in, audio out; works with a student, a one-stage flow (one pass) and a teacher (sample by sample, slow).
+    """Mel or audio in, audio out; works with a student, a one-stage flow (one pass) and a teacher (sample by sample,
+    slow).
 
         vocoder = Vocoder.from_pretrained("speech-student")
         audio = vocoder(mel, seed=0)                       # (n_mels, frames) -> (frames * hop_length,)
@@ -57,8 +60,8 @@ class Vocoder:
     ) -> Vocoder:
         """Load a checkpoint folder, a run folder, a bundled name or a hub id (only the last touches the network).
 
-        ``precision`` "bf16" lets a student's networks compute in bfloat16 (`ParallelWaveNet.compute_in`): faster on processors with
-        such instructions, slower on others; chunks of a stream then equal the whole to about 1e-3.
+        ``precision`` "bf16" lets a student's networks compute in bfloat16 (`ParallelWaveNet.compute_in`): faster on
+        processors with such instructions, slower on others; chunks of a stream then equal the whole to about 1e-3.
         """
         if precision not in ("fp32", "bf16"):
             raise WavedistillError(f"precision must be fp32 or bf16, got {precision!r}")
@@ -73,8 +76,8 @@ class Vocoder:
     def save_pretrained(self, folder: str | Path, *, card: str | None = None) -> Path:
         """Write the model as a checkpoint folder: config.json, model.safetensors, README.md, samples/.
 
-        ``card`` is the model card's text; by default the card of the checkpoint it was loaded from, or a short generated
-        one. Samples of that checkpoint are copied along.
+        ``card`` is the model card's text; by default the card of the checkpoint it was loaded from, or a short
+        generated one. Samples of that checkpoint are copied along.
         """
         folder = Path(folder)
         if card is None and self.source is not None and (self.source / CARD_FILE).is_file():
@@ -182,7 +185,9 @@ class Vocoder:
         speaker: int | str | None = None,
         progress: bool = False,
     ) -> Tensor:
-        """Audio (samples,) from noise alone, ``round(seconds * sample_rate)`` long; for models without mel conditioning."""
+        """Audio (samples,) from noise alone, ``round(seconds * sample_rate)`` long; for models without mel
+        conditioning.
+        """
         if self.mel_config is not None:
             raise WavedistillError("this model speaks what a mel says: use vocoder(mel) or `wavedistill synthesize`")
         num_samples = round(seconds * self.sample_rate)
@@ -209,8 +214,8 @@ class Vocoder:
     ) -> Iterator[Tensor]:
         """Audio of a mel (n_mels, frames) in chunks (samples,), each computed when it is asked for.
 
-        Joined, the chunks equal ``vocoder(mel, seed=seed)`` to 1e-5 for any ``chunk_seconds``; memory does not grow with
-        the length. For students and one-stage flows.
+        Joined, the chunks equal ``vocoder(mel, seed=seed)`` to 1e-5 for any ``chunk_seconds``; memory does not grow
+        with the length. For students and one-stage flows.
         """
         mel = self._one_mel(_tensor(mel)).to(self.device)
         return stream(self.model, mel, seed, chunk_seconds, temperature=temperature, speaker=self._speaker(speaker))
@@ -225,7 +230,8 @@ class Vocoder:
             mel = mel[0]
         if mel.ndim != 2:
             raise WavedistillError(
-                f"one utterance is needed, a mel (n_mels={self.mel_config.n_mels}, frames) or audio (samples,), but the "
+                f"one utterance is needed, a mel (n_mels={self.mel_config.n_mels}, frames) or audio (samples,), "
+                "but the "
                 f"shape is {tuple(mel.shape)}: for many use wavedistill.synthesize"
             )
         return check_mel(mel.float(), self.mel_config)
@@ -256,7 +262,8 @@ class Vocoder:
         index = known.index(speaker) if speaker in known else speaker
         if not isinstance(index, int) or not 0 <= index < len(known):
             raise WavedistillError(
-                f"this model needs one of its {len(known)} speakers, not {speaker!r}: {', '.join(known)} (or 0 to {len(known) - 1})"
+                f"this model needs one of its {len(known)} speakers, not {speaker!r}: {', '.join(known)} (or 0 to "
+                f"{len(known) - 1})"
             )
         return torch.tensor([index], device=self.device)
 

@@ -48,8 +48,8 @@ def synthesize_batches(
 ) -> SynthesisReport:
     """Write the missing outputs of ``batches``; reading, computing and writing overlap.
 
-    ``done`` is called with the number of files of each batch that is finished. Inputs that turn out to be unusable are in the
-    report's failures. Raises WavedistillError where an output cannot be written.
+    ``done`` is called with the number of files of each batch that is finished. Inputs that turn out to be unusable are
+    in the report's failures. Raises WavedistillError where an output cannot be written.
     """
     report = SynthesisReport()
     front_end = LogMelSpectrogram(vocoder.mel_config)  # on the CPU, which has time for it while a GPU computes

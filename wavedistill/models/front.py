@@ -71,7 +71,9 @@ class Front(Transform):
         return self.transform.inverse(y, cond, per_step)
 
     def synthesize(self, u: Tensor, cond: LinearPredictor | None, past: Tensor | None) -> tuple[Tensor, Tensor]:
-        """`inverse` of u (batch, samples), without log-determinant but with memory: takes and returns the waveform's last samples."""
+        """`inverse` of u (batch, samples), without log-determinant but with memory: takes and returns the waveform's
+        last samples.
+        """
         if cond is None:
             block = self.block if u.shape[1] % self.block == 0 else math.gcd(u.shape[1], self.block)
             excitation = (u / self.config.scale).reshape(u.shape[0], -1, block)

@@ -1,10 +1,11 @@
 """A Gaussian teacher's exact samples without its sample-by-sample loop.
 
-For given noise a teacher's sample is the solution of u_t = loc(u_<t) + scale(u_<t) noise_t in the domain of its front. It is found by
-sweeps that evaluate many samples at once (`wavedistill.flows.quasi_newton`): the same samples as `WaveNet.sample` makes from that
-noise, up to the tolerance and to what the teacher makes of it. A teacher amplifies: an error of 1e-7 by rounding in an early sample can
-be one of 1e-3 or more later (`wavedistill.flows.check_conditioning` measures it), between the two samplers as between two
-machines. What always holds is the equation itself, and its residual is reported.
+For given noise a teacher's sample is the solution of u_t = loc(u_<t) + scale(u_<t) noise_t in the domain of its front.
+It is found by sweeps that evaluate many samples at once (`wavedistill.flows.quasi_newton`): the same samples as
+`WaveNet.sample` makes from that noise, up to the tolerance and to what the teacher makes of it. A teacher amplifies: an
+error of 1e-7 by rounding in an early sample can be one of 1e-3 or more later (`wavedistill.flows.check_conditioning`
+measures it), between the two samplers as between two machines. What always holds is the equation itself, and its
+residual is reported.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ class ParallelSample(NamedTuple):
     Attributes:
         audio: (batch, 1, samples), not clipped.
         excitation: u (batch, samples), the signal in the front's domain (about unit variance for speech).
-        sweeps: (batch,) network evaluations that had to wait for one another; the sequential sampler has as many as samples.
-        passes: work: samples evaluated / samples of the result, in evaluations of the network over the whole result; without the last
-            one, which measures the residual, and the draft's.
+        sweeps: (batch,) network evaluations that had to wait for one another; the sequential sampler has as many as
+            samples.
+        passes: work: samples evaluated / samples of the result, in evaluations of the network over the whole result;
+            without the last one, which measures the residual, and the draft's.
         residual: (batch,) largest |loc(u) + scale(u) noise - u| / max(1, |u|).
     """
 
@@ -66,8 +68,8 @@ def sample_parallel(
         window: samples that a sweep evaluates, at least 1. Wider windows take fewer sweeps and more work.
 
     Raises:
-        WavedistillError: for a teacher that is not Gaussian, a draft with another mel, front or speakers, noise of another shape, or an option
-            out of its range.
+        WavedistillError: for a teacher that is not Gaussian, a draft with another mel, front or speakers, noise of
+            another shape, or an option out of its range.
 
     Example:
         >>> import torch
@@ -76,7 +78,8 @@ def sample_parallel(
         >>> from wavedistill.nn.wavenet_stack import StackConfig
         >>> teacher = WaveNet(WaveNetConfig(mel=None, stack=StackConfig(4, 2, 2, 8, 8)))
         >>> found = sample_parallel(teacher, num_samples=300, seed=0)
-        >>> bool(torch.allclose(found.audio, teacher.sample(num_samples=300, seed=0), atol=1e-4)), int(found.sweeps) < 300
+        >>> sequential = teacher.sample(num_samples=300, seed=0)
+        >>> bool(torch.allclose(found.audio, sequential, atol=1e-4)), int(found.sweeps) < 300
         (True, True)
     """
     teacher.need_gaussian("sample_parallel")
@@ -94,7 +97,8 @@ def sample_parallel(
             name = different[0]
             own, other = getattr(teacher.config, name), getattr(draft.config, name)
             raise WavedistillError(
-                f"the draft's {name} must be the teacher's ({own}), got {other}: give a student distilled from this teacher."
+                f"the draft's {name} must be the teacher's ({own}), got {other}: give a student distilled from "
+                "this teacher."
             )
         guess = draft.rsample(noise, mel, speaker).excitation
     predictor = teacher.front.condition(mel)

@@ -2,8 +2,8 @@
 
     noise z -> IAF_1 -> ... -> IAF_n -> excitation u -> front's inverse -> waveform x (-> projections onto the mel)
 
-Every map is triangular in time, without time reversal between them, so that each sample given the noise before it is a Gaussian,
-u_t | z_<t ~ N(loc_t, exp(log_scale_t)^2): the divergence from a Gaussian teacher has a closed form.
+Every map is triangular in time, without time reversal between them, so that each sample given the noise before it is a
+Gaussian, u_t | z_<t ~ N(loc_t, exp(log_scale_t)^2): the divergence from a Gaussian teacher has a closed form.
 
 References:
     Parallel WaveNet: Fast High-Fidelity Speech Synthesis (van den Oord et al., 2017), https://arxiv.org/abs/1711.10433
@@ -42,14 +42,18 @@ class ParallelWaveNetConfig:
     """A student.
 
     Attributes:
-        mel, sample_rate, speakers, cond_channels, cond_upsample, front: as in `WaveNetConfig`; mel and front must be the teacher's.
+        mel, sample_rate, speakers, cond_channels, cond_upsample, front: as in `WaveNetConfig`; mel and front must be
+            the teacher's.
         num_flows: inverse autoregressive flows.
         stack: size of the stack inside each flow.
-        patch_size: samples that a step of a flow's stack stands for (1: full rate); must divide the samples of a block of the condition.
+        patch_size: samples that a step of a flow's stack stands for (1: full rate); must divide the samples of a block
+            of the condition.
         linear_order: taps of each flow's linear path from the noise before (0: off).
-        source_order: taps of each flow's linear path from a harmonic source, whose pitch is predicted from the mel (0: no source).
+        source_order: taps of each flow's linear path from a harmonic source, whose pitch is predicted from the mel (0:
+            no source).
         source_iterations: projections that fit the source's spectrum to the mel.
-        mel_projections: projections of the finished waveform onto those with the given mel (0: none); the density is that of the waveform before.
+        mel_projections: projections of the finished waveform onto those with the given mel (0: none); the density is
+            that of the waveform before.
         log_scale_min: floor of each flow's log-scale.
         initial_log_scale: log-scale of the whole stack before training.
     """
@@ -75,7 +79,8 @@ class ParallelWaveNetConfig:
         block = (self.mel.hop_length if self.mel else GRID_HOP) // self.cond_upsample
         if self.patch_size < 1 or block % self.patch_size:
             raise WavedistillError(
-                f"patch_size must divide the {block} samples of a block of the condition (hop_length / cond_upsample), got {self.patch_size}."
+                f"patch_size must divide the {block} samples of a block of the condition (hop_length / "
+                f"cond_upsample), got {self.patch_size}."
             )
         if self.num_flows < 1:
             raise WavedistillError(f"num_flows must be at least 1, got {self.num_flows}.")
@@ -92,9 +97,10 @@ class ParallelWaveNetConfig:
 class StudentOutput(NamedTuple):
     """One pass of the student.
 
-    audio (batch, 1, samples), the flows' own; refined, the same after the projections onto the mel (the very same where there are none), what
-    `sample` returns; excitation, loc, log_scale (batch, samples): u = loc + exp(log_scale) * noise, the front's signal
-    before its inverse; predictor: the front's condition; pitch_logits (batch, frames, bins) or None.
+    audio (batch, 1, samples), the flows' own; refined, the same after the projections onto the mel (the very same where
+    there are none), what `sample` returns; excitation, loc, log_scale (batch, samples): u = loc + exp(log_scale) *
+    noise, the front's signal before its inverse; predictor: the front's condition; pitch_logits (batch, frames, bins)
+    or None.
     """
 
     audio: Tensor
@@ -144,10 +150,11 @@ class ParallelWaveNet(WaveformModel):
                 self.flows[0].predictor.taps.bias[config.linear_order] = 0.9
 
     def compute_in(self, dtype: torch.dtype) -> ParallelWaveNet:
-        """Let the stacks compute in ``dtype``, for use without gradient (bfloat16: 1.4 to 1.6 times as fast, measured on a CPU that has it).
+        """Let the stacks compute in ``dtype``, for use without gradient (bfloat16: 1.4 to 1.6 times as fast, measured
+        on a CPU that has it).
 
-        Locations, log-scales, filters, pitch and conditioning stay in float32, so that the density of a sample is exact as ever: it is
-        that of the rounded network. Chunks of a stream then equal the whole to about 1e-3, not 1e-5.
+        Locations, log-scales, filters, pitch and conditioning stay in float32, so that the density of a sample is exact
+        as ever: it is that of the rounded network. Chunks of a stream then equal the whole to about 1e-3, not 1e-5.
         """
         for flow in self.flows:
             flow.predictor.stack.compute_in(dtype)
@@ -185,7 +192,8 @@ class ParallelWaveNet(WaveformModel):
             speaker: (batch,) indices.
 
         Returns:
-            audio (batch, 1, samples), not clipped. The same mel, seed and temperature give the same audio, whatever the batch.
+            audio (batch, 1, samples), not clipped. The same mel, seed and temperature give the same audio, whatever the
+                batch.
         """
         batch, samples = self.check_condition(mel, speaker, num_samples, batch_size)
         if noise is None:
@@ -254,7 +262,8 @@ class ParallelWaveNet(WaveformModel):
     def _run(
         self, noise: Tensor, mel: Tensor | None, speaker: Tensor | None, state: StreamState | None
     ) -> tuple[StudentOutput, StreamState]:
-        """The pass over noise (batch, samples), continued from ``state``; the mel has `context_frames` more frames on either side.
+        """The pass over noise (batch, samples), continued from ``state``; the mel has `context_frames` more frames on
+        either side.
 
         The state returned serves the next chunk of a stream; a pass with gradient cannot be continued.
         """
@@ -277,7 +286,7 @@ class ParallelWaveNet(WaveformModel):
     def _conditions(
         self, mel: Tensor | None, speaker: Tensor | None, state: StreamState | None
     ) -> tuple[Condition, LinearPredictor | None, Tensor | None, Tensor | None]:
-        """Condition of the flows, of the front, the source's phase where the next chunk begins, and the pitch logits."""
+        """Condition of flows and front, the source's phase where the next chunk begins, the pitch logits."""
         features, window_predictor = self._inner(self.features(mel, speaker), mel), self.front.condition(mel)
         predictor = None
         if window_predictor is not None:

@@ -174,7 +174,9 @@ def load_pretrained(name: str | Path, device: str | torch.device = "cpu") -> Wav
 
 
 def fingerprint(model: WaveformModel) -> str:
-    """16 hex digits that change with the configuration and with every weight: what a result made by this model is known by."""
+    """16 hex digits that change with the configuration and with every weight: what a result made by this model is known
+    by.
+    """
     digest = hashlib.sha256(json.dumps([model_type(model), to_dict(model.config)], sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())

@@ -1,13 +1,15 @@
-"""The one-stage flow: WaveGlow's stack of invertible 1x1 convolutions and couplings, trained by maximum likelihood without a teacher.
+"""The one-stage flow: WaveGlow's stack of invertible 1x1 convolutions and couplings, trained by maximum likelihood
+without a teacher.
 
     waveform x -> front -> long-term prediction -> squeeze -> [1x1 convolution -> coupling -> (split)] * n -> noise z
 
-Both directions take one pass and the density is exact in both. The couplings' networks see the past and the future. Front and
-long-term prediction are the two classical predictors of speech coding, set by the mel: the one gives noise the spectrum of speech, the
-other its pitch, so that the couplings start where these end.
+Both directions take one pass and the density is exact in both. The couplings' networks see the past and the future.
+Front and long-term prediction are the two classical predictors of speech coding, set by the mel: the one gives noise
+the spectrum of speech, the other its pitch, so that the couplings start where these end.
 
 References:
-    WaveGlow: A Flow-based Generative Network for Speech Synthesis (Prenger et al., 2018), https://arxiv.org/abs/1811.00002
+    WaveGlow: A Flow-based Generative Network for Speech Synthesis (Prenger et al., 2018),
+        https://arxiv.org/abs/1811.00002
     FloWaveNet: A Generative Flow for Raw Audio (Kim et al., 2018), https://arxiv.org/abs/1811.02155
 """
 
@@ -51,8 +53,10 @@ class WaveformFlowConfig:
         split_every: after so many flows ``split_channels`` channels go to the noise as they are (0: never).
         split_channels: channels that leave at each split.
         stack: size of the centred stack inside each coupling; its kernel_size must be odd.
-        long_term_order: taps of the long-term predictor, an odd number, whose lag is a pitch period predicted from the mel (0: none).
-        reversible: compute activations again in the backward pass instead of keeping them: memory that does not grow with num_flows.
+        long_term_order: taps of the long-term predictor, an odd number, whose lag is a pitch period predicted from the
+            mel (0: none).
+        reversible: compute activations again in the backward pass instead of keeping them: memory that does not grow
+            with num_flows.
     """
 
     mel: MelConfig | None = field(default_factory=MelConfig)
@@ -81,14 +85,16 @@ class WaveformFlowConfig:
         splits = (self.num_flows - 1) // self.split_every if self.split_every else 0
         if self.squeeze - splits * self.split_channels < 2 or self.split_every < 0 or self.split_channels < 1:
             raise WavedistillError(
-                f"{splits} splits of {self.split_channels} of {self.squeeze} channels leave fewer than the 2 that a coupling needs: "
+                f"{splits} splits of {self.split_channels} of {self.squeeze} channels leave fewer than the 2 that "
+                "a coupling needs: "
                 "raise split_every or squeeze, or lower split_channels."
             )
         if self.stack.kernel_size % 2 == 0:
             raise WavedistillError(f"stack: kernel_size must be odd for a centred stack, got {self.stack.kernel_size}.")
         if self.long_term_order and (self.mel is None or self.long_term_order % 2 == 0):
             raise WavedistillError(
-                f"long_term_order is {self.long_term_order}; it must be odd, or 0 for none (a model without mel has no pitch to go by)."
+                f"long_term_order is {self.long_term_order}; it must be odd, or 0 for none (a model without mel "
+                "has no pitch to go by)."
             )
 
 
@@ -105,8 +111,9 @@ class FlowOutput(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What a mel and a speaker say: conditions of the couplings (batch, channels, blocks), of the front and of long-term prediction; pitch
-    logits."""
+    """What a mel and a speaker say: conditions of the couplings (batch, channels, blocks), of the front and of
+    long-term prediction; pitch logits.
+    """
 
     flow: Tensor | None
     front: LinearPredictor | None
@@ -115,7 +122,9 @@ class Context(NamedTuple):
 
 
 class StreamState(NamedTuple):
-    """What a stream remembers between chunks: noise of the frames that the next one sees again, and the two predictors' past."""
+    """What a stream remembers between chunks: noise of the frames that the next one sees again, and the two predictors'
+    past.
+    """
 
     noise: Tensor
     long_term_past: Tensor | None
@@ -171,8 +180,8 @@ class WaveformFlow(WaveformModel):
     ) -> Tensor:
         """log p(x | condition) of the whole waveform in nats, from one parallel pass.
 
-        A coupling's density does not fall apart into one factor a sample; 15 - log_prob / samples / ln 2 is an upper bound, in bits
-        per 16-bit sample, comparable with `WaveNet.log_prob`'s. ``dequantize`` as there.
+        A coupling's density does not fall apart into one factor a sample; 15 - log_prob / samples / ln 2 is an upper
+        bound, in bits per 16-bit sample, comparable with `WaveNet.log_prob`'s. ``dequantize`` as there.
 
         Shapes:
             audio (batch, 1, samples), samples = frames * hop_length where there is a mel; mel (batch, n_mels, frames);
@@ -192,8 +201,9 @@ class WaveformFlow(WaveformModel):
         """Audio -> noise with everything a likelihood loss needs.
 
         Args:
-            past_frames: frames at the start that only lend the predictors their past: a crop from the middle of a recording begins
-                with samples that its condition cannot foretell. Noise and log-probability are those of the rest.
+            past_frames: frames at the start that only lend the predictors their past: a crop from the middle of a
+                recording begins with samples that its condition cannot foretell. Noise and log-probability are those of
+                the rest.
         """
         context = self._context(self._extended(mel, self._context_frames), speaker)
         past = past_frames * self.hop_length
@@ -239,8 +249,8 @@ class WaveformFlow(WaveformModel):
     ) -> Tensor:
         """A whole waveform in one pass.
 
-        With a seed, the waveform is cut out of one that is `reach` longer on either side, over a mel continued by its edge frames: so
-        its ends do not depend on what it is padded with, and `stream` gives the same.
+        With a seed, the waveform is cut out of one that is `reach` longer on either side, over a mel continued by its
+        edge frames: so its ends do not depend on what it is padded with, and `stream` gives the same.
 
         Args:
             mel: (batch, n_mels, frames), or None with ``num_samples`` (and ``batch_size``) for a model without mel.
@@ -250,7 +260,8 @@ class WaveformFlow(WaveformModel):
             speaker: (batch,) indices.
 
         Returns:
-            audio (batch, 1, samples), not clipped. The same mel, seed and temperature give the same audio, whatever the batch.
+            audio (batch, 1, samples), not clipped. The same mel, seed and temperature give the same audio, whatever the
+                batch.
         """
         batch, samples = self.check_condition(mel, speaker, num_samples, batch_size)
         if noise is not None:
@@ -290,7 +301,9 @@ class WaveformFlow(WaveformModel):
     def _run(
         self, noise: Tensor, mel: Tensor | None, speaker: Tensor | None, state: StreamState | None
     ) -> tuple[Tensor, StreamState]:
-        """Audio from noise (batch, 1, samples) with `reach_frames` more on either side, and a mel with the context's beside."""
+        """Audio from noise (batch, 1, samples) with `reach_frames` more on either side, and a mel with the context's
+        beside.
+        """
         edge = self.reach_frames * self.hop_length
         context = self._context(mel, speaker)
         u = self.squeeze.inverse(self.flow.inverse(self.squeeze.forward(noise).value, context.flow).value).value

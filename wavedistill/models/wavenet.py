@@ -1,11 +1,12 @@
 """The teacher: an autoregressive WaveNet with exact likelihood.
 
-With a Gaussian output the model is a masked autoregressive flow: waveform -> noise in one parallel pass (`encode`), noise -> waveform
-sample by sample (`sample`).
+With a Gaussian output the model is a masked autoregressive flow: waveform -> noise in one parallel pass (`encode`),
+noise -> waveform sample by sample (`sample`).
 
 References:
     WaveNet: A Generative Model for Raw Audio (van den Oord et al., 2016), https://arxiv.org/abs/1609.03499
-    ClariNet: Parallel Wave Generation in End-to-End Text-to-Speech (Ping et al., 2018), https://arxiv.org/abs/1807.07281
+    ClariNet: Parallel Wave Generation in End-to-End Text-to-Speech (Ping et al., 2018),
+        https://arxiv.org/abs/1807.07281
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class WaveNetConfig:
         stack: size of the causal stack.
         cond_channels: width of the conditioning network.
         cond_upsample: blocks per mel frame at which the condition changes.
-        linear_order: taps of the learned linear-prediction path, set block by block from the condition (0: off; not with "mulaw").
+        linear_order: taps of the learned linear-prediction path, set block by block from the condition (0: off; not
+            with "mulaw").
         front: invertible pre-processing.
     """
 
@@ -85,7 +87,8 @@ def check_common(config) -> None:
         raise WavedistillError(f"stack: kernel_size must be at least 2, got {stack.kernel_size}.")
     if config.mel is not None and config.mel.sample_rate != config.sample_rate:
         raise WavedistillError(
-            f"sample_rate is {config.sample_rate} Hz but mel.sample_rate is {config.mel.sample_rate} Hz: make them equal."
+            f"sample_rate is {config.sample_rate} Hz but mel.sample_rate is {config.mel.sample_rate} Hz: make "
+            "them equal."
         )
     if config.mel is not None and config.mel.hop_length % config.cond_upsample:
         raise WavedistillError(
@@ -178,7 +181,8 @@ class WaveNet(WaveformModel):
         """log p(x_t | x_<t, condition) in nats per sample, from one parallel pass.
 
         With ``dequantize`` the audio is put on the 16-bit grid and uniform noise of one step is added, so that
-        15 - log_prob / ln 2 is an upper bound, in bits per sample, on the code length of the 16-bit samples, comparable with a lossless codec's rate.
+        15 - log_prob / ln 2 is an upper bound, in bits per sample, on the code length of the 16-bit samples, comparable
+        with a lossless codec's rate.
 
         Shapes:
             audio (batch, 1, samples), samples = frames * hop_length where there is a mel; mel (batch, n_mels, frames);
@@ -192,11 +196,15 @@ class WaveNet(WaveformModel):
         return self.distribution.log_prob(parameters, shift, u) + self.front.log_slope(u, predictor)
 
     def predict(self, u: Tensor, mel: Tensor | None, speaker: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Distribution parameters (batch, samples, p) and linear path (batch, samples) of the front's signal u (batch, samples)."""
+        """Distribution parameters (batch, samples, p) and linear path (batch, samples) of the front's signal u (batch,
+        samples).
+        """
         return self.predictor(u, self.features(mel, speaker))
 
     def encode(self, audio: Tensor, mel: Tensor | None = None, speaker: Tensor | None = None) -> Tensor:
-        """The noise from which `sample` makes this audio, (batch, 1, samples): the MAF's density direction. Gaussian only."""
+        """The noise from which `sample` makes this audio, (batch, 1, samples): the MAF's density direction. Gaussian
+        only.
+        """
         self.need_gaussian("encode")
         u = self.front.forward(audio, self.front.condition(mel)).value[:, 0]
         loc, log_scale = self.distribution.loc_scale(*self.predict(u, mel, speaker))
@@ -217,8 +225,8 @@ class WaveNet(WaveformModel):
     ) -> Tensor:
         """Draw waveforms one sample at a time, O(layers) work per sample.
 
-        In float32 on a CPU this runs in compiled code, the batch on as many threads as torch may use; elsewhere step by step in torch.
-        Both draw the same samples up to float rounding.
+        In float32 on a CPU this runs in compiled code, the batch on as many threads as torch may use; elsewhere step by
+        step in torch. Both draw the same samples up to float rounding.
 
         Args:
             mel: (batch, n_mels, frames), or None with ``num_samples`` (and ``batch_size``) for a model without mel.
@@ -230,9 +238,12 @@ class WaveNet(WaveformModel):
             progress: show a progress bar on stderr.
 
         Returns:
-            audio (batch, 1, samples), not clipped. The same call gives the same audio bit for bit; an item's noise depends on its seed
-            alone, so that other company in the batch or another number of threads changes float rounding only (which, fed back sample by
-            sample, can grow; with "mol" and "mulaw" it can tip a draw that lies on the edge between two components or cells).
+            audio (batch, 1, samples), not clipped. The same call gives the same audio bit for bit; an item's noise
+                depends on its seed
+            alone, so that other company in the batch or another number of threads changes float rounding only (which,
+                fed back sample by
+            sample, can grow; with "mol" and "mulaw" it can tip a draw that lies on the edge between two components or
+                cells).
         """
         batch, samples = self.check_condition(mel, speaker, num_samples, batch_size)
         if noise is None:
@@ -254,7 +265,9 @@ class WaveNet(WaveformModel):
     def _fill(
         self, u: Tensor, known: int, noise: Tensor, features: Tensor | None, temperature: float, progress: bool
     ) -> None:
-        """Draw u (batch, samples) in place from sample ``known`` on: compiled where that is possible, else step by step."""
+        """Draw u (batch, samples) in place from sample ``known`` on: compiled where that is possible, else step by
+        step.
+        """
         from tqdm import tqdm
 
         if can_compile(self.predictor):
@@ -283,7 +296,9 @@ class WaveNet(WaveformModel):
         return Draw(kind, float(self.config.log_scale_min), values, float(temperature))
 
     def draw_noise(self, batch: int, samples: int, seed: int | list[int] | None) -> Tensor:
-        """The noise that `sample` draws for a seed, (batch, samples, n): n numbers a sample as the distribution needs them, 1 for "gaussian"."""
+        """The noise that `sample` draws for a seed, (batch, samples, n): n numbers a sample as the distribution needs
+        them, 1 for "gaussian".
+        """
         return torch.stack([self.distribution.draw_noise((samples,), one) for one in noise_generators(seed, batch)])
 
     def need_gaussian(self, what: str) -> None:

@@ -16,7 +16,8 @@ class CentredStack(nn.Module):
         -> (batch, out_channels, steps), float32 at least.
 
     References:
-        WaveGlow: A Flow-based Generative Network for Speech Synthesis (Prenger et al., 2018), https://arxiv.org/abs/1811.00002
+        WaveGlow: A Flow-based Generative Network for Speech Synthesis (Prenger et al., 2018),
+            https://arxiv.org/abs/1811.00002
     """
 
     def __init__(self, in_channels: int, out_channels: int, config: StackConfig, cond_channels: int = 0) -> None:

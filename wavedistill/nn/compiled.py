@@ -17,12 +17,14 @@ SIMD = {"reassoc", "contract"}
 def recursive_filter(excitation: Tensor, coefficients: Tensor, past: Tensor) -> Tensor:
     """x_t = e_t + sum_k a_k x_{t-k}. An operator of torch, so that torch.compile and vmap can go through it.
 
-    It runs in float64, whatever its arguments are: near the unit circle, poles sum up the rounding of every step. (On real speech a fifth of
-    a student's error for a fourth more time in the filter, measured.)
+    It runs in float64, whatever its arguments are: near the unit circle, poles sum up the rounding of every step. (On
+    real speech a fifth of a student's error for a fourth more time in the filter, measured.)
 
-    The gradient (in the excitation alone) of x = (I - A)^-1 e is the same recursion with A transposed, run backwards in time.
+    The gradient (in the excitation alone) of x = (I - A)^-1 e is the same recursion with A transposed, run backwards in
+    time.
 
-    Shapes: excitation (batch, blocks, n), coefficients (batch, blocks, order), past (batch, order), oldest first -> (batch, blocks * n).
+    Shapes: excitation (batch, blocks, n), coefficients (batch, blocks, order), past (batch, order), oldest first ->
+    (batch, blocks * n).
     """
     x = torch.cat([past, excitation.detach().flatten(1)], dim=1).double()
     _kernels()[0](x.numpy(), _oldest_first(coefficients.double()))
@@ -31,7 +33,9 @@ def recursive_filter(excitation: Tensor, coefficients: Tensor, past: Tensor) -> 
 
 @torch.library.custom_op("wavedistill::recursive_filter_adjoint", mutates_args=(), device_types="cpu")
 def recursive_filter_adjoint(gradient: Tensor, coefficients: Tensor) -> Tensor:
-    """g_t += sum_k a_k(t + k) g_{t+k}, from the last sample to the first; shapes (batch, blocks * n), (batch, blocks, order)."""
+    """g_t += sum_k a_k(t + k) g_{t+k}, from the last sample to the first; shapes (batch, blocks * n), (batch, blocks,
+    order).
+    """
     gradient = gradient.detach().clone(memory_format=torch.contiguous_format)
     _kernels()[1](gradient.numpy(), _oldest_first(coefficients))
     return gradient

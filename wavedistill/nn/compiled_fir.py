@@ -1,7 +1,8 @@
-"""A finite filter whose taps change from block to block, compiled by numba at its first use (the machine code is cached on disk).
+"""A finite filter whose taps change from block to block, compiled by numba at its first use (the machine code is cached
+on disk).
 
-As a matrix product it needs every window of the signal written out, as many times the signal's memory as there are taps; the loops
-below read the signal where it lies (10 to 20 times as fast on a CPU core, measured).
+As a matrix product it needs every window of the signal written out, as many times the signal's memory as there are
+taps; the loops below read the signal where it lies (10 to 20 times as fast on a CPU core, measured).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ def block_fir(padded: Tensor, coefficients: Tensor) -> Tensor:
 
     An operator of torch, differentiable in both arguments, so that torch.compile and vmap can go through it.
 
-    Shapes: padded (batch, order - 1 + blocks * n), coefficients (batch, blocks, order), newest tap first -> (batch, blocks * n).
+    Shapes: padded (batch, order - 1 + blocks * n), coefficients (batch, blocks, order), newest tap first -> (batch,
+    blocks * n).
     """
     y = padded.new_zeros(padded.shape[0], padded.shape[1] - coefficients.shape[-1] + 1)
     _kernels()[0](_array(padded), _array(coefficients), y.numpy())

@@ -1,7 +1,7 @@
 """The gate in bfloat16 on a CPU, compiled by numba at its first use (the machine code is cached on disk).
 
-torch makes it in several operations, each through memory, over strided halves of the channels. Here one pass reads the gates, computes in
-float32 and rounds once, so the result is also nearer to the exact one.
+torch makes it in several operations, each through memory, over strided halves of the channels. Here one pass reads the
+gates, computes in float32 and rounds once, so the result is also nearer to the exact one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ MAX_THREADS = 2
 
 
 def suits_kernel(gates: Tensor) -> bool:
-    """Whether `bfloat16_gate` takes these gates and is faster than torch; not in torch.compile, which fuses the gate with its neighbours."""
+    """Whether `bfloat16_gate` takes these gates and is faster than torch; not in torch.compile, which fuses the gate
+    with its neighbours.
+    """
     if gates.dtype is not torch.bfloat16 or gates.device.type != "cpu" or torch.compiler.is_compiling():
         return False
     return torch.get_num_threads() <= MAX_THREADS
@@ -30,10 +32,11 @@ def suits_kernel(gates: Tensor) -> bool:
 def bfloat16_gate(gates: Tensor) -> Tensor:
     """tanh(a) sigmoid(b) for gates (a, b) side by side on the last axis; NaN stays NaN.
 
-    An operator of torch, so that torch.compile and vmap can go through it; differentiable once, and not by torch.func. For backward it
-    keeps the gates alone and computes both functions again. It runs on one thread.
+    An operator of torch, so that torch.compile and vmap can go through it; differentiable once, and not by torch.func.
+    For backward it keeps the gates alone and computes both functions again. It runs on one thread.
 
-    Shapes: gates (batch, ..., 2 * channels), bfloat16 -> (batch, ..., channels), bfloat16, within one rounding and 1e-6 of the exact gate.
+    Shapes: gates (batch, ..., 2 * channels), bfloat16 -> (batch, ..., channels), bfloat16, within one rounding and 1e-6
+    of the exact gate.
     """
     gated = gates.new_empty(*gates.shape[:-1], gates.shape[-1] // 2)
     _kernels()[0](_rows(gates), _rows(gated))
@@ -42,7 +45,9 @@ def bfloat16_gate(gates: Tensor) -> Tensor:
 
 @torch.library.custom_op("wavedistill::bfloat16_gate_backward", mutates_args=(), device_types="cpu")
 def bfloat16_gate_backward(gradient: Tensor, gates: Tensor) -> Tensor:
-    """(g s (1 - t^2), g t s (1 - s)), t = tanh(a), s = sigmoid(b): from the gradient g of the gate, within one rounding and 1e-6 |g|."""
+    """(g s (1 - t^2), g t s (1 - s)), t = tanh(a), s = sigmoid(b): from the gradient g of the gate, within one rounding
+    and 1e-6 |g|.
+    """
     of_gates = gates.new_empty(gates.shape)
     _kernels()[1](_rows(gradient), _rows(gates), _rows(of_gates))
     return of_gates
@@ -78,7 +83,9 @@ def _kernels():
 
     @inner
     def rounded(x):
-        """To the nearest, ties to even. A NaN that comes from bfloat16 has zeros in its lower half, so nothing carries into its exponent."""
+        """To the nearest, ties to even. A NaN that comes from bfloat16 has zeros in its lower half, so nothing carries
+        into its exponent.
+        """
         bits = np.float32(x).view(np.uint32)
         return np.uint16(np.uint32(bits + np.uint32(0x7FFF) + ((bits >> places) & np.uint32(1))) >> places)
 

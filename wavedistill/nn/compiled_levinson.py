@@ -1,6 +1,7 @@
 """The Levinson-Durbin recursion, compiled by numba at its first use (the machine code is cached on disk).
 
-Its steps are many and small: written in tensor operations, one after another, starting them costs more than their arithmetic.
+Its steps are many and small: written in tensor operations, one after another, starting them costs more than their
+arithmetic.
 """
 
 from __future__ import annotations

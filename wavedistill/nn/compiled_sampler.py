@@ -31,12 +31,13 @@ def can_compile(predictor: CausalPredictor) -> bool:
 def fill(
     predictor: CausalPredictor, u: Tensor, known: int, noise: Tensor, features: Tensor | None, draw: Draw
 ) -> Iterator[int]:
-    """Draw u in place from sample ``known`` on (those before it are taken as they are); yields how many samples each stretch added.
+    """Draw u in place from sample ``known`` on (those before it are taken as they are); yields how many samples each
+    stretch added.
 
     Equal to the stepwise pass up to rounding. The batch is split over as many threads as torch may use.
 
-    Shapes: u (batch, samples) and noise (batch, samples, n) float32 on the CPU; features (batch, blocks, channels), samples a multiple
-    of blocks where blocks > 1; or None.
+    Shapes: u (batch, samples) and noise (batch, samples, n) float32 on the CPU; features (batch, blocks, channels),
+    samples a multiple of blocks where blocks > 1; or None.
     """
     batch, samples = u.shape
     blocks = 1 if features is None else features.shape[1]

@@ -1,4 +1,4 @@
-"""The network inside a flow layer: from the part of a value that is kept, and a condition, to the parameters of a map."""
+"""The network inside a flow layer: from the kept part of a value and a condition to the parameters of a map."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from wavedistill.nn.precision import full_precision
 
 
 class ConditionerNet(nn.Module):
-    """h_0 = A x + c_0;  h_l = h_{l-1} + W_l silu(h_{l-1}) + c_l;  output = B silu(h): a residual network of any map's parameters.
+    """h_0 = A x + c_0;  h_l = h_{l-1} + W_l silu(h_{l-1}) + c_l;  output = B silu(h): a residual network of any map's
+    parameters.
 
     With ``kernel_size`` 1 it is the same multilayer perceptron for each vector or sample; with an odd one above it
-    W_l are convolutions over the samples, padded to the same length, with dilations 1, 2, 4, ... B is zero at the start, so
-    that a layer begins as the map that zeros describe. The condition is projected at its own (frame) rate and
+    W_l are convolutions over the samples, padded to the same length, with dilations 1, 2, 4, ... B is zero at the
+    start, so that a layer begins as the map that zeros describe. The condition is projected at its own (frame) rate and
     stretched over the samples of a frame.
 
     Args:
@@ -27,7 +28,8 @@ class ConditionerNet(nn.Module):
 
     Shapes:
         x (batch, in_channels), cond (batch, cond_dim) -> (batch, out_channels), and
-        x (batch, in_channels, samples), cond (batch, cond_dim[, frames]), frames dividing samples -> (batch, out_channels, samples);
+        x (batch, in_channels, samples), cond (batch, cond_dim[, frames]), frames dividing samples -> (batch,
+            out_channels, samples);
         float32 at least.
 
     Raises:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 class ConditioningNetwork(nn.Module):
     """Convolutions over frames, then nearest upsampling to blocks and one more convolution.
 
-    Nearest upsampling followed by a convolution leaves no checkerboard, which transposed convolutions do. The mel is continued by
-    repeating its first and last frame, so that padding a batch the same way changes nothing.
+    Nearest upsampling followed by a convolution leaves no checkerboard, which transposed convolutions do. The mel is
+    continued by repeating its first and last frame, so that padding a batch the same way changes nothing.
 
     Args:
         n_mels: bands of the log-mel spectrogram (0: no mel).

@@ -41,12 +41,12 @@ class CausalConv(nn.Module):
         return out.squeeze(2).transpose(1, 2)
 
     def step_weight(self) -> Tensor:
-        """The kernel as one matrix (kernel_size * in_channels, out_channels), oldest tap first, for stepwise sampling."""
+        """Kernel as a matrix (kernel_size * in_channels, out_channels), oldest tap first, for stepwise sampling."""
         return self.weight[:, :, 0, :].permute(2, 1, 0).reshape(-1, self.weight.shape[0]).contiguous()
 
 
 def keep_last(x: Tensor, past: Tensor | None, length: int) -> Tensor:
-    """The last ``length`` time steps of past + x along axis 1 (zeros before the beginning): the next chunk's ``past``."""
+    """The last ``length`` time steps of past + x along axis 1 (zeros before it): the next chunk's ``past``."""
     if x.shape[1] >= length:
         return x[:, x.shape[1] - length :]
     if past is None:

@@ -3,8 +3,8 @@
 References:
     HiFi-GAN: Generative Adversarial Networks for Efficient and High Fidelity Speech Synthesis (Kong et al., 2020),
         https://arxiv.org/abs/2010.05646, section 2.3 (periods)
-    UnivNet: A Neural Vocoder with Multi-Resolution Spectrogram Discriminators (Jang et al., 2021), https://arxiv.org/abs/2106.07889
-        (resolutions; BigVGAN, https://arxiv.org/abs/2206.04658, uses the same)
+    UnivNet: A Neural Vocoder with Multi-Resolution Spectrogram Discriminators (Jang et al., 2021),
+        https://arxiv.org/abs/2106.07889 (resolutions; BigVGAN, https://arxiv.org/abs/2206.04658, uses the same)
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class DiscriminatorConfig:
 
     Attributes:
         periods: one discriminator each, which sees every p-th sample as a column of a picture.
-        resolutions_ms: one discriminator each, of the magnitude spectrogram with windows of that length (a fifth of it as hop).
+        resolutions_ms: one discriminator each, of the magnitude spectrogram with windows of that length (a fifth of it
+            as hop).
         channels: of a first layer; those of periods grow to eight times as many.
         segment_seconds: length of the random crop that they see of each clip (longer than the clip: all of it).
         lr: peak learning rate; it follows the student's schedule.
@@ -57,7 +58,9 @@ class DiscriminatorConfig:
 
 
 class Judgement(NamedTuple):
-    """What all discriminators say: one map of scores each (1: real, 0: made), and the activations of every hidden layer."""
+    """What all discriminators say: one map of scores each (1: real, 0: made), and the activations of every hidden
+    layer.
+    """
 
     scores: list[Tensor]
     features: list[Tensor]
@@ -88,7 +91,9 @@ class Discriminators(nn.Module):
 
 
 class PeriodDiscriminator(nn.Module):
-    """Looks at samples one period apart: convolutions along time only, so that each of the ``period`` phases is judged alike."""
+    """Looks at samples one period apart: convolutions along time only, so that each of the ``period`` phases is judged
+    alike.
+    """
 
     widths = (1, 2, 4, 8, 8)
 
@@ -112,7 +117,8 @@ class PeriodDiscriminator(nn.Module):
 class ResolutionDiscriminator(nn.Module):
     """Looks at the magnitude spectrogram of one resolution.
 
-    UnivNet's layers, but with a stride along frequency as along time, which takes six tenths of the time (measured on a CPU).
+    UnivNet's layers, but with a stride along frequency as along time, which takes six tenths of the time (measured on a
+    CPU).
     """
 
     strides = (1, 2, 2, 2)

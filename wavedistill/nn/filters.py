@@ -14,7 +14,8 @@ def predict(x: Tensor, coefficients: Tensor, past: Tensor | None = None) -> Tens
     """y_t = sum_{k >= 1} a_k x_{t-k}: strictly from the past.
 
     Shapes:
-        x (batch, samples), coefficients (batch, blocks, order) with samples a multiple of blocks, past (batch, order) the
+        x (batch, samples), coefficients (batch, blocks, order) with samples a multiple of blocks, past (batch, order)
+            the
         samples before (default zeros) -> (batch, samples).
     """
     past = x.new_zeros(x.shape[0], coefficients.shape[-1]) if past is None else past
@@ -47,11 +48,12 @@ def slide_by_products(padded: Tensor, coefficients: Tensor) -> Tensor:
 def all_pole(excitation: Tensor, coefficients: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """x_t = e_t + sum_k a_k x_{t-k} with block-wise coefficients: a time-varying recursive filter.
 
-    On a CPU it runs sample by sample in compiled code, elsewhere block by block (`_all_pole_by_blocks`). Differentiable in the excitation;
-    coefficients that need a gradient take the second way.
+    On a CPU it runs sample by sample in compiled code, elsewhere block by block (`_all_pole_by_blocks`). Differentiable
+    in the excitation; coefficients that need a gradient take the second way.
 
     Shapes:
-        excitation (batch, blocks, n), coefficients (batch, blocks, order), past (batch, order) the samples before, oldest
+        excitation (batch, blocks, n), coefficients (batch, blocks, order), past (batch, order) the samples before,
+            oldest
         first (default zeros) -> x (batch, blocks * n) and the new past (batch, order).
     """
     if past is None:
@@ -66,8 +68,8 @@ def _all_pole_by_blocks(excitation: Tensor, coefficients: Tensor, past: Tensor) 
     """`all_pole` as matrix products.
 
     Inside a block of n samples the coefficients are constant, so x = H e + C x_past with H the (n, n) Toeplitz matrix
-    of the filter's impulse response: all matrices are made at once, and only the product with the last ``order`` samples
-    is sequential.
+    of the filter's impulse response: all matrices are made at once, and only the product with the last ``order``
+    samples is sequential.
     """
     batch, blocks, size = excitation.shape
     order = coefficients.shape[-1]

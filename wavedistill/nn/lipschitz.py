@@ -1,9 +1,11 @@
-"""Networks with a bound on their Lipschitz constant that holds: every linear map is divided by a bound on its largest singular value.
+"""Networks with a bound on their Lipschitz constant that holds: every linear map is divided by a bound on its largest
+singular value.
 
-The norm of a convolution is not the norm of its reshaped kernel, which `torch.nn.utils.parametrizations.spectral_norm` estimates (the kernel
-1/sqrt(3) (1, 1, 1) has norm 1 as a matrix and gain sqrt(3) on a constant). It is the largest gain over all frequencies, sup_w s_max(H(w)) with the
-transfer matrix H(w) = sum_k W_k exp(-i w k). Cutting a signal, padding it with zeros and spreading the taps (dilation) cannot raise that, so that
-the bound holds in the Euclidean norm for every length.
+The norm of a convolution is not the norm of its reshaped kernel, which `torch.nn.utils.parametrizations.spectral_norm`
+estimates (the kernel 1/sqrt(3) (1, 1, 1) has norm 1 as a matrix and gain sqrt(3) on a constant). It is the largest gain
+over all frequencies, sup_w s_max(H(w)) with the transfer matrix H(w) = sum_k W_k exp(-i w k). Cutting a signal, padding
+it with zeros and spreading the taps (dilation) cannot raise that, so that the bound holds in the Euclidean norm for
+every length.
 
 References:
     The Singular Values of Convolutional Layers (Sedghi et al., 2018), https://arxiv.org/abs/1805.10408
@@ -34,11 +36,13 @@ def matrix_gain(weight: Tensor) -> Tensor:
 def convolution_gain(weight: Tensor) -> Tensor:
     """A bound on sup_w s_max(H(w)) for a kernel (out, in, taps), at most 0.5 % above it; with a gradient.
 
-    H is evaluated at N = 16 (taps - 1) frequencies, and the largest s_max among them divided by cos(pi (taps - 1) / (2 N)).
+    H is evaluated at N = 16 (taps - 1) frequencies, and the largest s_max among them divided by cos(pi (taps - 1) / (2
+    N)).
 
-    That is enough: let the supremum M be reached at w0 with singular vectors u, v. q(w) = |u* H(w) v|^2 is a trigonometric polynomial of degree
-    n = taps - 1 with 0 <= q <= M^2 = q(w0), so that M. Riesz's lemma, applied to q - M^2 / 2, gives q(w0 + t) >= M^2 (1 + cos(n t)) / 2 =
-    M^2 cos(n t / 2)^2 for |t| <= pi / n; some frequency of the grid lies within pi / N of w0.
+    That is enough: let the supremum M be reached at w0 with singular vectors u, v. q(w) = |u* H(w) v|^2 is a
+    trigonometric polynomial of degree n = taps - 1 with 0 <= q <= M^2 = q(w0), so that M. Riesz's lemma, applied to q -
+    M^2 / 2, gives q(w0 + t) >= M^2 (1 + cos(n t)) / 2 = M^2 cos(n t / 2)^2 for |t| <= pi / n; some frequency of the
+    grid lies within pi / N of w0.
     """
     degree = weight.shape[-1] - 1
     if degree == 0:
@@ -136,7 +140,8 @@ class LipschitzConv1d(_Bounded):
 
 
 class LipSwish(nn.Module):
-    """x sigmoid(b x) / 1.1 with a learned b > 0: slope at most 0.9999 for every b, curvature that does not vanish where the slope is largest.
+    """x sigmoid(b x) / 1.1 with a learned b > 0: slope at most 0.9999 for every b, curvature that does not vanish where
+    the slope is largest.
 
     Example:
         >>> import torch
@@ -158,10 +163,11 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"lipswish": LipSwish, "elu": 
 
 
 class LipschitzNetwork(nn.Module):
-    """A network g with |g(x | c) - g(x' | c)| <= lipschitz |x - x'| for every condition c: h -> activation(W h + b + P c), then a last W h + b.
+    """A network g with |g(x | c) - g(x' | c)| <= lipschitz |x - x'| for every condition c: h -> activation(W h + b + P
+    c), then a last W h + b.
 
-    Every W has the bound lipschitz^(1 / (num_layers + 1)). The condition's own map P is free. With ``kernel_size`` 1 it is a multilayer perceptron;
-    above it the hidden layers are convolutions over samples with dilations 1, 2, 4, ...
+    Every W has the bound lipschitz^(1 / (num_layers + 1)). The condition's own map P is free. With ``kernel_size`` 1 it
+    is a multilayer perceptron; above it the hidden layers are convolutions over samples with dilations 1, 2, 4, ...
 
     Args:
         dim: features of the value.
@@ -214,7 +220,7 @@ class LipschitzNetwork(nn.Module):
         self.conds = nn.ModuleList(nn.Linear(cond_dim, hidden, bias=False) for _ in range(num_layers) if cond_dim)
 
     def bind(self, x: Tensor, cond: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-        """g(. | cond) for values of x's shape, the weights bounded and the condition projected once for all its calls."""
+        """g(. | cond) for values of x's shape, weights bounded and condition projected once for all calls."""
         weights = [layer.bounded_weight() for layer in self.layers]
         last = self.output.bounded_weight()
         shifts = [_shift(layer, cond, x) for layer in self.conds] or [0.0] * len(self.layers)

@@ -34,10 +34,11 @@ class MaskedLinear(nn.Linear):
 class MaskedPredictor(nn.Module):
     """out_i = network(x_j for the j before i; cond): masked linear layers with rectifiers between them.
 
-    A hidden unit of degree k sees the first k features in the order; it feeds units of the same or a higher degree, and the
-    outputs of features at positions k and later. Degrees are spread evenly over the units, which are stored sorted by degree;
-    units of degree 0 (with a condition, or for dim = 1) see the condition alone. The masks are exact zeros. The last layer starts
-    at zero. Arithmetic is float32 at least, autocast or not: sequential inversion needs both directions to agree.
+    A hidden unit of degree k sees the first k features in the order; it feeds units of the same or a higher degree, and
+    the outputs of features at positions k and later. Degrees are spread evenly over the units, which are stored sorted
+    by degree; units of degree 0 (with a condition, or for dim = 1) see the condition alone. The masks are exact zeros.
+    The last layer starts at zero. Arithmetic is float32 at least, autocast or not: sequential inversion needs both
+    directions to agree.
 
     Args:
         dim: features.
@@ -49,7 +50,8 @@ class MaskedPredictor(nn.Module):
 
     Attributes:
         order: (dim,) position of each feature.
-        first_units: for each position, and one more, the number of units in a hidden layer that see fewer features than that.
+        first_units: for each position, and one more, the number of units in a hidden layer that see fewer features than
+            that.
 
     Shapes:
         x (batch, dim), cond (batch, cond_dim) -> (batch, dim, out_channels).
@@ -64,7 +66,7 @@ class MaskedPredictor(nn.Module):
         >>> network = MaskedPredictor(3, hidden=8, order="reverse")
         >>> _ = torch.nn.init.normal_(network.layers[-1].weight)
         >>> x = torch.randn(3)
-        >>> jacobian = torch.func.jacrev(lambda x: network(x[None])[0, :, 0])(x)  # features 1 and 2 before 0, 2 before 1
+        >>> jacobian = torch.func.jacrev(lambda x: network(x[None])[0, :, 0])(x)  # 1 and 2 before 0, 2 before 1
         >>> (jacobian != 0).int()
         tensor([[0, 1, 1],
                 [0, 0, 1],
@@ -85,7 +87,8 @@ class MaskedPredictor(nn.Module):
         super().__init__()
         if min(dim, hidden, num_layers, out_channels) < 1:
             raise WavedistillError(
-                f"MaskedPredictor needs dim, hidden, num_layers and out_channels of at least 1, got {dim}, {hidden}, {num_layers}, {out_channels}."
+                f"MaskedPredictor needs dim, hidden, num_layers and out_channels of at least 1, got {dim}, "
+                f"{hidden}, {num_layers}, {out_channels}."
             )
         self.dim, self.cond_dim, self.out_channels = dim, cond_dim, out_channels
         self.degrees = _spread(hidden, 0 if cond_dim else min(1, dim - 1), dim - 1)
@@ -130,7 +133,9 @@ def _positions(order: str | Sequence[int], dim: int) -> Tensor:
 
 
 def _spread(hidden: int, low: int, high: int) -> list[int]:
-    """``hidden`` ascending degrees from low to high, as even as they can be; with fewer units than degrees both ends are kept."""
+    """``hidden`` ascending degrees from low to high, as even as they can be; with fewer units than degrees both ends
+    are kept.
+    """
     count = high - low + 1
     if hidden >= count:
         return [low + unit * count // hidden for unit in range(hidden)]

@@ -17,8 +17,8 @@ def autoregressive_mask(
 ) -> Tensor:
     """(out_channels, in_channels, kernel_size) of ones and zeros, the present sample last.
 
-    All taps but the last look into the past and are free. At the present sample an output of group g sees inputs of groups below g, and
-    with type "B" those of g too. Channels are split into ``num_groups`` equal parts in their order.
+    All taps but the last look into the past and are free. At the present sample an output of group g sees inputs of
+    groups below g, and with type "B" those of g too. Channels are split into ``num_groups`` equal parts in their order.
     """
     group_in = torch.arange(in_channels) * num_groups // in_channels
     group_out = torch.arange(out_channels) * num_groups // out_channels
@@ -31,11 +31,13 @@ def autoregressive_mask(
 class MaskedConv1d(nn.Conv1d):
     """Causal dilated convolution of type "A", without the present sample, or "B", with it.
 
-    A network over one signal begins with an "A" layer and goes on with "B" layers. With several channels inside one sample, such as bands or
-    stereo, ``num_groups`` orders them: group g of a sample is given the groups before it, and "B" itself.
+    A network over one signal begins with an "A" layer and goes on with "B" layers. With several channels inside one
+    sample, such as bands or stereo, ``num_groups`` orders them: group g of a sample is given the groups before it, and
+    "B" itself.
 
     Args:
-        in_channels, out_channels, kernel_size, dilation, bias: as in `torch.nn.Conv1d`; kernel_size counts the present sample.
+        in_channels, out_channels, kernel_size, dilation, bias: as in `torch.nn.Conv1d`; kernel_size counts the present
+            sample.
         mask_type: "A" or "B".
         num_groups: parts into which both numbers of channels divide; 1: all channels of a sample come at once.
 
@@ -46,7 +48,8 @@ class MaskedConv1d(nn.Conv1d):
 
     References:
         Pixel Recurrent Neural Networks (van den Oord et al., 2016), https://arxiv.org/abs/1601.06759, section 3.4
-        WaveNet: A Generative Model for Raw Audio (van den Oord et al., 2016), https://arxiv.org/abs/1609.03499, section 2.1
+        WaveNet: A Generative Model for Raw Audio (van den Oord et al., 2016), https://arxiv.org/abs/1609.03499, section
+            2.1
 
     Example:
         >>> import torch
@@ -72,7 +75,8 @@ class MaskedConv1d(nn.Conv1d):
             raise WavedistillError(f"MaskedConv1d needs mask_type 'A' or 'B', got {mask_type!r}.")
         if in_channels % num_groups or out_channels % num_groups:
             raise WavedistillError(
-                f"MaskedConv1d needs channels that divide into {num_groups} groups, got {in_channels} and {out_channels}."
+                f"MaskedConv1d needs channels that divide into {num_groups} groups, got {in_channels} and "
+                f"{out_channels}."
             )
         super().__init__(in_channels, out_channels, kernel_size, dilation=dilation, bias=bias)
         mask = autoregressive_mask(in_channels, out_channels, kernel_size, mask_type, num_groups)

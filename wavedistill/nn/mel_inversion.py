@@ -20,7 +20,8 @@ WIDTH = 64
 
 
 class MelInversion(nn.Module):
-    """Magnitudes whose mel is a given one, with the fine structure of another spectrum: e <- e (F m) / (F F' e), F the mel filters.
+    """Magnitudes whose mel is a given one, with the fine structure of another spectrum: e <- e (F m) / (F F' e), F the
+    mel filters.
 
     Args:
         filters: (bins, n_mels), triangles: a bin lies in at most two of them, neighbours.

@@ -1,13 +1,16 @@
 """Projections of a waveform onto those whose mel spectrogram is a given one.
 
-A generator's waveform has its own mel, which differs from the one it was asked for: by noise, and by what it learned badly. Each
-projection weighs every bin of its spectrum by the ratio of the two mels, and leaves the phases alone. Several are needed, because the
-spectra of overlapping frames must agree; each starts somewhat beyond the last one, in the direction it took.
+A generator's waveform has its own mel, which differs from the one it was asked for: by noise, and by what it learned
+badly. Each projection weighs every bin of its spectrum by the ratio of the two mels, and leaves the phases alone.
+Several are needed, because the spectra of overlapping frames must agree; each starts somewhat beyond the last one, in
+the direction it took.
 
 References:
-    Algorithms for Non-negative Matrix Factorization (Lee & Seung, 2001): the weights are one multiplicative step of its divergence
+    Algorithms for Non-negative Matrix Factorization (Lee & Seung, 2001): the weights are one multiplicative step of its
+        divergence
     Signal Estimation from Modified Short-Time Fourier Transform (Griffin & Lim, 1984): alternating projections
-    A Fast Griffin-Lim Algorithm (Perraudin, Balazs & Sondergaard, 2013), https://doi.org/10.1109/WASPAA.2013.6701851: the acceleration
+    A Fast Griffin-Lim Algorithm (Perraudin, Balazs & Sondergaard, 2013), https://doi.org/10.1109/WASPAA.2013.6701851:
+        the acceleration
 """
 
 from __future__ import annotations
@@ -23,12 +26,15 @@ from wavedistill.nn.mel_stft import MelSTFT, power
 MAX_RATIO = 10.0
 """A band grows at most this much in one projection, so that one that is nearly silent does not become all noise."""
 ACCELERATION = 0.7
-"""Of the last step, added to each. Eight projections then do what sixteen do without, by PESQ; above 1 they no longer converge (measured)."""
+"""Of the last step, added to each. Eight projections then do what sixteen do without, by PESQ; above 1 they no longer
+converge (measured).
+"""
 TINY = 1e-18
 
 
 class MelProjection(nn.Module):
-    """wave -> STFT^-1(STFT(wave) * (F_n (mel / F' |STFT(wave)|^p))^(1/p)), several times: F the mel filters, F_n the same with rows of sum 1.
+    """wave -> STFT^-1(STFT(wave) * (F_n (mel / F' |STFT(wave)|^p))^(1/p)), several times: F the mel filters, F_n the
+    same with rows of sum 1.
 
     Args:
         mel: settings of the spectrogram, p its power.
@@ -38,7 +44,8 @@ class MelProjection(nn.Module):
         context_frames: frames on either side that a sample depends on.
 
     Shapes:
-        wave (batch, frames * hop_length), log_mel (batch, n_mels, frames) -> wave of the same shape; differentiable in the wave.
+        wave (batch, frames * hop_length), log_mel (batch, n_mels, frames) -> wave of the same shape; differentiable in
+            the wave.
     """
 
     def __init__(self, mel: MelConfig, iterations: int) -> None:
@@ -72,8 +79,9 @@ class MelProjection(nn.Module):
         return wave if last is None else last
 
     def stream(self, chunks: Iterator[Tensor], log_mel: Tensor, frames_per_chunk: int) -> Iterator[Tensor]:
-        """The projection of a wave that comes in chunks (batch, 1, samples), in chunks (batch, 1, frames_per_chunk * hop_length), the last
-        one shorter; joined they equal the projection of the whole. Holds no more than a chunk and its context.
+        """The projection of a wave that comes in chunks (batch, 1, samples), in chunks (batch, 1, frames_per_chunk *
+        hop_length), the last one shorter; joined they equal the projection of the whole. Holds no more than a chunk and
+        its context.
 
         Shapes: log_mel (batch, n_mels, frames), whole.
         """

@@ -20,10 +20,12 @@ class MelSTFT(nn.Module):
         reflect: let the wave be mirrored beyond its ends, as the mel spectrogram sees it; otherwise there is silence.
 
     Attributes:
-        context_frames: frames on either side that a sample of ``inverse(f(forward(wave)))`` depends on, f working on single frames.
+        context_frames: frames on either side that a sample of ``inverse(f(forward(wave)))`` depends on, f working on
+            single frames.
 
     Shapes:
-        wave (batch, frames * hop_length) -> spectrum (batch, frames, n_fft // 2 + 1), complex; `inverse` is the way back.
+        wave (batch, frames * hop_length) -> spectrum (batch, frames, n_fft // 2 + 1), complex; `inverse` is the way
+            back.
     """
 
     def __init__(self, mel: MelConfig, reflect: bool = False) -> None:
@@ -46,8 +48,9 @@ class MelSTFT(nn.Module):
         return torch.fft.rfft(padded.unfold(1, mel.n_fft, mel.hop_length) * self.window.to(wave.dtype))
 
     def inverse(self, spectrum: Tensor, weight: Tensor | None = None) -> Tensor:
-        """The wave whose spectrum is nearest in the least-squares sense: windowed overlap-add over the sum of squared windows, which is
-        the same ``weight`` for all spectra of one length; None: compute it."""
+        """The wave whose spectrum is nearest in the least-squares sense: windowed overlap-add over the sum of squared
+        windows, which is the same ``weight`` for all spectra of one length; None: compute it.
+        """
         mel, dtype = self.mel, spectrum.real.dtype
         weight = self.weight(spectrum.shape[1], dtype) if weight is None else weight
         frames = torch.fft.irfft(spectrum, n=mel.n_fft) * self.window.to(dtype)

@@ -23,8 +23,8 @@ _LOG_ROOT_2PI = 0.5 * math.log(2.0 * math.pi)
 def log_mills_ratio(t: Tensor) -> Tensor:
     """log((1 - Phi(t)) / phi(t)) for every t; minus this is the log-hazard of the normal distribution.
 
-    Three formulas, none of which subtracts large numbers, neither in the value nor in the derivative: below 1 the logarithms of tail and
-    density, up to 20 the scaled complementary error function, beyond its asymptotic series.
+    Three formulas, none of which subtracts large numbers, neither in the value nor in the derivative: below 1 the
+    logarithms of tail and density, up to 20 the scaled complementary error function, beyond its asymptotic series.
     """
     near, far = t < 1.0, t >= 20.0
     left = torch.where(near, t, 0.0)
@@ -42,7 +42,8 @@ def log_mills_ratio(t: Tensor) -> Tensor:
 def normal_quantile_of_tail(log_tail: Tensor) -> Tensor:
     """z >= 0 with log(1 - Phi(z)) = log_tail, for log_tail <= log(1/2); with first derivatives.
 
-    Newton's method on the convex function -log(1 - Phi): from sqrt(-2 log(2 p)), which lies above the root, it comes down to it.
+    Newton's method on the convex function -log(1 - Phi): from sqrt(-2 log(2 p)), which lies above the root, it comes
+    down to it.
     """
     with torch.no_grad():
         z = torch.sqrt((-2.0 * (log_tail + math.log(2.0))).clamp_min(0.0))

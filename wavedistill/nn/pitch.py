@@ -1,7 +1,8 @@
 """Pitch from a log-mel spectrogram.
 
 References:
-    CREPE: A Convolutional Representation for Pitch Estimation (Kim et al., 2018), https://arxiv.org/abs/1802.06182: pitch as a
+    CREPE: A Convolutional Representation for Pitch Estimation (Kim et al., 2018), https://arxiv.org/abs/1802.06182:
+        pitch as a
     distribution over bins.
 """
 
@@ -53,7 +54,7 @@ class PitchPredictor(nn.Module):
         return _convolve(self.output, hidden).transpose(1, 2)
 
     def decode(self, logits: Tensor) -> Pitch:
-        """Mean log-frequency of the five bins around the likeliest, and the probability of voicing; without gradient."""
+        """Mean log-frequency of the five bins around the likeliest, the probability of voicing; without gradient."""
         logits = full_precision(logits.detach())
         best = logits[..., :-1].argmax(-1, keepdim=True)
         near = (best + torch.arange(-2, 3, device=logits.device)).clamp(0, NUM_BINS - 1)

@@ -1,7 +1,7 @@
 """Positive numbers without overflow or underflow: positive(raw) = (raw + sqrt(raw^2 + 4)) / 2 = exp(asinh(raw / 2)).
 
-Where exp overflows at raw = 89 in float32, this map grows like raw and falls like 1 / |raw|: raw = -1e4 gives 1e-4. positive(0) = 1 and
-positive(-raw) = 1 / positive(raw).
+Where exp overflows at raw = 89 in float32, this map grows like raw and falls like 1 / |raw|: raw = -1e4 gives 1e-4.
+positive(0) = 1 and positive(-raw) = 1 / positive(raw).
 
 Example:
     >>> import torch

@@ -28,8 +28,8 @@ class PredictorState:
 class CausalPredictor(nn.Module):
     """out_t = stack(x_{t-1}, x_{t-2}, ...; cond) and shift_t = sum_{k >= 1} h_k x_{t-k} + sum_{k >= 0} b_k s_{t-k}.
 
-    The linear path knows at once what a stack learns slowly: its coefficients h (one set a block, from the condition; constant
-    without one) start at zero and cost almost nothing. A deterministic source signal s (see
+    The linear path knows at once what a stack learns slowly: its coefficients h (one set a block, from the condition;
+    constant without one) start at zero and cost almost nothing. A deterministic source signal s (see
     `wavedistill.nn.source`) is optional and enters both the stack and, through coefficients b, the linear path.
 
     Args:

@@ -1,4 +1,5 @@
-"""tanh as a quotient of two polynomials, for loops that numba compiles: it vectorises, which the library's tanh does not.
+"""tanh as a quotient of two polynomials, for loops that numba compiles: it vectorises, which the library's tanh does
+not.
 
 References:
     the approximation of the Eigen library, https://eigen.tuxfamily.org, MathFunctionsImpl.h

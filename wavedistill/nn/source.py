@@ -1,8 +1,8 @@
 """A deterministic harmonic source from the mel: pulses at its pitch, given the mel's own spectrum.
 
-Noise alone must invent the phase coherence of voiced speech. A pulse train at the right pitch has it, and a few projections onto
-the magnitudes that the mel asks for give each harmonic its level. The result is a function of the condition only, so that a flow that
-adds it to its location stays an exact density.
+Noise alone must invent the phase coherence of voiced speech. A pulse train at the right pitch has it, and a few
+projections onto the magnitudes that the mel asks for give each harmonic its level. The result is a function of the
+condition only, so that a flow that adds it to its location stays an exact density.
 
 References:
     Neural Source-Filter Waveform Models (Wang et al., 2019), https://arxiv.org/abs/1904.12088
@@ -27,11 +27,12 @@ class HarmonicSource(nn.Module):
 
     Args:
         mel: settings of the spectrogram.
-        iterations: further projections after the first; each lets the result look ceil(n_fft / hop_length) frames further to
-            both sides.
+        iterations: further projections after the first; each lets the result look ceil(n_fft / hop_length) frames
+            further to both sides.
 
     Shapes:
-        pitch (batch, frames + 2) with one more frame on either side, log_mel (batch, n_mels, frames), phase (batch,) in cycles at
+        pitch (batch, frames + 2) with one more frame on either side, log_mel (batch, n_mels, frames), phase (batch,) in
+            cycles at
         the start -> waveform (batch, frames * hop_length) and the phase after each sample in the same shape. The outer
         `context_frames` frames of either side are not final.
     """
@@ -63,12 +64,14 @@ def pulse_train(
 ) -> tuple[Tensor, Tensor]:
     """A band-limited pulse train of unit power.
 
-    The sum of all K = floor(sample_rate / 2 / f0) harmonics in closed form: sum_k cos(k p) = sin((K + 1/2) p) / (2 sin(p / 2)) - 1/2.
-    Between the centres of frames log-F0 is interpolated, weighted by voicing.
+    The sum of all K = floor(sample_rate / 2 / f0) harmonics in closed form: sum_k cos(k p) = sin((K + 1/2) p) / (2
+    sin(p / 2)) - 1/2. Between the centres of frames log-F0 is interpolated, weighted by voicing.
 
     Shapes:
-        pitch (batch, frames + 2), one more frame on either side than is wanted; phase (batch,) at the start in cycles (default
-        0) -> pulses (batch, frames * hop_length) of ``dtype`` and the phase in cycles after each sample, in the same shape.
+        pitch (batch, frames + 2), one more frame on either side than is wanted; phase (batch,) at the start in cycles
+            (default
+        0) -> pulses (batch, frames * hop_length) of ``dtype`` and the phase in cycles after each sample, in the same
+            shape.
     """
     weights = pitch.voicing.double() + 1e-4
     log_f0 = interpolate_frames(pitch.f0.double().log() * weights, hop_length) / interpolate_frames(weights, hop_length)
@@ -87,7 +90,9 @@ def pulse_train(
 
 
 def interpolate_frames(frames: Tensor, hop_length: int) -> Tensor:
-    """(batch, frames + 2) at frame centres -> (batch, frames * hop_length), linear; the outer frames only lend their values."""
+    """(batch, frames + 2) at frame centres -> (batch, frames * hop_length), linear; the outer frames only lend their
+    values.
+    """
     offset = (torch.arange(hop_length, dtype=frames.dtype, device=frames.device) + 0.5) / hop_length - 0.5
     left, centre, right = (frames[:, start : frames.shape[1] - 2 + start, None] for start in range(3))
     return (centre + offset.clamp_min(0) * (right - centre) + offset.clamp_max(0) * (centre - left)).flatten(1)

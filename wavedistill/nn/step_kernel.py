@@ -1,8 +1,9 @@
 """The loop of a teacher's cached sampler, compiled by numba at its first use (the machine code is cached on disk).
 
-Three things make a sample cheap on a CPU. The taps of a dilated layer that do not look at the present are known ``dilation`` steps ahead,
-so their products are made for many steps at once, as one matrix product. What is left, a product with the present tap and one with
-residual and skip together, streams each weight once, several rows of the matrix at a time. The gate is one rational function, which vectorises.
+Three things make a sample cheap on a CPU. The taps of a dilated layer that do not look at the present are known
+``dilation`` steps ahead, so their products are made for many steps at once, as one matrix product. What is left, a
+product with the present tap and one with residual and skip together, streams each weight once, several rows of the
+matrix at a time. The gate is one rational function, which vectorises.
 
 References:
     Fast Wavenet Generation Algorithm (Le Paine et al., 2016), https://arxiv.org/abs/1611.09482
@@ -77,7 +78,9 @@ def kernel() -> Callable:
 
     @inner
     def accumulate(y, y_row, x, x_row, w, w_row, rows, inputs):
-        """y += x w, for ``rows`` rows from y_row and x_row on, and ``inputs`` (a multiple of ROWS) rows of w from w_row on."""
+        """y += x w, for ``rows`` rows from y_row and x_row on, and ``inputs`` (a multiple of ROWS) rows of w from w_row
+        on.
+        """
         outputs = w.shape[1]
         fours = rows - rows % 4
         for r in range(0, fours, 4):
@@ -115,7 +118,9 @@ def kernel() -> Callable:
 
     @inner
     def gate(gates, biases, gated):
-        """gated = tanh(filters) * sigmoid(openings) of one row, with sigmoid(b) = (1 + tanh(b / 2)) / 2: one division for both."""
+        """gated = tanh(filters) * sigmoid(openings) of one row, with sigmoid(b) = (1 + tanh(b / 2)) / 2: one division
+        for both.
+        """
         channels = len(gated)
         filters, openings = gates[:channels], gates[channels:]
         of_filters, of_openings = biases[:channels], biases[channels:]

@@ -80,7 +80,7 @@ class WaveNetStack(nn.Module):
         nn.init.zeros_(self.output.bias)
 
     def compute_in(self, dtype: torch.dtype) -> WaveNetStack:
-        """Keep the weights in ``dtype`` and compute in it, for use without gradient; the output layer stays in float32."""
+        """Keep the weights in ``dtype`` and compute in it, without gradient; the output layer stays in float32."""
         self.to(dtype)
         self.output.float()
         return self
@@ -129,8 +129,8 @@ def gated_unit(gates: Tensor) -> Tensor:
     """tanh of the first half of the channels times sigmoid of the second.
 
     bfloat16 on a CPU goes through `wavedistill.nn.compiled_gate`, with and without gradient.
-    Without gradient, in float32, the input is overwritten: tanh(a) = 2 sigmoid(2a) - 1 makes one sigmoid over contiguous memory
-    out of two functions over strided halves (2-3 times as fast on a CPU, measured).
+    Without gradient, in float32, the input is overwritten: tanh(a) = 2 sigmoid(2a) - 1 makes one sigmoid over
+    contiguous memory out of two functions over strided halves (2-3 times as fast on a CPU, measured).
     """
     if suits_kernel(gates):
         return bfloat16_gate(gates)

@@ -1,4 +1,4 @@
-"""Flows in the plane: densities to fit, every family of flows in small, and pictures of how each layer warps the prior."""
+"""Flows in the plane: densities to fit, every family of flows, and pictures of how each layer warps the prior."""
 
 from wavedistill.playground.animation import animate_layers
 from wavedistill.playground.densities import DENSITIES, Density

@@ -51,8 +51,8 @@ def animate_layers(
 ) -> Path:
     """An animated GIF, about a megabyte at most: the prior moves, layer by layer, to the model of the data.
 
-    At the pauses everything is exact. Between two layers the whole turns by the angle that fits best, the points go the rest of their way
-    straight, and the densities are cross-faded.
+    At the pauses everything is exact. Between two layers the whole turns by the angle that fits best, the points go the
+    rest of their way straight, and the densities are cross-faded.
 
     Args:
         flow: over vectors of two numbers.

@@ -1,4 +1,5 @@
-"""Two-dimensional densities to fit: samples, the exact log-density and the entropy, which no flow's held-out nats can beat.
+"""Two-dimensional densities to fit: samples, the exact log-density and the entropy, which no flow's held-out nats can
+beat.
 
 All lie within [-2, 2] x [-2, 2] up to a little noise, with standard deviations near 1.
 

@@ -115,9 +115,11 @@ def training(
 ) -> Generator[Progress, bool | None, Fit]:
     """Train and report on the way: a generator of `Progress` that returns the `Fit`.
 
-    ``send(True)`` in answer to a report ends the training there, with a `Fit` of what has been learned; ``close()`` drops it.
+    ``send(True)`` in answer to a report ends the training there, with a `Fit` of what has been learned; ``close()``
+    drops it.
 
-    Adam with a warm-up and a cosine to zero, fresh samples in every batch. The same seed, depth and steps give the same flow.
+    Adam with a warm-up and a cosine to zero, fresh samples in every batch. The same seed, depth and steps give the same
+    flow.
 
     Args:
         family: key of `FAMILIES`.
@@ -206,7 +208,9 @@ def _training(
 
 
 def train_step(flow: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor) -> float:
-    """One step on the mean negative log-likelihood, which is returned; left out (NaN) if it or a gradient is not finite."""
+    """One step on the mean negative log-likelihood, which is returned; left out (NaN) if it or a gradient is not
+    finite.
+    """
     flow.train()
     loss = -flow.log_prob(x).mean()
     optimizer.zero_grad()
@@ -226,7 +230,9 @@ def log_probs(flow: Flow, x: Tensor) -> Tensor:
 
 
 class _OwnRandomness:
-    """A stream of torch's global randomness of its own, for layers that draw from it; outside, the global one goes on as it was."""
+    """A stream of torch's global randomness of its own, for layers that draw from it; outside, the global one goes on
+    as it was.
+    """
 
     def __init__(self, seed: int) -> None:
         self._own = torch.Generator().manual_seed(seed).get_state()

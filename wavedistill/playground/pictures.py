@@ -1,6 +1,7 @@
 """How each layer of a two-dimensional flow warps the prior into the data's density, as a strip of pictures.
 
-Above the exact densities, below the image of a latent grid and of latent samples, whose colours (hue by angle) stay with them.
+Above the exact densities, below the image of a latent grid and of latent samples, whose colours (hue by angle) stay
+with them.
 
 Example:
     >>> from wavedistill.flows import Compose, Flow, Rescale, Scale
@@ -40,7 +41,8 @@ def plot_layers(
     stages: list[Stage] | None = None,
     title: str = "",
 ) -> Figure:
-    """One column for the prior and for each layer towards the data: the exact density above, the warped grid and samples below.
+    """One column for the prior and for each layer towards the data: the exact density above, the warped grid and
+    samples below.
 
     Args:
         flow: over vectors of two numbers; a `Compose` is drawn layer by layer.

@@ -55,7 +55,10 @@ class PlaygroundReport:
         lines = ["| " + " | ".join(row) + " |" for row in [head, ["---", *["---:"] * (len(head) - 1)], *rows]]
         lines += [
             "",
-            "* Negative log-likelihood of 10,000 held-out samples in nats ± standard error; the density's entropy is the lower bound.",
+            (
+                "* Negative log-likelihood of 10,000 held-out samples in nats ± standard error; the density's entropy "
+                "is the lower bound."
+            ),
             "* In brackets KL(density ‖ flow) on the same samples: how far the flow is from the density itself.",
             "* CPU s: processor time of one training, the mean over the densities.",
         ]
@@ -88,8 +91,9 @@ def run_playground(
 ) -> PlaygroundReport:
     """Train each family on each density; write results, pictures and the table.
 
-    For each pair ``DENSITY-FAMILY.json`` (numbers and training curve), ``.png`` (`plot_layers`) and ``.gif`` (`animate_layers`); then
-    ``table.md`` and ``table.json``. A pair whose results are there, made with the same depth, steps and seed, is not trained again.
+    For each pair ``DENSITY-FAMILY.json`` (numbers and training curve), ``.png`` (`plot_layers`) and ``.gif``
+    (`animate_layers`); then ``table.md`` and ``table.json``. A pair whose results are there, made with the same depth,
+    steps and seed, is not trained again.
 
     Args:
         out: the folder.

@@ -1,7 +1,8 @@
-"""What each layer of a two-dimensional flow makes of the prior: exact densities, and images of a latent grid and of latent samples.
+"""What each layer of a two-dimensional flow makes of the prior: exact densities, and images of a latent grid and of
+latent samples.
 
-A flow of layers f_1 .. f_K (data -> latent) is a chain of K + 1 flows: behind layer i stands the density of f_{i+1} .. f_K, from the
-prior (i = K) to the model of the data (i = 0).
+A flow of layers f_1 .. f_K (data -> latent) is a chain of K + 1 flows: behind layer i stands the density of f_{i+1} ..
+f_K, from the prior (i = K) to the model of the data (i = 0).
 
 Example:
     >>> from wavedistill.flows import Compose, Flow, Rescale, Scale
@@ -45,7 +46,9 @@ class Stage(NamedTuple):
 
 
 def layers_of(transform: Transform) -> list[Transform]:
-    """The layers of a `Compose` (also one read backwards) in the data -> latent direction; any other transform is one layer."""
+    """The layers of a `Compose` (also one read backwards) in the data -> latent direction; any other transform is one
+    layer.
+    """
     if isinstance(transform, Compose):
         return list(transform.transforms)
     if isinstance(transform, Inverse) and isinstance(transform.transform, Compose):

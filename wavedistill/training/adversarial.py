@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Adversary:
     """The discriminators of a task with an optimizer of their own; one step of theirs precedes each of the student's.
 
-    They require a gradient within `step` only: in the student's step they are frozen, pass their gradient on to the audio, and are no
-    concern of DistributedDataParallel. Several processes average their gradients here.
+    They require a gradient within `step` only: in the student's step they are frozen, pass their gradient on to the
+    audio, and are no concern of DistributedDataParallel. Several processes average their gradients here.
 
     Args:
         task: holds the discriminators, on its device by now.
@@ -41,7 +41,8 @@ class Adversary:
         """One update on the mean gradient of ``batches``; returns whether all was finite, a boolean on the device.
 
         Args:
-            seeds: of each batch's random numbers: given the student's own, they judge the very audio that it then learns from.
+            seeds: of each batch's random numbers: given the student's own, they judge the very audio that it then
+                learns from.
             lr_scale: the student's learning rate over its peak.
             meter: takes `AdversarialTask.discriminate`'s values and ``discriminator_grad_norm``.
         """
@@ -81,7 +82,8 @@ class Adversary:
         """
         if state is None:
             raise WavedistillError(
-                "cannot resume: this run had no discriminators until now. Begin the adversarial stage in a folder of its own, from this "
+                "cannot resume: this run had no discriminators until now. Begin the adversarial stage in a folder "
+                "of its own, from this "
                 "run's weights: --run.dir DIR --run.init_from RUN."
             )
         shapes = [
@@ -90,7 +92,8 @@ class Adversary:
         ]
         if shapes[0] != shapes[1]:
             raise WavedistillError(
-                "cannot resume: the discriminators differ from the run's. Give loss.discriminator as in the run's config.yaml, or another --run.dir."
+                "cannot resume: the discriminators differ from the run's. Give loss.discriminator as in the run's "
+                "config.yaml, or another --run.dir."
             )
         self._module.load_state_dict(state["discriminators"])
         self._optimizer.load_state_dict(state["optimizer"])

@@ -106,7 +106,8 @@ def find_state(run_dir: Path, resume: str) -> dict[str, Any] | None:
     if resume == "never":
         if list_states(run_dir):
             raise WavedistillError(
-                f"{run_dir} already holds a run and run.resume is 'never'. Give another --run.dir, or --run.resume auto."
+                f"{run_dir} already holds a run and run.resume is 'never'. Give another --run.dir, or "
+                "--run.resume auto."
             )
         return None
     own = load_newest_state(run_dir)

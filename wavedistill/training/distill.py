@@ -63,7 +63,8 @@ class DistillTask(nn.Module):
 
 
 def inherit(student: ParallelWaveNet, donor: WaveNet | ParallelWaveNet) -> list[str]:
-    """Give the student the donor's conditioning network and pitch predictor to start from; returns the names of those it took.
+    """Give the student the donor's conditioning network and pitch predictor to start from; returns the names of those
+    it took.
 
     A part is taken where both have it in the same size.
     """
@@ -104,6 +105,7 @@ def check_teacher(teacher: WaveNet, dataset: SpeechDataset, teacher_name: str) -
     baseline = linear_prediction_bits(clips, mels if teacher.config.mel else None, teacher.config.mel)
     if ours > baseline:
         raise WavedistillError(
-            f"teacher {teacher_name} needs {ours:.2f} bits per sample on held-out speech, linear prediction {baseline:.2f}: train it "
+            f"teacher {teacher_name} needs {ours:.2f} bits per sample on held-out speech, linear prediction "
+            f"{baseline:.2f}: train it "
             "longer (same command), or distil all the same with --loss.allow_weak_teacher."
         )

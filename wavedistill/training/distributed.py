@@ -64,7 +64,8 @@ def pick_device(device: str, ranks: Ranks) -> torch.device:
         picked = torch.device("cuda", ranks.local_rank if picked.index is None else picked.index)
         if picked.index >= torch.cuda.device_count():
             raise WavedistillError(
-                f"{picked} is needed, but torch sees {torch.cuda.device_count()} GPU(s). Start fewer processes, or give another device."
+                f"{picked} is needed, but torch sees {torch.cuda.device_count()} GPU(s). Start fewer processes, "
+                "or give another device."
             )
         torch.cuda.set_device(picked)
     return picked

@@ -46,7 +46,9 @@ class StudentRecipe:
     teacher: str = "speech-teacher"
     """Checkpoint of the teacher: a folder, a run folder or a bundled name."""
     start_from: str | None = None
-    """A student, of any shape, whose conditioning network and pitch predictor this one starts with (default: the teacher's conditioning)."""
+    """A student, of any shape, whose conditioning network and pitch predictor this one starts with (default: the
+    teacher's conditioning).
+    """
 
 
 @dataclass(kw_only=True)
@@ -65,7 +67,8 @@ Recipe = TeacherRecipe | StudentRecipe | FlowRecipe
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe's YAML file; one with a ``teacher`` or a ``loss`` is a student's, one with ``kind: waveform_flow`` a flow's.
+    """Read a recipe's YAML file; one with a ``teacher`` or a ``loss`` is a student's, one with ``kind: waveform_flow``
+    a flow's.
 
     Args:
         path: the file.

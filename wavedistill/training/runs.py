@@ -92,7 +92,8 @@ def distill_student(
         donor = load_pretrained(recipe.start_from)
         if not isinstance(donor, ParallelWaveNet) or not inherit(model, donor):
             raise WavedistillError(
-                f"start_from {recipe.start_from}: a student whose conditioning network or pitch predictor has this model's size is needed, "
+                f"start_from {recipe.start_from}: a student whose conditioning network or pitch predictor has "
+                "this model's size is needed, "
                 f"this is a {role(donor)}. Give another checkpoint, or leave start_from out."
             )
     task = DistillTask(model, voice, recipe.loss)
