@@ -41,7 +41,8 @@ class AdversarialToy(ToyTask):
     def discriminate(self, batch: ToyBatch) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
             made = self.made(batch)
-        fake, real = self.discriminators(made).scores, self.discriminators(Doubled(batch.audio).real).scores
+        fake = self.discriminators(made).scores
+        real = self.discriminators(Doubled(batch.audio).real).scores
         loss = sum((r - 1).square().float().mean() + f.square().float().mean() for r, f in zip(real, fake, strict=True))
         return loss, {"discriminator_loss": loss.detach()}
 

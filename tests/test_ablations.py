@@ -50,7 +50,8 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_manifest(tmp_path / "data" / "manifest.jsonl", entries)
     save_pretrained(tiny_teacher(), tmp_path / "released")
     save_pretrained(tiny_student(), tmp_path / "start")
-    data, run = DataConfig("elsewhere", segment_seconds=0.2, batch_size=2), RunConfig(dir="elsewhere", **QUICK)
+    data = DataConfig("elsewhere", segment_seconds=0.2, batch_size=2)
+    run = RunConfig(dir="elsewhere", **QUICK)
     model = WaveNetConfig(mel=MEL, sample_rate=8000, stack=STACK, cond_channels=8, linear_order=4)
     dump_yaml(TeacherRecipe(model=model, data=data, run=run), tmp_path / "teacher.yaml")
     student = StudentRecipe(
@@ -145,7 +146,8 @@ def test_nats_agree_with_the_closed_form_for_a_gaussian_teacher(bench: Path):
 
     go(bench, only=["full"])
     run = next((bench / "runs").glob("full-*"))
-    student, teacher = Voice.load(run, "student", "cpu"), Voice.load(bench / "released", "teacher", "cpu")
+    student = Voice.load(run, "student", "cpu")
+    teacher = Voice.load(bench / "released", "teacher", "cpu")
     clip = ablations.load_clips(
         bench / "data", "test", limit=1, speakers=None, min_seconds=1, sample_rate=8000, hop_length=64
     )[0]

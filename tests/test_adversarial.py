@@ -154,7 +154,8 @@ def test_feature_matching_vanishes_for_the_recording_and_both_see_the_same_crop(
 def test_the_adversarial_terms_move_the_student_towards_the_recordings():
     """Against discriminators that tell its audio from recordings, some steps of the student raise its scores."""
     task = real_task(adversarial=1.0)
-    batch, adversary = real_batch(), Adversary(task, "fp32", CPU, Ranks())
+    batch = real_batch()
+    adversary = Adversary(task, "fp32", CPU, Ranks())
     for step in range(15):
         adversary.step([batch], [step], 50.0, Meter())
     optimizer = torch.optim.Adam([p for n, p in task.model.named_parameters() if not n.startswith("pitch.")], lr=1e-2)
@@ -255,7 +256,8 @@ def test_a_last_stage_starts_from_all_of_a_trained_students_weights(tmp_path: Pa
             )
         )
     write_manifest(tmp_path / "manifest.jsonl", entries)
-    teacher, student = tiny_teacher(), tiny_student()
+    teacher = tiny_teacher()
+    student = tiny_student()
     save_pretrained(teacher, tmp_path / "teacher")
     save_pretrained(student, tmp_path / "student")
     weights = {"kl": 0.05, "stft": 1.0, "adversarial": 4.0, "feature_matching": 1.0}

@@ -14,7 +14,8 @@ from wavedistill.flows.autoregressive import LocScale
 from wavedistill.nn.predictor import CausalPredictor
 from wavedistill.nn.wavenet_stack import StackConfig
 
-DIM, HIDDEN = 5, 12
+DIM = 5
+HIDDEN = 12
 F64 = torch.float64
 
 
@@ -76,7 +77,8 @@ def from_normflows():
     """Its first layer has no rectifier: the first two of three are one linear map."""
     module = pytest.importorskip("normflows.flows.affine.autoregressive")
     theirs = module.MaskedAffineAutoregressive(DIM, HIDDEN, num_blocks=2, use_residual_blocks=False).double()
-    initial, first = theirs.autoregressive_net.initial_layer, theirs.autoregressive_net.blocks[0].linear
+    initial = theirs.autoregressive_net.initial_layer
+    first = theirs.autoregressive_net.blocks[0].linear
     weight = first.weight * first.mask
     merged = SimpleNamespace(
         weight=weight @ (initial.weight * initial.mask), bias=first.bias + weight @ initial.bias, mask=initial.mask
@@ -113,7 +115,8 @@ def test_copied_weights_give_another_librarys_density_and_samples(name):
 def test_one_feature_depends_on_the_condition_alone(cond_dim):
     torch.manual_seed(0)
     flow = vectors(1, cond_dim=cond_dim).double()
-    x, cond = draw(4, 1), draw(4, cond_dim, seed=1) if cond_dim else None
+    x = draw(4, 1)
+    cond = draw(4, cond_dim, seed=1) if cond_dim else None
     y, log_det = flow.forward(x, cond)
     torch.testing.assert_close(flow.inverse(y, cond).value, x)
     slope = torch.autograd.functional.jacobian(lambda x: flow.forward(x, cond).value.sum(0), x)[0, :, 0]
@@ -141,7 +144,8 @@ def test_degrees_are_spread_over_all_features(dim, hidden):
 
 def test_order_is_part_of_the_state():
     torch.manual_seed(0)
-    flow, other = vectors(5, ORDER), vectors(5, "natural")
+    flow = vectors(5, ORDER)
+    other = vectors(5, "natural")
     other.load_state_dict(copy.deepcopy(flow.state_dict()))
     x = draw(3, 5, dtype=torch.float32)
     assert torch.equal(other.forward(x).value, flow.forward(x).value)
@@ -152,7 +156,8 @@ def test_order_is_part_of_the_state():
 def test_stepping_does_not_depend_on_its_block(block, monkeypatch):
     torch.manual_seed(0)
     flow = vectors(11, "reverse", cond_dim=2).double()
-    y, cond = draw(3, 11), draw(3, 2, seed=1)
+    y = draw(3, 11)
+    cond = draw(3, 2, seed=1)
     expected = flow.inverse(y, cond)
     monkeypatch.setattr(stepping_module, "BLOCK", block)
     torch.testing.assert_close(flow.inverse(y, cond), expected, atol=1e-13, rtol=1e-12)
@@ -160,7 +165,8 @@ def test_stepping_does_not_depend_on_its_block(block, monkeypatch):
 
 def test_autocast_does_not_part_the_two_directions_of_vectors():
     torch.manual_seed(0)
-    flow, x = vectors(6), draw(4, 6, dtype=torch.float32)
+    flow = vectors(6)
+    x = draw(4, 6, dtype=torch.float32)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(flow.inverse(flow.forward(x).value).value, x, atol=1e-5, rtol=1e-5)
 
@@ -175,7 +181,8 @@ def test_log_scale_stays_within_its_limits():
 
 def test_waveform_condition_as_tensor_or_tuple():
     torch.manual_seed(0)
-    flow, x = waveform().double(), draw(2, 1, 12)
+    flow = waveform().double()
+    x = draw(2, 1, 12)
     frames = draw(2, 5, 3, seed=1)
     expected = flow.forward(x, Condition(frames.transpose(1, 2)))
     torch.testing.assert_close(flow.forward(x, frames), expected)

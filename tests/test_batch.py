@@ -284,7 +284,8 @@ def test_read_only_folder_is_one_clear_error(voice, tmp_path):
 
 
 def test_full_disk_is_one_clear_error_and_leaves_no_half_file(voice, folder, tmp_path, monkeypatch):
-    original, calls = os.replace, []
+    original = os.replace
+    calls = []
 
     def full(source, target):
         calls.append(target)

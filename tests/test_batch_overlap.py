@@ -73,7 +73,8 @@ def test_steps_run_where_they_belong():
 
 
 def test_three_parts_are_in_memory_at_most():
-    lock, counts = threading.Lock(), {"now": 0, "most": 0}
+    lock = threading.Lock()
+    counts = {"now": 0, "most": 0}
 
     def read(part: int) -> int:
         with lock:
@@ -93,7 +94,8 @@ def test_three_parts_are_in_memory_at_most():
 @pytest.mark.parametrize("step", ["read", "compute", "write"])
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_an_error_stops_the_job_with_everything_before_it_written(step, error):
-    written, computed = [], []
+    written = []
+    computed = []
 
     def fails(name: str, part: int) -> int:
         if name == step and part == 3:
@@ -113,7 +115,8 @@ def test_an_error_stops_the_job_with_everything_before_it_written(step, error):
 
 
 def test_a_write_under_way_is_finished_when_ctrl_c_comes():
-    begun, finished = threading.Event(), []
+    begun = threading.Event()
+    finished = []
 
     def compute(part: int) -> int:
         if part == 1:
@@ -134,7 +137,8 @@ def test_a_write_under_way_is_finished_when_ctrl_c_comes():
 def test_ctrl_c_leaves_whole_files_and_the_job_can_be_continued(folder, tmp_path, monkeypatch):
     voice = Vocoder(tiny_student())
     synthesize(folder, voice, tmp_path / "whole", batch_seconds=1e-9)
-    render, calls = Vocoder.render, []
+    render = Vocoder.render
+    calls = []
 
     def interrupted(self, *args, **options):
         calls.append(1)
@@ -153,7 +157,10 @@ def test_ctrl_c_leaves_whole_files_and_the_job_can_be_continued(folder, tmp_path
 
 
 def test_a_full_disk_stops_the_computing_too(folder, tmp_path, monkeypatch):
-    replace, render, files, batches = os.replace, Vocoder.render, [], []
+    replace = os.replace
+    render = Vocoder.render
+    files = []
+    batches = []
 
     def full(source, target):
         files.append(target)

@@ -81,7 +81,8 @@ def test_peers_of_the_script_are_bijections(library, flow):
 
     script = runpy.run_path(str(Path(__file__).parent.parent / "recipes" / "benchmark" / "flows.py"))
     torch.manual_seed(0)
-    peer, x = script[library](flow, 4), torch.randn(5, 4)
+    peer = script[library](flow, 4)
+    x = torch.randn(5, 4)
     with torch.no_grad():
         z, log_det = peer.forward(peer.module, x)
         back, log_det_back = peer.inverse(peer.module, z)

@@ -42,7 +42,8 @@ def test_verdict_follows_the_metrics_direction_and_the_order_of_the_systems():
     b = a + 1 + 0.1 * rng.normal(size=30)
     assert paired_difference(a, b, higher_is_better=True).verdict == "worse"
     assert paired_difference(a, b, higher_is_better=False).verdict == "better"
-    one, other = paired_difference(a, b, higher_is_better=True), paired_difference(b, a, higher_is_better=True)
+    one = paired_difference(a, b, higher_is_better=True)
+    other = paired_difference(b, a, higher_is_better=True)
     assert other.verdict == "better" and other.n == 30
     assert (other.mean, other.low, other.high) == pytest.approx((-one.mean, -one.high, -one.low))
 
@@ -54,7 +55,8 @@ def test_equal_systems_are_indistinguishable():
 
 def test_few_clips_get_no_verdict_and_clips_without_value_are_left_out():
     n = FEWEST_CLIPS
-    a, b = np.arange(n) + 10.0, np.arange(n) * 1.0
+    a = np.arange(n) + 10.0
+    b = np.arange(n) * 1.0
     assert paired_difference(a, b, higher_is_better=True).verdict == "better"
     few = paired_difference(a[1:], b[1:], higher_is_better=True)
     assert few.verdict == "too few clips" and few.mean == 10 and math.isnan(few.low)
@@ -66,7 +68,8 @@ def test_few_clips_get_no_verdict_and_clips_without_value_are_left_out():
 def test_weights_make_the_ratio_of_totals():
     rng = np.random.default_rng(4)
     words = rng.integers(1, 30, 50)
-    first, second = rng.binomial(words, 0.3), rng.binomial(words, 0.1)
+    first = rng.binomial(words, 0.3)
+    second = rng.binomial(words, 0.1)
     found = paired_difference(100 * first / words, 100 * second / words, higher_is_better=False, weights=words)
     assert found.mean == pytest.approx(100 * (first.sum() - second.sum()) / words.sum())
     assert found.verdict == "worse" and found.low < found.mean < found.high

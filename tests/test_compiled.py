@@ -21,14 +21,16 @@ def test_block_filter_equals_products_over_all_windows(batch, blocks, size, orde
 
 
 def test_block_filter_keeps_what_is_not_a_number():
-    padded, taps = torch.zeros(2, 12), torch.ones(2, 2, 3)
+    padded = torch.zeros(2, 12)
+    taps = torch.ones(2, 2, 3)
     padded[0, 4] = torch.nan
     y = block_fir(padded, taps)
     assert y[0].isnan().nonzero().flatten().tolist() == [2, 3, 4] and not y[1].isnan().any()
 
 
 def test_block_filter_maps_over_a_new_axis():
-    padded, taps = torch.randn(4, 2, 12), torch.randn(4, 2, 2, 3)
+    padded = torch.randn(4, 2, 12)
+    taps = torch.randn(4, 2, 2, 3)
     expected = torch.stack([block_fir(*pair) for pair in zip(padded, taps, strict=True)])
     torch.testing.assert_close(torch.vmap(block_fir)(padded, taps), expected)
 

@@ -58,7 +58,8 @@ def uses_kernel(gates: Tensor) -> bool:
 def test_gate_and_gradient_agree_with_torch(shape, scale):
     gates = random_gates(*shape, scale=scale).requires_grad_()
     reference = gates.detach().double().requires_grad_()
-    gated, expected = bfloat16_gate(gates), exact(reference)
+    gated = bfloat16_gate(gates)
+    expected = exact(reference)
     assert gated.dtype is torch.bfloat16
     torch.testing.assert_close(gated.double(), expected, **ROUNDING)
     weights = random_gates(*expected.shape, scale=1.0).clamp(-1.0, 1.0)
@@ -74,7 +75,8 @@ def test_every_number_in_either_half(half):
     gates[:, half] = every_number()[:, 0]
     gates.requires_grad_()
     reference = gates.detach().double().requires_grad_()
-    gated, expected = bfloat16_gate(gates), exact(reference)
+    gated = bfloat16_gate(gates)
+    expected = exact(reference)
     assert expected.isnan().sum() > 200 and expected.isfinite().all(-1).sum() > 65_000
     torch.testing.assert_close(gated.double(), expected, equal_nan=True, **ROUNDING)
     gated.sum().backward()
@@ -138,7 +140,8 @@ def test_gates_are_not_overwritten():
 
 
 def test_gate_and_gradient_map_over_a_new_axis():
-    gates, weights = random_gates(4, 2, 7, 6), random_gates(4, 2, 7, 3)
+    gates = random_gates(4, 2, 7, 6)
+    weights = random_gates(4, 2, 7, 3)
     assert torch.equal(torch.vmap(gated_unit)(gates), bfloat16_gate(gates))
     assert torch.equal(torch.vmap(gated_unit, in_dims=1, out_dims=1)(gates), bfloat16_gate(gates))
     leaf = gates[0].clone().requires_grad_()
@@ -182,7 +185,8 @@ def test_gradients_of_a_stack_under_autocast_agree_with_full_precision():
     torch.manual_seed(0)
     stack = WaveNetStack(1, 2, StackConfig(num_layers=4, num_cycles=2, channels=16, skip_channels=16), cond_channels=3)
     torch.nn.init.normal_(stack.output.weight)
-    x, cond = torch.randn(2, 40, 1), torch.randn(2, 5, 3)
+    x = torch.randn(2, 40, 1)
+    cond = torch.randn(2, 5, 3)
 
     def gradients(enabled: bool) -> Tensor:
         stack.zero_grad()
@@ -190,5 +194,6 @@ def test_gradients_of_a_stack_under_autocast_agree_with_full_precision():
             stack(x, cond).square().mean().backward()
         return torch.cat([p.grad.flatten() for p in stack.parameters()])
 
-    full, half = gradients(False), gradients(True)
+    full = gradients(False)
+    half = gradients(True)
     assert (half - full).norm() < 0.03 * full.norm()

@@ -67,7 +67,8 @@ def test_the_adjoint_gradient_is_the_plain_one(trace, direction):
     gradients = []
     for adjoint in (True, False):
         layer = flow(cond_dim=2, adjoint=adjoint, trace=trace, generator=torch.Generator().manual_seed(0))
-        x, cond = data(4, 3).requires_grad_(), data(4, 2).requires_grad_()
+        x = data(4, 3).requires_grad_()
+        cond = data(4, 2).requires_grad_()
         value, log_det = getattr(layer, direction)(x, cond)
         loss = (value * data(4, 3)).sum() + (log_det * data(4)).sum()
         gradients.append(torch.autograd.grad(loss, [x, cond, *layer.parameters()]))
@@ -105,7 +106,8 @@ def test_noise_is_fixed_during_a_solve_and_drawn_anew_for_the_next():
     reference = torch.Generator().manual_seed(0)
     x = data(2, 3)
     before = torch.get_rng_state()
-    first, second = layer.forward(x), layer.forward(x)
+    first = layer.forward(x)
+    second = layer.forward(x)
     assert torch.equal(torch.get_rng_state(), before)
     torch.testing.assert_close(first.value, second.value, atol=1e-11, rtol=0)  # the steps are chosen for log_det too
     assert float((first.log_det - second.log_det).abs().min().detach()) > 1e-3
@@ -115,7 +117,8 @@ def test_noise_is_fixed_during_a_solve_and_drawn_anew_for_the_next():
 
 
 def test_tolerances_decide_the_accuracy():
-    exact, x = flow(), data(2, 3)
+    exact = flow()
+    x = data(2, 3)
     errors = []
     for tolerance in (1e-2, 1e-5, 1e-9):
         layer = flow(solver="dopri5", rtol=tolerance, atol=tolerance)
@@ -132,7 +135,8 @@ def test_an_example_is_solved_as_exactly_in_a_batch_as_alone():
     torch.manual_seed(0)
     layer = flow(2, solver="dopri5", rtol=1e-6, atol=1e-6)
     layer.network.output.weight.data.mul_(8.0)
-    hard, easy = 3 * data(1, 2), torch.zeros(2000, 2, dtype=F64)
+    hard = 3 * data(1, 2)
+    easy = torch.zeros(2000, 2, dtype=F64)
     with torch.no_grad():
         alone = layer.forward(hard).value
         among = layer.forward(torch.cat([hard, easy])).value[:1]
@@ -168,7 +172,9 @@ def test_a_long_waveform_under_autocast(dtype):
 
 
 def test_a_condition_that_is_not_finite_stays_in_its_example():
-    layer, x, cond = flow(cond_dim=2), data(3, 3), data(3, 2)
+    layer = flow(cond_dim=2)
+    x = data(3, 3)
+    cond = data(3, 2)
     expected = layer.forward(x, cond)
     cond[1, 0] = torch.inf
     y, log_det = layer.forward(x, cond)

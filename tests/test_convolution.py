@@ -26,14 +26,17 @@ def test_a_masked_convolution_sees_what_its_type_allows(mask_type, num_groups):
     seen.
     """
     torch.manual_seed(0)
-    kernel_size, dilation = 3, 2
+    kernel_size = 3
+    dilation = 2
     layer = MaskedConv1d(4, 8, kernel_size, mask_type, dilation, num_groups).double()
     seen = jacobian(layer, 4, 9) != 0
     for t in range(9):
         for out in range(8):
             for s in range(9):
                 for channel in range(4):
-                    lag, group, own = t - s, channel * num_groups // 4, out * num_groups // 8
+                    lag = t - s
+                    group = channel * num_groups // 4
+                    own = out * num_groups // 8
                     past = lag in (2, 4)
                     now = lag == 0 and (group < own or (mask_type == "B" and group == own))
                     assert bool(seen[t, out, s, channel]) == (past or now), (t, out, s, channel)
@@ -103,7 +106,8 @@ def test_a_bounded_gain_keeps_the_inverse_bounded():
     """
     torch.manual_seed(0)
     y = torch.randn(1, 2, 2000)
-    wild, held = CausalConvolution(2, 4), CausalConvolution(2, 4, max_gain=0.9)
+    wild = CausalConvolution(2, 4)
+    held = CausalConvolution(2, 4, max_gain=0.9)
     with torch.no_grad():
         for layer in (wild, held):
             torch.manual_seed(1)

@@ -23,7 +23,8 @@ class Same(nn.Module):
 
     def __init__(self, network, arrange=lambda parameters: parameters):
         super().__init__()
-        self.network, self.arrange = network, arrange
+        self.network = network
+        self.arrange = arrange
 
     def forward(self, kept, context=None):
         return self.arrange(self.network(kept, context))
@@ -49,7 +50,8 @@ def agree(ours, theirs):
 @pytest.mark.parametrize("inverse", [False, True])
 def test_spline_is_nflows_spline(inverse):
     oracle = pytest.importorskip("nflows.transforms.splines.rational_quadratic")
-    x, parameters = draw(400, scale=3.0), draw(400, 14, seed=2, scale=2.0)
+    x = draw(400, scale=3.0)
+    parameters = draw(400, 14, seed=2, scale=2.0)
     widths, heights, derivatives = parameters.split([5, 5, 4], dim=-1)
     theirs = oracle.unconstrained_rational_quadratic_spline(
         x, widths, heights, derivatives + DERIVATIVE_OFFSET, inverse=inverse, tail_bound=4.0
@@ -63,7 +65,8 @@ def test_spline_is_zukos_spline():
     from zuko.transforms import MonotonicRQSTransform
 
     torch.distributions.Distribution.set_default_validate_args(True)  # zuko switches it off for the whole process
-    x, parameters = draw(100, scale=2.0), draw(100, 11, seed=2)
+    x = draw(100, scale=2.0)
+    parameters = draw(100, 11, seed=2)
     oracle = MonotonicRQSTransform(*parameters.split([4, 4, 3], dim=-1), bound=3.0)
     oracle.horizontal, oracle.vertical, oracle.derivatives = spline_knots(parameters, 3.0)
     agree(rational_quadratic_spline(x, parameters, 3.0), oracle.call_and_ladj(x))
@@ -79,7 +82,9 @@ def nflows_mask(mask, dim, swap):
 @pytest.mark.parametrize(("mask", "swap"), [("half", False), ("alternate", True)])
 def test_additive_coupling_is_nflows(mask, swap):
     oracle = pytest.importorskip("nflows.transforms.coupling")
-    layer, x, cond = made(AdditiveCoupling, 5, mask=mask, swap=swap, cond_dim=2), draw(6, 5), draw(6, 2, seed=3)
+    layer = made(AdditiveCoupling, 5, mask=mask, swap=swap, cond_dim=2)
+    x = draw(6, 5)
+    cond = draw(6, 2, seed=3)
     theirs = oracle.AdditiveCouplingTransform(nflows_mask(mask, 5, swap), lambda i, o: Same(layer.network))
     agree(layer.forward(x, cond), theirs(x, cond))
     agree(layer.inverse(x, cond), theirs.inverse(x, cond))
@@ -87,7 +92,8 @@ def test_additive_coupling_is_nflows(mask, swap):
 
 def test_affine_coupling_is_nflows():
     oracle = pytest.importorskip("nflows.transforms.coupling")
-    layer, x = made(AffineCoupling, 5, log_scale_bound=2.0), draw(6, 5)
+    layer = made(AffineCoupling, 5, log_scale_bound=2.0)
+    x = draw(6, 5)
     with torch.no_grad():
         layer.network.output.bias[2:] -= 3.0  # nflows' scale is sigmoid(. + 2) + 0.001: below 1.001
 
@@ -102,7 +108,8 @@ def test_affine_coupling_is_nflows():
 
 def test_affine_coupling_is_normflows():
     normflows = pytest.importorskip("normflows")
-    layer, x = made(AffineCoupling, 4, log_scale_bound=1e7), draw(6, 4)
+    layer = made(AffineCoupling, 4, log_scale_bound=1e7)
+    x = draw(6, 4)
 
     def arrange(parameters):
         return torch.stack(parameters.chunk(2, dim=1), dim=2).flatten(1)
@@ -114,7 +121,8 @@ def test_affine_coupling_is_normflows():
 
 def test_spline_coupling_is_nflows():
     oracle = pytest.importorskip("nflows.transforms.coupling")
-    layer, x = made(SplineCoupling, 4, bins=6, bound=2.0), draw(20, 4)
+    layer = made(SplineCoupling, 4, bins=6, bound=2.0)
+    x = draw(20, 4)
 
     def arrange(parameters):
         by_feature = parameters.unflatten(1, (17, 2)).transpose(1, 2)
@@ -175,7 +183,8 @@ def test_additive_coupling_keeps_volume_exactly(shape):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_is_kept_and_what_is_moved(mask, kept, swap):
-    layer, x = made(AffineCoupling, 3, mask=mask, swap=swap, kernel_size=3), draw(1, 3, 5)
+    layer = made(AffineCoupling, 3, mask=mask, swap=swap, kernel_size=3)
+    x = draw(1, 3, 5)
     kept = torch.tensor(kept).bool() != swap
     for direction in (layer.forward, layer.inverse):
         assert torch.equal(direction(x).value[0] == x[0], kept)
@@ -237,7 +246,8 @@ class Recorder(nn.Module):
         self.out_channels = out_channels
 
     def forward(self, kept, cond):
-        self.kept, self.cond = kept, cond
+        self.kept = kept
+        self.cond = cond
         return kept.new_zeros(kept.shape[0], self.out_channels, *kept.shape[2:])
 
 
@@ -254,7 +264,8 @@ class Recorder(nn.Module):
 )
 def test_a_network_of_ones_own_sees_the_kept_part(mask, swap, samples, seen, moved):
     network = Recorder(2 * moved)
-    layer, x = AffineCoupling(3, mask=mask, swap=swap, cond_dim=1, network=network), draw(2, 3, samples)
+    layer = AffineCoupling(3, mask=mask, swap=swap, cond_dim=1, network=network)
+    x = draw(2, 3, samples)
     value = layer.forward(x, torch.ones(2, 1, dtype=F64)).value
     assert torch.equal(value, x) and network.kept.shape == seen and network.cond.shape == (2, 1, 1)
     if mask == "half":
@@ -363,14 +374,16 @@ def test_spline_refuses_what_it_cannot_use():
 
 def test_a_condition_at_the_frame_rate_equals_one_at_the_sample_rate():
     network = shake(ConditionerNet(2, 3, hidden=8, kernel_size=3, cond_dim=4)).double()
-    x, cond = draw(2, 2, 12), draw(2, 4, 3, seed=2)
+    x = draw(2, 2, 12)
+    cond = draw(2, 4, 3, seed=2)
     agree([network(x, cond)], [network(x, cond.repeat_interleave(4, dim=-1))])
     agree([network(x, cond[..., 0])], [network(x, cond[..., :1].expand(2, 4, 12))])
 
 
 def test_vectors_and_single_samples_are_the_same():
     network = shake(ConditionerNet(2, 3, hidden=8, cond_dim=4)).double()
-    x, cond = draw(5, 2), draw(5, 4, seed=2)
+    x = draw(5, 2)
+    cond = draw(5, 4, seed=2)
     agree([network(x, cond)], [network(x.unsqueeze(-1), cond)[..., 0]])
 
 

@@ -19,7 +19,8 @@ from wavedistill.data.manifest import Entry, read_manifest, write_manifest
 from wavedistill.data.toy import toy_tone
 from wavedistill.errors import WavedistillError
 
-RATE, HOP = 16000, 256
+RATE = 16000
+HOP = 256
 MEL = MelConfig()
 SECONDS = {"a": 1.0, "b": 2.5, "c": 0.2}
 

@@ -21,7 +21,8 @@ class OneClip:
 
 
 def test_student_starts_from_the_teachers_conditioning_network():
-    student, teacher = tiny_student(), tiny_teacher()
+    student = tiny_student()
+    teacher = tiny_teacher()
     assert inherit(student, teacher) == ["conditioning"]
     _, mel = speech_batch(1, 5)
     torch.testing.assert_close(student.features(mel, None), teacher.features(mel, None))
@@ -30,7 +31,8 @@ def test_student_starts_from_the_teachers_conditioning_network():
 
 
 def test_student_starts_from_another_students_pitch_and_conditioning():
-    student, donor = tiny_student(patch_size=4), tiny_student(seed=1, num_flows=1)
+    student = tiny_student(patch_size=4)
+    donor = tiny_student(seed=1, num_flows=1)
     assert inherit(student, donor) == ["conditioning", "pitch"]
     _, mel = speech_batch(1, 12)
     assert torch.equal(student.pitch(mel), donor.pitch(mel))

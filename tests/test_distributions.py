@@ -36,7 +36,8 @@ def test_density_integrates_to_one(distribution):
 
 def test_samples_have_the_densitys_mean_and_variance(distribution):
     generator = torch.Generator().manual_seed(1)
-    parameters, shift = _parameters(distribution, generator), torch.tensor(0.1, dtype=torch.float64)
+    parameters = _parameters(distribution, generator)
+    shift = torch.tensor(0.1, dtype=torch.float64)
     noise = distribution.draw_noise((200_000,), generator).double()
     values = distribution.sample(parameters.expand(len(noise), -1), shift, noise, 1.0)
     points, width = _support(distribution)

@@ -149,7 +149,8 @@ def run_cli(words: list[str]) -> int:
 
 
 def run_script(path: str, *arguments: str) -> None:
-    before, sys.argv = sys.argv, [path, *arguments]
+    before = sys.argv
+    sys.argv = [path, *arguments]
     try:
         runpy.run_path(str(ROOT / path), run_name="__main__")
     finally:
@@ -212,7 +213,9 @@ def test_every_command_stands_on_a_page():
 
 def test_the_tree_is_the_house():
     (tree,) = blocks(ROOT / "README.md", "text")
-    room, inside, outside = None, {}, {}
+    room = None
+    inside = {}
+    outside = {}
     for line in tree.splitlines():
         name = line.split()[0]
         room = inside if line.startswith("  ") else outside

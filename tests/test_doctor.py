@@ -58,7 +58,8 @@ def check_commands(diagnosis: Diagnosis) -> None:
             assert verdict.command is None, symptom.name
         if verdict.command is not None:
             program, verb, path, *overrides = shlex.split(verdict.command)
-            before, after = load_recipe(path), load_recipe(path, overrides)
+            before = load_recipe(path)
+            after = load_recipe(path, overrides)
             assert (program, verb) == ("wavedistill", "distill" if isinstance(before, StudentRecipe) else "train")
             assert after != before or symptom.name == "not finished"
 
@@ -88,7 +89,8 @@ def test_the_runs_of_the_released_voices_are_healthy(name, tmp_path):
 @pytest.fixture(scope="module")
 def spoken() -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Two clips and what the bundled student makes of their mels."""
-    voice, pairs = Vocoder.from_pretrained("speech-student"), []
+    voice = Vocoder.from_pretrained("speech-student")
+    pairs = []
     for clip in ("en_agent-user", "en_auth-incorrect"):
         audio, rate = load_audio(recipe_path(f"quickstart/clips/audio/{clip}.flac"))
         pairs.append((audio, voice(audio, rate)[: len(audio)]))
@@ -434,6 +436,7 @@ def test_verdicts_are_graded_either_way():
         "wrong",
     ]
     assert graded(0.0, 1.0, 2.0, "", "go").command is None and graded(3.0, 1.0, 2.0, "", "go").command == "go"
-    note, skipped = Verdict("worth knowing", "a"), Verdict("not checked", "b")
+    note = Verdict("worth knowing", "a")
+    skipped = Verdict("not checked", "b")
     assert worse(skipped, note) == worse(note, skipped) == note
     assert worse(note, Verdict("wrong", "c", "go")) == Verdict("wrong", "a; c", "go")

@@ -89,7 +89,8 @@ def script():
 @pytest.mark.parametrize(("batch", "frames"), [(1, 1), (2, 1), (1, 7), (3, 50), (1, 251)])
 def test_onnx_makes_the_audio_that_torch_makes(voice, batch, frames):
     model, path = voice
-    noise, speaker = torch.randn(batch, 1, frames * model.hop_length), torch.arange(batch) % 2
+    noise = torch.randn(batch, 1, frames * model.hop_length)
+    speaker = torch.arange(batch) % 2
     mel = speech_batch(batch, frames)[1]
     inputs = {"noise": noise.numpy(), "mel": mel.numpy(), "speaker": speaker.numpy()}
     audio = session_of(str(path)).run(["audio"], inputs)[0]
@@ -159,7 +160,8 @@ def test_bundled_students(name, file, tmp_path):
     differ as much.
     """
     model = load_pretrained(name)
-    path, vocoder = export_model(model, tmp_path / file), Vocoder(model)
+    path = export_model(model, tmp_path / file)
+    vocoder = Vocoder(model)
     speech, rate = soundfile.read(recipe_path("quickstart/clips/audio/en_agent-alreadyon.flac"), dtype="float32")
     mel = vocoder.mel(np.resize(speech, 10 * rate), rate).unsqueeze(0)
     for part in (mel, mel[..., 60:61], torch.cat([mel[..., 20:77], mel[..., 40:97]])):
@@ -220,8 +222,10 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_operators_in_onnx(name):
     function, arguments = CASES[name]
-    batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
-    example, longer = arguments(2, 4), arguments(2, 5)
+    batch = torch.export.Dim("batch")
+    length = torch.export.Dim("length")
+    example = arguments(2, 4)
+    longer = arguments(2, 5)
     shapes = []
     for one, other in zip(example, longer, strict=True):
         growth = {axis: other.shape[axis] - size for axis, size in enumerate(one.shape)}

@@ -37,7 +37,8 @@ def test_mel_predictor_whitens_a_resonance():
 @pytest.mark.parametrize("filtering", [predict, moving_average])
 def test_filters_continue_across_chunks(filtering):
     generator = torch.Generator().manual_seed(0)
-    x, taps = torch.randn(2, 24, generator=generator), torch.randn(2, 6, 5, generator=generator)
+    x = torch.randn(2, 24, generator=generator)
+    taps = torch.randn(2, 6, 5, generator=generator)
     whole = filtering(x, taps)
     past = x[:, 7:12] if filtering is predict else x[:, 8:12]
     torch.testing.assert_close(filtering(x[:, 12:], taps[:, 3:], past), whole[:, 12:])

@@ -37,9 +37,11 @@ def jacobian(function, x):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 def test_round_trip(case, dtype):
-    transform, cond = case.build(dtype), case.condition(3, dtype)
+    transform = case.build(dtype)
+    cond = case.condition(3, dtype)
     tolerance = case.tolerance32 if dtype is torch.float32 else case.tolerance64
-    x, y = case.data(3, dtype), case.latent(3, dtype)
+    x = case.data(3, dtype)
+    y = case.latent(3, dtype)
     with torch.no_grad():
         there, log_det = transform.forward(x, cond)
         back, log_det_back = transform.inverse(there, cond)
@@ -51,7 +53,8 @@ def test_round_trip(case, dtype):
 
 
 def test_log_det(case):
-    transform, cond = case.build(F64), case.condition(1, F64)
+    transform = case.build(F64)
+    cond = case.condition(1, F64)
     for direction, value in ((transform.forward, case.data(1, F64)), (transform.inverse, case.latent(1, F64))):
         if direction == transform.inverse and "inverse" in case.exempt:
             continue
@@ -64,7 +67,9 @@ def test_triangular(case):
     """Zeros, not tolerances."""
     if case.triangular is None:
         pytest.skip("not autoregressive")
-    transform, cond, x = case.build(F64), case.condition(1, F64), case.data(1, F64)
+    transform = case.build(F64)
+    cond = case.condition(1, F64)
+    x = case.data(1, F64)
     matrix = jacobian(lambda v: transform.forward(v, cond).value, x)
     if isinstance(case.triangular, list):
         order = torch.argsort(torch.tensor(case.triangular))
@@ -89,7 +94,8 @@ def directions(case, transform):
 
 def test_gradients(case):
     """gradcheck of the value and the log-determinant by input and by every parameter, in both directions."""
-    transform, cond = case.build(F64), case.condition(2, F64)
+    transform = case.build(F64)
+    cond = case.condition(2, F64)
     names = [name for name, p in transform.named_parameters() if p.requires_grad]
     values = [dict(transform.named_parameters())[name].detach().clone().requires_grad_() for name in names]
     for _, module, prefix, x in directions(case, transform):
@@ -105,7 +111,8 @@ def test_gradients(case):
 
 def test_every_parameter(case):
     """Each parameter receives a gradient through either direction."""
-    transform, cond = case.build(F64), case.condition(2, F64)
+    transform = case.build(F64)
+    cond = case.condition(2, F64)
     if not any(p.requires_grad for p in transform.parameters()):
         pytest.skip("no parameters")
     for name, module, _, x in directions(case, transform):
@@ -154,7 +161,8 @@ def shortened(cond, samples, full):
 
 
 def test_empty(case):
-    transform, cond = case.build(), case.condition(2)
+    transform = case.build()
+    cond = case.condition(2)
     x = case.data(2)
     empty = tensors(cond, lambda c: c[:0])
     y, log_det = transform.forward(x[:0], empty)
@@ -164,7 +172,8 @@ def test_empty(case):
 
 def test_expanded(case):
     """Non-contiguous and expanded inputs give what contiguous ones give, and are left as they were."""
-    transform, cond = case.build(F64), case.condition(2, F64)
+    transform = case.build(F64)
+    cond = case.condition(2, F64)
     x = case.data(2, F64)
     strided = x.transpose(0, -1).contiguous().transpose(0, -1)
     before = strided.clone()
@@ -199,7 +208,9 @@ def test_long(case):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
 def test_autocast(case, dtype):
-    transform, cond, x = case.build(), case.condition(2), case.data(2)
+    transform = case.build()
+    cond = case.condition(2)
+    x = case.data(2)
     value, log_det = transform.forward(x, cond)
     with torch.no_grad(), torch.autocast("cpu", dtype):
         cast, cast_log_det = transform.forward(x, cond)
@@ -209,7 +220,9 @@ def test_autocast(case, dtype):
 
 def test_state(case):
     """A differently seeded layer with the state of the first equals it; so does a copy, and a trained flag."""
-    transform, cond, x = case.build(), case.condition(2), case.data(2)
+    transform = case.build()
+    cond = case.condition(2)
+    x = case.data(2)
     transform.forward(x, cond)
     transform.eval()
     expected = transform.forward(x, cond)
@@ -220,7 +233,8 @@ def test_state(case):
 
 
 def test_compile(case):
-    transform, cond = case.build().eval(), case.condition(2)
+    transform = case.build().eval()
+    cond = case.condition(2)
     for direction, value in (("forward", case.data(2)), ("inverse", case.latent(2))):
         torch.compiler.reset()
         expected = getattr(transform, direction)(value, cond)
@@ -230,7 +244,9 @@ def test_compile(case):
 
 
 def test_vmap(case):
-    transform, cond, x = case.build(F64).eval(), case.condition(3, F64), case.data(3, F64)
+    transform = case.build(F64).eval()
+    cond = case.condition(3, F64)
+    x = case.data(3, F64)
 
     def one(x, *cond_parts):
         parts = iter(cond_parts)
@@ -247,7 +263,8 @@ def test_vmap(case):
 
 def test_nan(case):
     """A NaN in one example stays there, and shows."""
-    transform, cond = case.build(F64).eval(), case.condition(2, F64)
+    transform = case.build(F64).eval()
+    cond = case.condition(2, F64)
     for direction, value in ((transform.forward, case.data(2, F64)), (transform.inverse, case.latent(2, F64))):
         with torch.no_grad():
             expected = direction(value, cond)
@@ -260,7 +277,9 @@ def test_nan(case):
 
 
 def test_inv_is_an_involution(case):
-    transform, cond, x = case.build(F64).eval(), case.condition(2, F64), case.data(2, F64)
+    transform = case.build(F64).eval()
+    cond = case.condition(2, F64)
+    x = case.data(2, F64)
     assert isinstance(transform, Inverse) or transform.inv.inv is transform
     with torch.no_grad():
         torch.testing.assert_close(transform.inv.inverse(x, cond).value, transform.forward(x, cond).value)
@@ -269,7 +288,9 @@ def test_inv_is_an_involution(case):
 
 
 def test_what_it_cannot_take_is_a_value_error(case):
-    transform, cond, x = case.build().eval(), case.condition(2), case.data(2)
+    transform = case.build().eval()
+    cond = case.condition(2)
+    x = case.data(2)
     with pytest.raises(ValueError, match=r"\(2,\)|shape"):
         transform.forward(x.reshape(2, -1)[:, 0], cond)
     with pytest.raises(ValueError, match="floating"):
@@ -287,7 +308,9 @@ def test_what_it_cannot_take_is_a_value_error(case):
 
 
 def test_per_step_adds_up(case):
-    transform, cond, x = case.build(F64).eval(), case.condition(2, F64), case.data(2, F64)
+    transform = case.build(F64).eval()
+    cond = case.condition(2, F64)
+    x = case.data(2, F64)
     total = transform.forward(x, cond).log_det
     try:
         steps = transform.forward(x, cond, per_step=True).log_det

@@ -102,7 +102,8 @@ def base(*shape):
 
 def test_adapter_makes_a_torch_distribution():
     transform = Compose(Scale(2.0), Reverse(3))
-    flow, adapted = Flow(transform), TransformedDistribution(base(3), [TorchTransform(transform.inv)])
+    flow = Flow(transform)
+    adapted = TransformedDistribution(base(3), [TorchTransform(transform.inv)])
     x = torch.randn(6, 3, generator=generator())
     torch.testing.assert_close(adapted.log_prob(x), flow.log_prob(x))
     many = torch.randn(2, 5, 3, generator=generator())

@@ -11,7 +11,8 @@ from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.folders import folder_system
 from wavedistill.evaluation.systems import Clip, on_grid
 
-RATE, HOP = 8000, 64
+RATE = 8000
+HOP = 64
 
 
 @pytest.fixture

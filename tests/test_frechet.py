@@ -38,7 +38,8 @@ def test_closed_form_where_the_covariances_commute():
 def test_matrix_root_is_that_of_scipy():
     linalg = pytest.importorskip("scipy.linalg")
     first, second = (exactly(np.zeros(5), random_covariance(5, seed), 60, seed) for seed in (1, 2))
-    c1, c2 = random_covariance(5, 1), random_covariance(5, 2)
+    c1 = random_covariance(5, 1)
+    c2 = random_covariance(5, 2)
     expected = np.trace(c1 + c2 - 2 * linalg.sqrtm(c1 @ c2).real)
     assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-6)
 

@@ -56,19 +56,22 @@ def exact(layer, x):
     """y and log dy/dx of one feature, with 50 digits."""
     loc, log_scale, log_weight = (p.detach().double()[0].tolist() for p in layer._mixture(x))
     x = mpmath.mpf(x.item())
-    above, slope = mpmath.mpf(0), mpmath.mpf(0)
+    above = mpmath.mpf(0)
+    slope = mpmath.mpf(0)
     mpmath.mp.dps = 50
     total = sum(mpmath.exp(w) for w in log_weight)
     below = mpmath.mpf(0)
     for m, s, w in zip(loc, log_scale, log_weight, strict=True):
-        t, w = (x - m) / mpmath.exp(s), mpmath.exp(w) / total
+        t = (x - m) / mpmath.exp(s)
+        w = mpmath.exp(w) / total
         if layer.kind == "logistic":
             parts = 1 / (1 + mpmath.exp(t)), 1 / (1 + mpmath.exp(-t))
             slope += w * parts[0] * parts[1] / mpmath.exp(s)
         else:
             parts = upper_tail(t), upper_tail(-t)
             slope += w * density(t) / mpmath.exp(s)
-        above, below = above + w * parts[0], below + w * parts[1]
+        above = above + w * parts[0]
+        below = below + w * parts[1]
     tail, sign = (above, 1) if above < below else (below, -1)
     z = mpmath.sqrt(-2 * mpmath.log(tail))
     for _ in range(60):
@@ -137,7 +140,8 @@ def test_what_a_mixture_cannot_be():
 
 def moons(count: int, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    angle, upper = math.pi * torch.rand(count, generator=generator), torch.rand(count, generator=generator) < 0.5
+    angle = math.pi * torch.rand(count, generator=generator)
+    upper = torch.rand(count, generator=generator) < 0.5
     across = torch.where(upper, torch.cos(angle), 1.0 - torch.cos(angle))
     up = torch.where(upper, torch.sin(angle), 0.5 - torch.sin(angle))
     return torch.stack([across, up], dim=1) + 0.1 * torch.randn(count, 2, generator=generator)
@@ -145,7 +149,9 @@ def moons(count: int, seed: int) -> torch.Tensor:
 
 def nats_after_each_layer(transform, x):
     """Mean log-density when the flow is cut after each `MixtureCDF`."""
-    latent, total, found = x, 0.0, []
+    latent = x
+    total = 0.0
+    found = []
     with torch.no_grad():
         for layer in transform.transforms:
             latent, log_det = layer.forward(latent)
@@ -182,7 +188,8 @@ def test_rbig_brings_data_closer_to_normal_layer_by_layer(rbig):
 
 
 def test_rbig_can_be_trained_on_by_gradient():
-    x, held_out = moons(1500, 0), moons(1000, 1)
+    x = moons(1500, 0)
+    held_out = moons(1000, 1)
     flow = Flow(fit_rbig(x, num_layers=4, generator=torch.Generator().manual_seed(0)))
     with torch.no_grad():
         before = float(flow.log_prob(held_out).mean())
@@ -230,7 +237,8 @@ def test_what_rbig_cannot_fit(x, rotation, message):
 
 def test_training_by_gradient_alone():
     torch.manual_seed(0)
-    flow, x = Flow(GaussianizationFlow(2, 3)), moons(1000, 0)
+    flow = Flow(GaussianizationFlow(2, 3))
+    x = moons(1000, 0)
     with torch.no_grad():
         before = float(flow.log_prob(x).mean())
     optimizer = torch.optim.Adam(flow.parameters(), lr=0.05)

@@ -295,7 +295,8 @@ def test_an_ill_conditioned_inverse_warns_though_its_round_trip_is_good():
     with pytest.warns(IllConditionedWarning, match=r"ill-conditioned for 4 of 4 examples.*Invert in float64"):
         report = check_conditioning(flow, y)
     with torch.no_grad():
-        x, exact = flow.inverse(y).value, copy.deepcopy(flow).double().inverse(y.double()).value
+        x = flow.inverse(y).value
+        exact = copy.deepcopy(flow).double().inverse(y.double()).value
     assert not report.trusted and float((x - exact).abs().max()) > 1.0
     torch.testing.assert_close(
         report.forward_error, ((x - exact).abs() / exact.abs().clamp_min(1.0)).flatten(1).amax(1)

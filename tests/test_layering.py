@@ -85,7 +85,8 @@ def test_imports_go_downward_only(path):
     for module, _ in imports(path):
         parts = module.split(".")
         if parts[0] == "wavedistill" and len(parts) > 1 and parts[1] in LEVEL:
-            own, other = room(path), parts[1]
+            own = room(path)
+            other = parts[1]
             assert own == other or LEVEL[other] < LEVEL[own] or own in LAYERS[0] and other in LAYERS[0], (
                 f"{path.relative_to(PACKAGE)} imports {module}"
             )

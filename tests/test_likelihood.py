@@ -62,8 +62,10 @@ def test_likelihood_of_outside_audio_is_that_of_the_autograd_jacobian(kind):
 
 
 def test_items_do_not_depend_on_their_batch_and_dequantisation_is_the_teachers():
-    student, (audio, mel) = tiny_student(front=FRONTS["mel-prediction"]), speech_batch(2, 3)
-    both, second = student_likelihood(student, audio, mel), student_likelihood(student, audio[1:], mel[1:])
+    student = tiny_student(front=FRONTS["mel-prediction"])
+    (audio, mel) = speech_batch(2, 3)
+    both = student_likelihood(student, audio, mel)
+    second = student_likelihood(student, audio[1:], mel[1:])
     torch.testing.assert_close(both.log_prob[1:], second.log_prob, rtol=0, atol=1e-8)
     torch.testing.assert_close(both.sensitivity[1:], second.sensitivity, rtol=1e-6, atol=0)
     plain = student_likelihood(
@@ -92,7 +94,8 @@ def test_an_unstable_inverse_is_not_trusted():
 
 def test_an_outlier_alone_is_not_trusted():
     """A click far outside the student's range: the inverse is exact and steady, and z is no noise."""
-    student, (audio, mel) = tiny_student(), speech_batch(1, 3)
+    student = tiny_student()
+    (audio, mel) = speech_batch(1, 3)
     audio[0, 0, 100] = 2e4
     found = student_likelihood(student, audio, mel, dequantize=False)
     assert not found.trusted.any() and int(found.steady_samples) == 100
@@ -123,7 +126,9 @@ def test_nats_of_own_samples_agree_with_their_closed_forms(options, teacher_opti
 
 
 def test_samples_that_do_not_count_change_nothing():
-    student, teacher, mel = tiny_student(), tiny_teacher(), speech_batch(1, 6)[1]
+    student = tiny_student()
+    teacher = tiny_teacher()
+    mel = speech_batch(1, 6)[1]
     whole, tail = (student_divergence(student, teacher, mel, None, None, 3, skip=skip) for skip in (0, 200))
     noise = torch.randn(1, 1, 384, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
@@ -135,7 +140,8 @@ def test_samples_that_do_not_count_change_nothing():
 
 
 def test_teachers_own_samples_cost_its_entropy_and_a_recording_what_log_prob_says():
-    teacher, (audio, mel) = tiny_teacher(front=FRONTS["mel-prediction"]), speech_batch(1, 40)
+    teacher = tiny_teacher(front=FRONTS["mel-prediction"])
+    (audio, mel) = speech_batch(1, 40)
     own = [
         teacher_nats(teacher, teacher.sample(mel, seed=seed), mel, None, dequantize=False, skip=100)
         for seed in range(10)

@@ -40,12 +40,11 @@ def results(folder=None):
 
 def test_rows_of_all_clips_and_of_excerpts():
     heard = {"T": RememberingSystem(TEACHER.system(0))}
-    rows, excerpts = (
-        nats_rows(results(), [STUDENT, TEACHER], CLIPS, 0),
-        excerpt_rows(results(), [STUDENT, TEACHER], CLIPS, heard, 0),
-    )
+    rows = nats_rows(results(), [STUDENT, TEACHER], CLIPS, 0)
+    excerpts = excerpt_rows(results(), [STUDENT, TEACHER], CLIPS, heard, 0)
     assert list(rows) == ["S ‖ T"] and list(excerpts) == ["T", "S ‖ T"]
-    row, own = excerpts["S ‖ T"], excerpts["T"]
+    row = excerpts["S ‖ T"]
+    own = excerpts["T"]
     assert own["recording"] == row["recording"]  # of the same samples
     assert row["kl"].n == 3 and row["kl"].mean > 0 and row["cross_entropy"].mean > row["entropy"].mean
     assert {"own", "entropy", "recording", "std_ratio", "mean_abs_ratio"} == own.keys()

@@ -40,7 +40,8 @@ def test_begins_at_a_rotation_and_the_seed_decides(lu):
 def test_the_inverse_follows_every_update(lu):
     """No stale inverse: not after an optimiser step, a write past autograd, a loaded state, nor between eval calls."""
     torch.manual_seed(0)
-    layer, x = InvertibleConv1x1(4, lu=lu).double(), torch.randn(2, 4, 6, dtype=F64)
+    layer = InvertibleConv1x1(4, lu=lu).double()
+    x = torch.randn(2, 4, 6, dtype=F64)
 
     def there_and_back():
         with torch.no_grad():
@@ -67,7 +68,8 @@ def test_the_inverse_follows_every_update(lu):
 
 def test_a_singular_matrix_is_named():
     torch.manual_seed(0)
-    layer, x = InvertibleConv1x1(3), torch.randn(2, 3, 5)
+    layer = InvertibleConv1x1(3)
+    x = torch.randn(2, 3, 5)
     weight = layer.matrix.weight
     with torch.no_grad():
         weight[2] = weight[0] + weight[1]  # no exact zero among the pivots, but rounding
@@ -80,7 +82,8 @@ def test_a_singular_matrix_is_named():
 
 
 def test_a_small_or_ill_conditioned_matrix_is_not_called_singular():
-    layer, x = InvertibleConv1x1(3).double(), torch.randn(2, 3, 5, dtype=F64)
+    layer = InvertibleConv1x1(3).double()
+    x = torch.randn(2, 3, 5, dtype=F64)
     with torch.no_grad():
         layer.matrix.weight.copy_(torch.diag(torch.tensor([1e-20, 1e-22, 1e-25])))
     y, log_det = layer.forward(x)
@@ -119,7 +122,8 @@ def test_plain_is_the_matrix_of_nflows():
 def test_lu_is_the_factorisation_of_nflows():
     lu = pytest.importorskip("nflows.transforms.lu")
     torch.manual_seed(0)
-    theirs, ours = lu.LULinear(4, identity_init=False).double(), InvertibleConv1x1(4, lu=True).double()
+    theirs = lu.LULinear(4, identity_init=False).double()
+    ours = InvertibleConv1x1(4, lu=True).double()
     lower, upper = theirs._create_lower_upper()
     with torch.no_grad():
         ours.matrix.permutation.copy_(torch.arange(4))
@@ -192,7 +196,9 @@ def test_orthogonal_begins_at_the_rotation_it_drew():
 
 def test_orthogonal_learns_a_given_rotation():
     torch.manual_seed(0)
-    target, layer, x = Orthogonal(4).matrix().detach(), Orthogonal(4), torch.randn(64, 4)
+    target = Orthogonal(4).matrix().detach()
+    layer = Orthogonal(4)
+    x = torch.randn(64, 4)
     optimizer = torch.optim.Adam(layer.parameters(), lr=0.05)
     for _ in range(200):
         optimizer.zero_grad()

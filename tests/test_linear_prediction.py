@@ -43,7 +43,8 @@ def test_log_prob_is_causal():
     clip = autoregressive(4000)
     changed = clip.copy()
     changed[3000:] = 0
-    before, after = linear_prediction_log_prob(clip), linear_prediction_log_prob(changed)
+    before = linear_prediction_log_prob(clip)
+    after = linear_prediction_log_prob(changed)
     np.testing.assert_array_equal(before[:3000], after[:3000])
     assert np.abs(before[3000:] - after[3000:]).max() > 0.1
 
@@ -60,7 +61,8 @@ def test_density_integrates_to_one():
 
 
 def test_all_clips_count_by_their_samples():
-    loud, quiet = autoregressive(16000, 300.0), autoregressive(4000, 10.0, seed=1)
+    loud = autoregressive(16000, 300.0)
+    quiet = autoregressive(4000, 10.0, seed=1)
     both = linear_prediction_bits([loud, quiet])
     alone = [bits_per_sample(linear_prediction_log_prob(c, seed=i).mean()) for i, c in enumerate((loud, quiet))]
     assert both == pytest.approx(0.8 * alone[0] + 0.2 * alone[1], abs=1e-9)

@@ -25,7 +25,8 @@ def _loss(config=ALL, **teacher):
 def test_closed_form_kl_is_torchs():
     generator = torch.Generator().manual_seed(0)
     loc_q, log_q, loc_p, log_p = torch.randn(4, 50, generator=generator, dtype=torch.float64)
-    q, p = torch.distributions.Normal(loc_q, log_q.exp()), torch.distributions.Normal(loc_p, log_p.exp())
+    q = torch.distributions.Normal(loc_q, log_q.exp())
+    p = torch.distributions.Normal(loc_p, log_p.exp())
     torch.testing.assert_close(gaussian_kl(loc_q, log_q, loc_p, log_p), torch.distributions.kl_divergence(q, p))
     torch.testing.assert_close(Gaussian.entropy(log_q), q.entropy())
 
@@ -120,7 +121,8 @@ def test_impossible_combinations_are_refused():
 
 
 def test_the_teacher_can_be_asked_about_a_share_of_the_batch():
-    student, teacher = tiny_student(), tiny_teacher()
+    student = tiny_student()
+    teacher = tiny_teacher()
     audio, mel = speech_batch(4, 30)
     values = {}
     for share in (0.5, 1.0):

@@ -43,7 +43,8 @@ def test_every_frame_stands_for_hop_length_samples(samples, frames):
 
 
 def test_batch_equals_single():
-    front_end, audio = LogMelSpectrogram(), torch.randn(3, 2000)
+    front_end = LogMelSpectrogram()
+    audio = torch.randn(3, 2000)
     torch.testing.assert_close(front_end(audio)[1], front_end(audio[1]))
 
 

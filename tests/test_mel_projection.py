@@ -92,8 +92,10 @@ def test_gradient(name):
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("frames_per_chunk", [1, 7, 50, 60, 100])
 def test_streamed_equals_whole(name, frames_per_chunk):
-    config, projection = CONFIGS[name], MelProjection(CONFIGS[name], 2)
-    hop, generator = config.hop_length, torch.Generator().manual_seed(0)
+    config = CONFIGS[name]
+    projection = MelProjection(CONFIGS[name], 2)
+    hop = config.hop_length
+    generator = torch.Generator().manual_seed(0)
     wave = 0.1 * torch.randn(1, 60 * hop, generator=generator)
     log_mel = LogMelSpectrogram(config)(0.1 * torch.randn(1, 60 * hop, generator=generator))
     chunks = list(
@@ -104,10 +106,12 @@ def test_streamed_equals_whole(name, frames_per_chunk):
 
 
 def test_a_student_says_the_projection_of_its_flows_audio_whose_density_it_keeps():
-    plain, refining = tiny_student(), tiny_student(mel_projections=2)
+    plain = tiny_student()
+    refining = tiny_student(mel_projections=2)
     _, mel = speech_batch(2, 12)
     noise = torch.randn(2, 1, 12 * 64, generator=torch.Generator().manual_seed(0))
-    own, refined = plain.rsample(noise, mel), refining.rsample(noise, mel)
+    own = plain.rsample(noise, mel)
+    refined = refining.rsample(noise, mel)
     assert own.refined is own.audio
     torch.testing.assert_close(refined.audio, own.audio)
     torch.testing.assert_close(refining.log_prob(refined), plain.log_prob(own))

@@ -60,7 +60,8 @@ def test_mel_cepstrum_without_warping_is_the_cepstrum_and_with_it_keeps_c0_of_a_
 
 
 def test_warped_cepstrum_is_the_spectrum_on_the_warped_axis():
-    alpha, frequency = 0.42, np.linspace(0.1, 3.0, 7)
+    alpha = 0.42
+    frequency = np.linspace(0.1, 3.0, 7)
     cepstrum = 0.5 ** np.arange(30)
     warped_axis = frequency + 2 * np.arctan(alpha * np.sin(frequency) / (1 - alpha * np.cos(frequency)))
     warped = cepstrum @ metrics._warping_matrix(30, 120, alpha)

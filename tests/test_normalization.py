@@ -42,7 +42,8 @@ def test_the_first_training_batch_leaves_normalised(shape):
 
 
 def test_actnorm_is_the_identity_until_it_has_seen_training_data():
-    layer, x = ActNorm(3), batch(20, 3)
+    layer = ActNorm(3)
+    x = batch(20, 3)
     unseen = [layer.eval().forward(x), layer.inverse(x), layer.train().inverse(x), layer.forward(x[:0])]
     for fresh in unseen:
         assert torch.equal(fresh.value, x[: len(fresh.value)]) and not fresh.log_det.any()
@@ -61,7 +62,8 @@ def test_actnorm_read_backwards_initialises_in_its_inverse():
 
 @pytest.mark.parametrize("restore", ["state", "deepcopy"])
 def test_the_flag_travels_with_the_weights(restore):
-    trained, x = ActNorm(3), batch(20, 3)
+    trained = ActNorm(3)
+    x = batch(20, 3)
     trained.forward(x)
     twin = ActNorm(3)
     twin.load_state_dict(trained.state_dict())
@@ -74,7 +76,8 @@ def test_the_flag_travels_with_the_weights(restore):
 
 def test_the_flag_is_saved_as_safetensors(tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
-    layer, second = ActNorm(3), batch(9, 3)
+    layer = ActNorm(3)
+    second = batch(9, 3)
     layer.forward(batch(20, 3))
     safetensors.save_file(layer.state_dict(), tmp_path / "layer.safetensors")
     twin = ActNorm(3)
@@ -100,7 +103,8 @@ def test_a_small_scale_far_from_zero_is_normalised():
 
 
 def test_a_broken_first_batch_is_left_to_the_next():
-    layer, x = ActNorm(3), batch(20, 3)
+    layer = ActNorm(3)
+    x = batch(20, 3)
     broken = x.clone()
     broken[4, 1] = torch.nan
     layer.forward(broken)
@@ -121,10 +125,12 @@ def test_half_values_initialise_in_float32(dtype):
 
 def test_actnorm_compiles_in_training_mode():
     """Whole, before and after the initialisation, which happens in compiled code too."""
-    x, second = batch(20, 3), batch(20, 3, seed=1)
+    x = batch(20, 3)
+    second = batch(20, 3, seed=1)
     for first_is_compiled in (True, False):
         torch.compiler.reset()
-        layer, twin = ActNorm(3), ActNorm(3)
+        layer = ActNorm(3)
+        twin = ActNorm(3)
         compiled = torch.compile(layer.forward, fullgraph=True, backend="aot_eager")
         (compiled if first_is_compiled else layer.forward)(x)
         twin.forward(x)
@@ -149,7 +155,8 @@ def test_actnorm_is_the_layer_of_nflows():
 @pytest.mark.parametrize("shape", [(16, 3), (4, 3, 9)])
 def test_batchnorm_trains_as_torch_does(shape):
     """Value, gradient through the statistics, running statistics, and eval mode after three batches."""
-    ours, theirs = InvertibleBatchNorm(3).double(), nn.BatchNorm1d(3).double()
+    ours = InvertibleBatchNorm(3).double()
+    theirs = nn.BatchNorm1d(3).double()
     with torch.no_grad():
         ours.log_gain.copy_(torch.tensor([0.5, -0.2, 0.1]))
         ours.bias.copy_(torch.tensor([1.0, 0.0, -1.0]))
@@ -158,7 +165,8 @@ def test_batchnorm_trains_as_torch_does(shape):
     for seed in range(3):
         x = batch(*shape, seed=seed, dtype=F64).requires_grad_()
         weights = torch.randn(shape, dtype=F64)
-        got, want = ours.forward(x).value, theirs(x)
+        got = ours.forward(x).value
+        want = theirs(x)
         torch.testing.assert_close(got, want)
         got_grad, want_grad = (torch.autograd.grad((y * weights).sum(), x)[0] for y in (got, want))
         torch.testing.assert_close(got_grad, want_grad)
@@ -188,7 +196,8 @@ def test_batchnorm_log_det_in_training():
 
 
 def test_batchnorm_inverse_takes_the_running_statistics():
-    layer, x = InvertibleBatchNorm(3).double(), batch(16, 3, dtype=F64)
+    layer = InvertibleBatchNorm(3).double()
+    x = batch(16, 3, dtype=F64)
     layer.forward(x)
     in_training = layer.inverse(x)
     before = copy.deepcopy(layer.state_dict())
@@ -218,7 +227,8 @@ def test_batchnorm_of_half_values_is_float32():
 
 def test_batchnorm_compiles_in_training_mode():
     torch.compiler.reset()
-    layer, twin = InvertibleBatchNorm(3), InvertibleBatchNorm(3)
+    layer = InvertibleBatchNorm(3)
+    twin = InvertibleBatchNorm(3)
     compiled = torch.compile(layer.forward, fullgraph=True, backend="aot_eager")
     for x in (batch(9, 3), batch(9, 3, seed=1)):
         for got, want in zip(compiled(x), twin.forward(x), strict=True):
@@ -228,7 +238,8 @@ def test_batchnorm_compiles_in_training_mode():
 
 def test_batchnorm_is_the_layer_of_nflows_in_eval_mode():
     theirs = pytest.importorskip("nflows.transforms.normalization").BatchNorm(3).double().eval()
-    ours, x = InvertibleBatchNorm(3).double(), batch(20, 3, dtype=F64)
+    ours = InvertibleBatchNorm(3).double()
+    x = batch(20, 3, dtype=F64)
     ours.forward(x)
     ours.eval()
     with torch.no_grad():

@@ -57,10 +57,12 @@ def test_template_has_the_pitch_and_the_length(pitch):
 
 
 def test_template_tells_velocity_time_and_release():
-    soft, loud = note_template(60, 1.5, 50), note_template(60, 1.5, 100)
+    soft = note_template(60, 1.5, 50)
+    loud = note_template(60, 1.5, 100)
     assert torch.allclose(loud, 4 * soft)
     spectrum = [torch.fft.rfft(loud[s : s + 1600] * torch.hann_window(1600)).abs() for s in (800, 14400)]
-    f0_bin, high_bin = round(note_frequency(60) / 10), round(8 * note_frequency(60) / 10)
+    f0_bin = round(note_frequency(60) / 10)
+    high_bin = round(8 * note_frequency(60) / 10)
     low, high = (
         20 * math.log10(float(spectrum[0][b - 2 : b + 3].max() / spectrum[1][b - 2 : b + 3].max()))
         for b in (f0_bin, high_bin)
@@ -186,7 +188,8 @@ def test_bundled_student_is_in_tune(instrument):
     for pitch in (50, 60, 69):
         note = play_note(vocoder, pitch, 1.2, speaker=instrument)
         assert abs(pitch_error(note, vocoder.sample_rate, pitch)) < 20
-        body, tail = note[1600:9600].square().mean().sqrt(), note[-800:].square().mean().sqrt()
+        body = note[1600:9600].square().mean().sqrt()
+        tail = note[-800:].square().mean().sqrt()
         assert 0.01 < body < 0.5 and tail < 0.3 * body
 
 
@@ -229,7 +232,9 @@ def test_scores_of_anchors_and_a_student(rendered, tmp_path):
     save_pretrained(tiny_student(speakers=["piano", "guitar"]), tmp_path / "student")
     scores = evaluate_notes(rendered, [tmp_path / "student"])
     assert list(scores) == ["other real notes", "real notes", "8-bit mu-law", "template", "student"]
-    real, template, student = scores["real notes"], scores["template"], scores["student"]
+    real = scores["real notes"]
+    template = scores["template"]
+    student = scores["student"]
     assert real.frechet == pytest.approx(0, abs=1e-6) and real.spectral[0] == real.level[0] == 0 and real.in_tune == 100
     assert 0 < template.frechet < student.frechet
     assert template.level[0] == pytest.approx(20 * math.log10(2), abs=0.1) and template.cents[0] < 2

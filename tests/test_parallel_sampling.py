@@ -26,7 +26,8 @@ def check(teacher, found, expected, atol=1e-4):
 @pytest.mark.parametrize("front", FRONTS)
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_same_samples_as_one_at_a_time(front, temperature):
-    teacher, (_, mel) = tiny_teacher(front=FRONTS[front]), speech_batch(2, 12)
+    teacher = tiny_teacher(front=FRONTS[front])
+    (_, mel) = speech_batch(2, 12)
     options = dict(mel=mel, seed=[3, 8], temperature=temperature)
     check(teacher, sample_parallel(teacher, **options), teacher.sample(**options))
 
@@ -46,14 +47,16 @@ def test_without_any_condition_or_linear_path():
 
 
 def test_given_noise_gives_the_recording_back():
-    teacher, (audio, mel) = tiny_teacher(front=FRONTS["mel-prediction"]), speech_batch(2, 12)
+    teacher = tiny_teacher(front=FRONTS["mel-prediction"])
+    (audio, mel) = speech_batch(2, 12)
     with torch.no_grad():
         noise = teacher.encode(audio, mel)
     check(teacher, sample_parallel(teacher, mel, noise=noise), audio)
 
 
 def test_an_item_does_not_depend_on_its_batch():
-    teacher, (_, mel) = tiny_teacher(), speech_batch(3, 9)
+    teacher = tiny_teacher()
+    (_, mel) = speech_batch(3, 9)
     together = sample_parallel(teacher, mel, seed=2)
     alone = sample_parallel(teacher, mel[1:2], seed=3)
     torch.testing.assert_close(alone.audio[0], together.audio[1], atol=1e-4, rtol=0.0)
@@ -62,7 +65,8 @@ def test_an_item_does_not_depend_on_its_batch():
 
 def test_draft():
     """Any draft leads to the same samples; the better it is, the sooner."""
-    teacher, (_, mel) = tiny_teacher(), speech_batch(2, 12)
+    teacher = tiny_teacher()
+    (_, mel) = speech_batch(2, 12)
     cold = sample_parallel(teacher, mel, seed=2)
     drafted = sample_parallel(teacher, mel, seed=2, draft=tiny_student())
     torch.testing.assert_close(drafted.audio, cold.audio, atol=1e-4, rtol=0.0)
@@ -72,7 +76,8 @@ def test_draft():
 
 
 def test_wider_windows_wait_less_and_tighter_tolerance_leaves_less():
-    teacher, (_, mel) = tiny_teacher(shake=0.15), speech_batch(1, 24)
+    teacher = tiny_teacher(shake=0.15)
+    (_, mel) = speech_batch(1, 24)
     narrow, wide = (sample_parallel(teacher, mel, seed=2, window=window) for window in (64, 1000))
     assert int(wide.sweeps) < int(narrow.sweeps)
     loose, tight = (sample_parallel(teacher, mel, seed=2, tolerance=tolerance) for tolerance in (1e-2, 1e-5))

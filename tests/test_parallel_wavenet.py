@@ -79,7 +79,8 @@ def test_seed_decides_each_item_alone(kind):
 def test_streamed_equals_whole(kind, frames_per_chunk):
     model = tiny_student(**KINDS[kind])
     mel, speaker = _condition(model, 19)
-    mel, speaker = mel[:1], speaker[:1] if speaker is not None else None
+    mel = mel[:1]
+    speaker = speaker[:1] if speaker is not None else None
     whole = model.sample(mel, seed=3, speaker=speaker)
     chunks = list(model.stream(mel, frames_per_chunk, seed=3, speaker=speaker))
     assert all(chunk.shape[-1] == frames_per_chunk * 64 for chunk in chunks[:-1])
@@ -130,7 +131,8 @@ def test_wrong_arguments_are_refused():
 
 
 def test_pulse_train_has_its_pitch_unit_power_and_continues():
-    frames, f0 = 30, 125.0
+    frames = 30
+    f0 = 125.0
     pitch = Pitch(torch.full((1, frames + 2), f0), torch.ones(1, frames + 2))
     source, phases = pulse_train(pitch, 256, 16000)
     assert source.shape == (1, frames * 256)
@@ -199,7 +201,8 @@ def test_the_network_of_a_patch_sees_earlier_patches_only():
 
 
 def test_bfloat16_networks_are_close_and_leave_scales_and_density_in_float32():
-    model, mel = tiny_student(patch_size=4), _condition(tiny_student())[0]
+    model = tiny_student(patch_size=4)
+    mel = _condition(tiny_student())[0]
     noise = torch.randn(2, 1, 384, generator=torch.Generator().manual_seed(0))
     exact = model.sample(mel, noise=noise)
     with torch.inference_mode():

@@ -41,7 +41,8 @@ def test_distillmos_hears_noise_but_no_level(speech, capsys):
 
 def test_dnsmos_hears_noise(speech):
     pytest.importorskip("speechmos")
-    clean, noisy = mos.dnsmos(speech, RATE), mos.dnsmos(with_noise(speech, 15), RATE)
+    clean = mos.dnsmos(speech, RATE)
+    noisy = mos.dnsmos(with_noise(speech, 15), RATE)
     assert 2.5 < clean.dnsmos_ovrl < 5 and noisy.dnsmos_ovrl < clean.dnsmos_ovrl - 0.3
     assert 3 < clean.dnsmos_p808 < 5 and noisy.dnsmos_p808 < clean.dnsmos_p808 - 0.2
 

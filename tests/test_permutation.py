@@ -39,7 +39,8 @@ def test_does_not_share_memory_with_the_order_it_was_given():
 
 def test_is_the_permutation_of_nflows():
     theirs = pytest.importorskip("nflows.transforms.permutations")
-    order, x = torch.tensor([2, 0, 3, 1]), torch.randn(5, 4)
+    order = torch.tensor([2, 0, 3, 1])
+    x = torch.randn(5, 4)
     pairs = [(Permutation(order), theirs.Permutation(order)), (Reverse(4), theirs.ReversePermutation(4))]
     for ours, other in pairs:
         for mine, reference in ((ours.forward, other.forward), (ours.inverse, other.inverse)):
@@ -48,7 +49,8 @@ def test_is_the_permutation_of_nflows():
 
 
 def test_a_learned_order_begins_at_the_identity_and_ties_are_still_an_order():
-    layer, x = LearnedPermutation(4), torch.randn(2, 4)
+    layer = LearnedPermutation(4)
+    x = torch.randn(2, 4)
     assert torch.equal(layer.forward(x).value, x)
     torch.nn.init.zeros_(layer.scores)
     assert torch.equal(layer.forward(x).value, x)
@@ -74,7 +76,8 @@ def test_straight_through_gradient(direction, event):
     soft = torch.stack([torch.softmax(-(ordered[i] - scores).abs() / 0.7, dim=0) for i in range(5)])
     hard = torch.eye(5, dtype=torch.float64)[layer.permutation]
     if direction == "inverse":
-        soft, hard = soft.T, hard.T
+        soft = soft.T
+        hard = hard.T
     relaxed = torch.tensordot(x.detach(), soft, dims=([1], [1]))  # the features come last
     (relaxed.movedim(-1, 1) * weights).sum().backward()
     torch.testing.assert_close(layer.scores.grad, scores.grad)
@@ -92,7 +95,8 @@ def test_the_relaxation_sharpens_to_the_map():
 
 def test_learns_an_order():
     torch.manual_seed(0)
-    target, x = torch.tensor([3, 1, 4, 0, 2]), torch.randn(256, 5)
+    target = torch.tensor([3, 1, 4, 0, 2])
+    x = torch.randn(256, 5)
     layer = LearnedPermutation(5)
     optimizer = torch.optim.Adam(layer.parameters(), lr=0.05)
     for _ in range(400):

@@ -26,7 +26,8 @@ def test_plain_network_learns_the_same():
     audio, mel = speech_batch(2, 8)
     for one in (model, plain):
         one.log_prob(audio, mel).mean().backward()
-    ours, theirs = model.predictor.stack, plain.model.predictor.stack
+    ours = model.predictor.stack
+    theirs = plain.model.predictor.stack
     torch.testing.assert_close(theirs.input.weight.grad[:, :, 0], ours.input.weight.grad, atol=1e-5, rtol=1e-3)
     width = 2 * ours.config.channels
     for index, layer in enumerate(theirs.layers):
@@ -63,6 +64,7 @@ def test_plain_sampler_draws_the_same_samples(kind):
 def test_plain_stack_of_any_size(kernel_size, cycles):
     stack = WaveNetStack(1, 5, StackConfig(4, cycles, kernel_size, 6, 10), cond_channels=3)
     torch.nn.init.normal_(stack.output.weight)
-    x, cond = torch.randn(2, 40, 1), torch.randn(2, 4, 3)
+    x = torch.randn(2, 40, 1)
+    cond = torch.randn(2, 4, 3)
     with torch.no_grad():
         torch.testing.assert_close(PlainStack(stack)(x, cond), stack(x, cond), atol=1e-5, rtol=1e-4)

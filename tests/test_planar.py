@@ -38,7 +38,9 @@ def test_planar_is_the_map_of_normflows(sign):
     normflows = pytest.importorskip("normflows")
     torch.manual_seed(0)
     theirs = normflows.flows.Planar((3,)).double()
-    u, w, b = theirs.u.detach()[0], theirs.w.detach()[0], theirs.b.detach()
+    u = theirs.u.detach()[0]
+    w = theirs.w.detach()[0]
+    b = theirs.b.detach()
     with torch.no_grad():
         theirs.u.mul_(sign)
         u = theirs.u[0]
@@ -60,7 +62,8 @@ def test_radial_is_the_map_of_normflows():
     normflows = pytest.importorskip("normflows")
     torch.manual_seed(0)
     theirs = normflows.flows.Radial((3,)).double()
-    alpha, gamma = theirs.alpha.detach().abs(), torch.nn.functional.softplus(theirs.beta.detach())
+    alpha = theirs.alpha.detach().abs()
+    gamma = torch.nn.functional.softplus(theirs.beta.detach())
     ours = with_weights(
         Radial(3).double(),
         center=theirs.z_0.detach()[0],
@@ -154,7 +157,8 @@ def test_frames_of_a_condition_are_stretched(kind):
     layer = kind(2, cond_dim=3)
     with torch.no_grad():
         layer.from_cond.normal_()
-    x, cond = torch.randn(2, 2, 12), torch.randn(2, 3, 4)
+    x = torch.randn(2, 2, 12)
+    cond = torch.randn(2, 3, 4)
     y, terms = layer.forward(x, cond, per_step=True)
     for frame in range(4):
         part = slice(3 * frame, 3 * frame + 3)

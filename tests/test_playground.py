@@ -50,7 +50,9 @@ def test_a_density_integrates_to_one_and_its_entropy_is_the_integral(name):
 @pytest.mark.parametrize("name", DENSITIES)
 def test_samples_are_of_the_density(name, seeded):
     """Chi-square of the counts in 20 x 20 boxes against the integral of the density."""
-    count, boxes, inner = 20_000, 20, 10
+    count = 20_000
+    boxes = 20
+    inner = 10
     x = DENSITIES[name].sample(count, seeded)
     assert x.shape == (count, 2) and torch.equal(x, DENSITIES[name].sample(count, torch.Generator().manual_seed(0)))
     counts, _, _ = np.histogram2d(*x.T.numpy(), bins=boxes, range=[[-2.5, 2.5], [-2.5, 2.5]])
@@ -78,7 +80,8 @@ def test_log_prob_keeps_the_type_and_takes_no_points():
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_learns_and_is_a_bijection(name, seeded):
     torch.manual_seed(0)
-    family, target = FAMILIES[name], DENSITIES["two_moons"]
+    family = FAMILIES[name]
+    target = DENSITIES["two_moons"]
     flow = Flow(family.build(2))
     optimizer = torch.optim.Adam(flow.parameters(), lr=family.learning_rate)
     losses = [train_step(flow, optimizer, target.sample(256, seeded)) for _ in range(25)]

@@ -135,7 +135,8 @@ def test_workers_do_not_change_the_result(tmp_path):
 
 
 def test_a_stopped_run_is_continued_and_ends_with_the_same_files(tmp_path, monkeypatch):
-    folder, out = tmp_path / "in", tmp_path / "out"
+    folder = tmp_path / "in"
+    out = tmp_path / "out"
     for i in range(4):
         write(folder / f"{i}.wav", tone(i, 0.5))
     whole = prepare_folder(folder, tmp_path / "whole", workers=1)
@@ -159,7 +160,8 @@ def test_a_stopped_run_is_continued_and_ends_with_the_same_files(tmp_path, monke
 
 
 def test_changed_settings_and_changed_sources_are_redone(tmp_path):
-    folder, out = tmp_path / "in", tmp_path / "out"
+    folder = tmp_path / "in"
+    out = tmp_path / "out"
     source = write(folder / "a.wav", tone(0, 0.5))
     prepare_folder(folder, out, workers=1)
     prepare_folder(folder, out, PrepareConfig(sample_rate=8000), workers=1)

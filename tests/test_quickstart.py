@@ -25,14 +25,17 @@ from wavedistill.training.config import RunConfig
 def tiny_assets(tmp_path, monkeypatch) -> Path:
     """What is packaged, in miniature: two voices, two recipes and four clips."""
     root = tmp_path / "package" / "_assets"
-    teacher, student = tiny_teacher(), tiny_student()
+    teacher = tiny_teacher()
+    student = tiny_student()
     save_pretrained(teacher, root / "checkpoints" / "speech-teacher")
     save_pretrained(student, root / "checkpoints" / "speech-student")
-    clips, entries = root / "recipes" / "quickstart" / "clips", []
+    clips = root / "recipes" / "quickstart" / "clips"
+    entries = []
     for index, split in enumerate(["train", "train", "valid", "test"]):
         audio = speech_like(1.0 + 0.25 * index, seed=index)
         save_audio(clips / f"{index}.flac", audio, 8000)
-        file, seconds = f"{index}.flac", len(audio) / 8000
+        file = f"{index}.flac"
+        seconds = len(audio) / 8000
         entries.append(Entry(id=f"{index}", audio=file, duration=seconds, speaker="ann", split=split))
     write_manifest(clips / "manifest.jsonl", entries)
     data = DataConfig("elsewhere", segment_seconds=0.1, batch_size=2)

@@ -86,7 +86,8 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(session, checkpoint,
 @pytest.mark.slow
 def test_a_worker_that_dies_is_replaced(session, checkpoint, tmp_path):
     recordings(tmp_path / "in", 50, seconds=1.5)
-    out, killed = tmp_path / "rays", []
+    out = tmp_path / "rays"
+    killed = []
 
     def kill_one() -> None:
         deadline = time.monotonic() + 120
@@ -109,7 +110,8 @@ def test_a_worker_that_dies_is_replaced(session, checkpoint, tmp_path):
 
 def workers_of_this_process() -> list[int]:
     """Process ids of the Ray workers that hold a voice: grandchildren of this process, whose child is Ray's raylet."""
-    parents, workers = {}, []
+    parents = {}
+    workers = []
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
             fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)

@@ -79,7 +79,8 @@ is: is
 
 
 def make_asterisk(root: Path) -> None:
-    doc, sounds = root / "usr/share/doc", root / "usr/share/asterisk/sounds"
+    doc = root / "usr/share/doc"
+    sounds = root / "usr/share/asterisk/sounds"
     for number, language in enumerate(ASTERISK_LANGUAGES):
         folder = doc / f"asterisk-core-sounds-{language}"
         folder.mkdir(parents=True)

@@ -137,7 +137,8 @@ def test_divergence_is_reported_and_is_zero_between_equal_gaussians(finished):
 
 def test_divergence_agrees_with_monte_carlo():
     """E[log q(x) - log p(x)] over the student's own samples, with the exact densities of both."""
-    teacher, student = tiny_teacher(), tiny_student()
+    teacher = tiny_teacher()
+    student = tiny_student()
     mel = torch.randn(1, MEL.n_mels, 40, generator=torch.Generator().manual_seed(0)) - 4
     closed = sum(student_divergence(student, teacher, mel, None, None, seed)["kl"] for seed in range(20)) / 20
     from wavedistill.losses import first_counted

@@ -56,7 +56,8 @@ def test_squeeze_has_no_terms_step_by_step():
 
 def test_split_maps_the_first_channels_and_keeps_the_last():
     torch.manual_seed(0)
-    layer, x = Rescale(3), torch.randn(2, 5, 6)
+    layer = Rescale(3)
+    x = torch.randn(2, 5, 6)
     torch.nn.init.normal_(layer.log_scale)
     split = Split(layer, keep=2)
     y, log_det = split.forward(x)
@@ -79,7 +80,8 @@ def test_split_hands_the_condition_on():
     coupling = AffineCoupling(4, hidden=8, cond_dim=2)
     for parameter in coupling.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    x, cond = torch.randn(2, 5, 6), torch.randn(2, 2)
+    x = torch.randn(2, 5, 6)
+    cond = torch.randn(2, 2)
     expected = coupling.forward(x[:, :4], cond)
     got = Split(coupling, keep=1).forward(x, cond)
     assert torch.equal(got.value[:, :4], expected.value) and torch.equal(got.log_det, expected.log_det)
@@ -107,8 +109,10 @@ def test_split_leaves_something_and_keeps_the_shape():
 def test_early_outputs_are_latents_the_later_layers_never_touch():
     """Two channels leave after the first layer: perturbing the second layer's weights does not move them."""
     torch.manual_seed(0)
-    first, second = InvertibleConv1x1(4), InvertibleConv1x1(2)
-    flow, x = Compose(Squeeze(4), first, Split(second, keep=2)), torch.randn(2, 1, 16)
+    first = InvertibleConv1x1(4)
+    second = InvertibleConv1x1(2)
+    flow = Compose(Squeeze(4), first, Split(second, keep=2))
+    x = torch.randn(2, 1, 16)
     before = flow.forward(x).value
     with torch.no_grad():
         second.matrix.weight.mul_(2.0)

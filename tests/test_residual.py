@@ -41,12 +41,14 @@ def true_gain(weight, count=1 << 13):
 def test_the_bound_of_a_convolution_holds_and_is_tight(shape):
     for seed in range(5):
         weight = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
-        gain, bound = true_gain(weight), float(convolution_gain(weight))
+        gain = true_gain(weight)
+        bound = float(convolution_gain(weight))
         assert gain * (1 - 1e-12) <= bound <= 1.006 * gain
 
 
 def test_the_bound_holds_between_the_frequencies_of_the_grid():
-    taps, missed = torch.arange(7, dtype=F64), 0
+    taps = torch.arange(7, dtype=F64)
+    missed = 0
     for frequency in torch.linspace(0.3, 2.9, 40, dtype=F64):
         weight = torch.cos(frequency * taps).reshape(1, 1, -1)
         gain = true_gain(weight)
@@ -120,7 +122,8 @@ def test_a_network_is_a_contraction_whatever_its_weights_and_condition(activatio
         for layer in (*g.layers, g.output):  # aligned, so that the bounds multiply
             layer.weight.data.fill_(scale)
             layer.bias.data.fill_(3.0)
-        x, cond = torch.randn(4, 2, 24, dtype=F64), torch.randn(4, 2, 3, dtype=F64)
+        x = torch.randn(4, 2, 24, dtype=F64)
+        cond = torch.randn(4, 2, 3, dtype=F64)
         norms.append(torch.linalg.matrix_norm(jacobian(g.bind(x, cond), x)[1], ord=2).max())
     assert 0.6 < float(max(norms).detach()) <= 0.8
 
@@ -128,7 +131,8 @@ def test_a_network_is_a_contraction_whatever_its_weights_and_condition(activatio
 def test_a_condition_by_frames_is_stretched_over_their_samples():
     torch.manual_seed(0)
     flow = residual(2, kernel_size=3, cond_dim=3)
-    x, cond = torch.randn(2, 2, 8), torch.randn(2, 3, 4)
+    x = torch.randn(2, 2, 8)
+    cond = torch.randn(2, 3, 4)
     expected = flow.forward(x, cond.repeat_interleave(2, dim=-1))
     torch.testing.assert_close(flow.forward(x, cond), expected)
     torch.testing.assert_close(flow.inverse(expected.value, cond).value, x, atol=1e-5, rtol=0)
@@ -188,7 +192,8 @@ def all_noise(x):
 
 
 def test_the_power_series_is_within_its_truncation_bound():
-    flow, x = steep(lipschitz=0.7), torch.randn(2, 3, dtype=F64)
+    flow = steep(lipschitz=0.7)
+    x = torch.randn(2, 3, dtype=F64)
     g = flow.network.bind(x)
     exact = exact_log_det(g, x)[1]
     for terms in range(1, 12):
@@ -206,10 +211,13 @@ def test_the_memory_efficient_gradient_is_right_for_unequal_terms_and_examples()
     """Over all noise directions it equals the derivative of the same weighted series, however examples and terms are
     weighted.
     """
-    flow, x = steep(), torch.randn(4, 3, dtype=F64)
+    flow = steep()
+    x = torch.randn(4, 3, dtype=F64)
     x.requires_grad_()
-    terms, examples = [1.0, 0.3, 2.5, 0.7, 1.9], torch.tensor([0.1, -2.0, 3.0, 0.0], dtype=F64)
-    gradients, values = [], []
+    terms = [1.0, 0.3, 2.5, 0.7, 1.9]
+    examples = torch.tensor([0.1, -2.0, 3.0, 0.0], dtype=F64)
+    gradients = []
+    values = []
     for memory_efficient in (True, False):
         repeated, noise = all_noise(x)
         _, log_det = series_log_det(flow.network.bind(repeated), repeated, terms, noise, memory_efficient)
@@ -229,7 +237,8 @@ def test_the_gradient_of_roulette_is_unbiased(memory_efficient):
     generator = torch.Generator().manual_seed(2)
     flow = steep(lipschitz=0.6, log_det="roulette", num_terms=1, memory_efficient=memory_efficient, generator=generator)
     x = torch.tensor([[0.3, -0.5, 1.0], [1.0, 0.2, -0.4]], dtype=F64)
-    weight, examples = flow.network.layers[0].weight, torch.tensor([1.0, -3.0], dtype=F64)
+    weight = flow.network.layers[0].weight
+    examples = torch.tensor([1.0, -3.0], dtype=F64)
     exact = torch.autograd.grad((examples * exact_log_det(flow.network.bind(x), x)[1]).sum(), weight)[0]
     draws = []
     for _ in range(500):
@@ -242,7 +251,8 @@ def test_the_gradient_of_roulette_is_unbiased(memory_efficient):
 
 
 def graph_size(tensor):
-    seen, todo = set(), [tensor.grad_fn]
+    seen = set()
+    todo = [tensor.grad_fn]
     while todo:
         node = todo.pop()
         if node is not None and node not in seen:
@@ -282,7 +292,8 @@ def test_noise_has_unit_covariance():
 
 def test_a_long_waveform_has_a_finite_log_det_under_autocast():
     torch.manual_seed(0)
-    x, log_dets = torch.randn(1, 1, 240_000), []
+    x = torch.randn(1, 1, 240_000)
+    log_dets = []
     flow = residual(1, hidden=4, kernel_size=3, log_det="power_series", num_terms=3)
     with torch.no_grad():
         for dtype in (None, torch.bfloat16, torch.float16):
@@ -391,7 +402,8 @@ def test_a_perceptron_of_samples_is_the_one_of_vectors():
 
 def test_value_and_log_det_agree_with_normflows():
     theirs = pytest.importorskip("normflows.flows.residual")
-    flow, x = steep(dim=2), torch.randn(5, 2, dtype=F64)
+    flow = steep(dim=2)
+    x = torch.randn(5, 2, dtype=F64)
     g = flow.network.bind(x)
     block = theirs.iResBlock(Module(g), brute_force=True)
     y, log_det = block.forward(x, torch.zeros(5, 1, dtype=F64))
@@ -400,7 +412,8 @@ def test_value_and_log_det_agree_with_normflows():
     torch.testing.assert_close(ours.log_det, -log_det[:, 0])
     torch.testing.assert_close(flow.inverse(y).value, block.inverse(y).detach(), atol=5e-3, rtol=0)
 
-    noise, weights = torch.randn(5, 2, dtype=F64), [1.0, 0.5, 2.0, 0.25]
+    noise = torch.randn(5, 2, dtype=F64)
+    weights = [1.0, 0.5, 2.0, 0.25]
     x.requires_grad_()
     series = theirs.basic_logdet_estimator(g(x), x, 4, noise, lambda k: weights[k - 1], True)
     torch.testing.assert_close(series_log_det(g, x, weights, noise)[1], series)

@@ -67,7 +67,8 @@ def both(*transforms):
 @pytest.mark.parametrize("shape", [(3, 2), (3, 2, 6)])
 def test_gradients_are_those_of_backpropagation(shape, dtype, inverse):
     reversible, plain = both(*(layer.to(dtype) for layer in layers(6)))
-    x, cond = data(*shape, dtype=dtype), data(3, 2, *(3,) * (len(shape) - 2), dtype=dtype, seed=2)
+    x = data(*shape, dtype=dtype)
+    cond = data(3, 2, *(3,) * (len(shape) - 2), dtype=dtype, seed=2)
     got, want = (gradients(transform, x, cond, inverse) for transform in (reversible, plain))
     same(got, want, 1e-10 if dtype is F64 else 1e-3)
     assert all(float(one.abs().sum()) > 0 for one in want)
@@ -75,7 +76,8 @@ def test_gradients_are_those_of_backpropagation(shape, dtype, inverse):
 
 def test_gradients_step_by_step():
     reversible, plain = both(*(layer.double() for layer in layers(mask="time", dim=1)))
-    x, cond = data(2, 1, 6), data(2, 2, 3, seed=2)
+    x = data(2, 1, 6)
+    cond = data(2, 2, 3, seed=2)
     same(*(gradients(transform, x, cond, per_step=True) for transform in (reversible, plain)))
 
 
@@ -136,7 +138,8 @@ def test_a_condition_of_several_parts():
 def test_whatever_needs_a_gradient(needs):
     found = []
     for transform in both(*(layer.double().requires_grad_(False) for layer in layers())):
-        x, cond = data(3, 2), data(3, 2, seed=2)
+        x = data(3, 2)
+        cond = data(3, 2, seed=2)
         weight = transform[1].network.output.weight
         wanted = {"value": x, "condition": cond, "parameter": weight, "no_grad": x}.get(needs)
         if wanted is not None:
@@ -211,10 +214,12 @@ def test_autocast_is_repeated(inverse, backward_inside):
 
 
 def test_state_dict_and_copies_are_those_of_compose():
-    reversible, plain = ReversibleSequence(*layers()), Compose(*layers())
+    reversible = ReversibleSequence(*layers())
+    plain = Compose(*layers())
     shake(plain)
     reversible.load_state_dict(plain.state_dict())
-    x, cond = data(3, 2, dtype=torch.float32), data(3, 2, dtype=torch.float32, seed=2)
+    x = data(3, 2, dtype=torch.float32)
+    cond = data(3, 2, dtype=torch.float32, seed=2)
     for twin in (reversible, copy.deepcopy(reversible)):
         same(gradients(twin, x, cond), gradients(plain, x, cond), 1e-3)
     assert len(reversible) == 4 and reversible[1] is reversible.transforms[1]
@@ -295,10 +300,8 @@ def peak_bytes(transform, x, cond):
 
 @pytest.mark.parametrize("measure", [saved_bytes, peak_bytes])
 def test_memory_does_not_grow_with_depth(measure):
-    x, cond = (
-        data(2, 2, 4000, dtype=torch.float32).requires_grad_(),
-        data(2, 2, 40, dtype=torch.float32).requires_grad_(),
-    )
+    x = data(2, 2, 4000, dtype=torch.float32).requires_grad_()
+    cond = data(2, 2, 40, dtype=torch.float32).requires_grad_()
     measured = {
         (kind, depth): measure(kind(*layers(depth)), x, cond)
         for kind in (Compose, ReversibleSequence)

@@ -118,7 +118,8 @@ def test_training_lowers_the_loss_and_leaves_the_documented_files(tmp_path: Path
 
 def test_checkpoint_holds_the_averaged_weights(tmp_path: Path) -> None:
     train(tmp_path)
-    state, weights = load_newest_state(tmp_path), torch.load(tmp_path / "checkpoint" / "weights.pt")
+    state = load_newest_state(tmp_path)
+    weights = torch.load(tmp_path / "checkpoint" / "weights.pt")
     for name, average in state["ema"].items():
         assert torch.equal(weights[name], average)
         assert not torch.equal(weights[name], state["model"][name])
@@ -211,7 +212,8 @@ def test_compile_is_asked_of_the_task(tmp_path: Path) -> None:
 
 
 def test_a_torn_newest_state_falls_back_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    whole, torn = train(tmp_path / "whole"), train(tmp_path / "torn")
+    whole = train(tmp_path / "whole")
+    torn = train(tmp_path / "torn")
     newest = state_path(torn, 10)
     newest.write_bytes(newest.read_bytes()[:1000])
     with caplog.at_level(logging.WARNING):

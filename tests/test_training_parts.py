@@ -46,9 +46,11 @@ def test_progress_follows_whichever_is_further_on() -> None:
 
 
 def test_ema_is_the_recursion_with_its_warm_up() -> None:
-    model, frozen = nn.Linear(3, 2), nn.Linear(2, 2).requires_grad_(False)
+    model = nn.Linear(3, 2)
+    frozen = nn.Linear(2, 2).requires_grad_(False)
     both = nn.Sequential(model, frozen)
-    ema, expected = EMA(both, 0.5), model.weight.detach().clone()
+    ema = EMA(both, 0.5)
+    expected = model.weight.detach().clone()
     for step in range(1, 8):
         with torch.no_grad():
             model.weight.normal_()
@@ -106,7 +108,8 @@ def test_samples_have_audio_and_picture_and_bad_ones_are_no_disaster(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tracker = Tracker(recipe(tmp_path), ToyModel(ToyModelConfig()), 0, 0.0, "id")
-    bad, good = Sample("bad", torch.full((4096,), math.nan)), Sample("good", torch.zeros(4096), torch.zeros(80, 16))
+    bad = Sample("bad", torch.full((4096,), math.nan))
+    good = Sample("good", torch.zeros(4096), torch.zeros(80, 16))
     with caplog.at_level(logging.WARNING):
         tracker.samples(12, [bad, good])
     tracker.close()

@@ -54,7 +54,8 @@ def test_two_ranks_equal_one(tmp_path: Path) -> None:
     two = run(*torchrun, str(SCRIPT), str(tmp_path / "two"), "10", "0", "-1")
     assert two.returncode == 0, two.stderr
     assert run_files(tmp_path / "one") == run_files(tmp_path / "two")
-    one, two = load_newest_state(tmp_path / "one"), load_newest_state(tmp_path / "two")
+    one = load_newest_state(tmp_path / "one")
+    two = load_newest_state(tmp_path / "two")
     for part in ("model", "ema"):
         for name, weight in one[part].items():
             torch.testing.assert_close(two[part][name], weight, rtol=1e-4, atol=1e-6)

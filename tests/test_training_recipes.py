@@ -207,7 +207,8 @@ def test_fine_tuning_starts_from_a_checkpoint(teacher_recipe: TeacherRecipe, tmp
     first = train_teacher(teacher_recipe)
     overrides = ["--run.dir", str(tmp_path / "tuned"), "--run.init_from", str(first), "--optim.lr", "1e-12"]
     tuned = train_teacher(teacher_recipe, overrides)
-    before, after = load_pretrained(first).state_dict(), load_pretrained(tuned).state_dict()
+    before = load_pretrained(first).state_dict()
+    after = load_pretrained(tuned).state_dict()
     for name, weight in before.items():
         torch.testing.assert_close(after[name], weight, rtol=0, atol=1e-6)
     with pytest.raises(WavedistillError, match="init_from.*has shape"):

@@ -35,7 +35,8 @@ def source(tmp_path) -> Path:
 @pytest.fixture
 def said(monkeypatch) -> list[str]:
     """What the stand-in was asked to say; each sentence comes in two chunks of 0.3 s."""
-    texts, seeds = [], []
+    texts = []
+    seeds = []
 
     def load(model, config):
         assert (model, config, seeds) == ("joe.onnx", "joe.json", [0])  # the seed counts when the model is loaded

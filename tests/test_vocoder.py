@@ -59,7 +59,8 @@ def flow() -> Vocoder:
 
 @pytest.mark.parametrize("kind", ["student", "teacher", "flow"])
 def test_seed_decides_the_audio(kind, request):
-    voice, mel = request.getfixturevalue(kind), torch.randn(MEL.n_mels, 3) - 4
+    voice = request.getfixturevalue(kind)
+    mel = torch.randn(MEL.n_mels, 3) - 4
     assert torch.equal(voice(mel, seed=1), voice(mel, seed=1))
     assert not torch.equal(voice(mel, seed=1), voice(mel, seed=2))
     assert not torch.equal(voice(mel, seed=None), voice(mel, seed=None))
@@ -72,7 +73,8 @@ def test_temperature_zero_has_no_noise(student):
 
 @pytest.mark.parametrize("kind", ["student", "flow"])
 def test_batch_of_mels_equals_each_alone(kind, request):
-    voice, mels = request.getfixturevalue(kind), torch.randn(3, MEL.n_mels, 6) - 4
+    voice = request.getfixturevalue(kind)
+    mels = torch.randn(3, MEL.n_mels, 6) - 4
     together = voice.render(mels, [7, 8, 9])
     for mel, seed, audio in zip(mels, [7, 8, 9], together, strict=True):
         torch.testing.assert_close(voice(mel, seed=seed), audio, atol=1e-5, rtol=0)
@@ -80,7 +82,8 @@ def test_batch_of_mels_equals_each_alone(kind, request):
 
 @pytest.mark.parametrize("kind", ["student", "flow"])
 def test_long_mels_are_computed_in_chunks_with_the_same_result(kind, request, monkeypatch):
-    voice, mel = request.getfixturevalue(kind), torch.randn(MEL.n_mels, 60) - 4
+    voice = request.getfixturevalue(kind)
+    mel = torch.randn(MEL.n_mels, 60) - 4
     whole = voice(mel, seed=1)
     monkeypatch.setattr(vocoder_module, "LONG_SECONDS", 0.2)
     torch.testing.assert_close(voice(mel, seed=1), whole, atol=1e-5, rtol=0)

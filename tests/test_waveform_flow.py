@@ -118,7 +118,8 @@ def test_a_crop_with_past_is_scored_as_the_rest_of_it():
     """The past lends both predictors what they look back on: noise and density are those of the later frames alone."""
     model = tiny_flow(front=FRONTS["mel-prediction"]).double()
     audio, mel, _ = condition(model, 8)
-    audio, mel = audio.double(), mel.double()
+    audio = audio.double()
+    mel = mel.double()
     crop = model.density(audio, mel, past_frames=3)
     assert crop.noise.shape == (2, 1, 5 * MEL.hop_length)
     tail = audio[..., 3 * MEL.hop_length :]
@@ -159,7 +160,8 @@ def test_seed_decides_each_item_alone(kind):
 def test_streamed_equals_whole(kind, frames_per_chunk):
     model = tiny_flow(**KINDS[kind])
     _, mel, speaker = condition(model, 19)
-    mel, speaker = mel[:1], speaker[:1] if speaker is not None else None
+    mel = mel[:1]
+    speaker = speaker[:1] if speaker is not None else None
     whole = model.sample(mel, seed=3, speaker=speaker)
     chunks = list(model.stream(mel, frames_per_chunk, seed=3, speaker=speaker))
     assert all(chunk.shape[-1] == frames_per_chunk * 64 for chunk in chunks[:-1])
@@ -196,12 +198,14 @@ def predictor(batch=2, blocks=12, order=5, seed=0):
 
 
 def test_long_term_prediction_follows_its_formula():
-    flow, cond = LongTermPredictionFlow(30), predictor()
+    flow = LongTermPredictionFlow(30)
+    cond = predictor()
     x = torch.randn(2, 1, 96, dtype=torch.float64)
     y = flow.forward(x, cond).value
     for item in range(2):
         for t in range(96):
-            lag, taps = int(cond.lags[item, t // 8]), cond.taps[item, t // 8]
+            lag = int(cond.lags[item, t // 8])
+            taps = cond.taps[item, t // 8]
             told = sum(float(taps[k + 2] * x[item, 0, t - lag - k]) for k in range(-2, 3) if t - lag - k >= 0)
             assert float(y[item, 0, t]) == pytest.approx(float(x[item, 0, t]) - told, abs=1e-12)
     torch.testing.assert_close(flow.inverse(y, cond).value, x, atol=1e-12, rtol=0)
@@ -209,10 +213,12 @@ def test_long_term_prediction_follows_its_formula():
 
 
 def test_long_term_prediction_goes_on_from_its_past():
-    flow, cond = LongTermPredictionFlow(30), predictor()
+    flow = LongTermPredictionFlow(30)
+    cond = predictor()
     y = torch.randn(2, 96, dtype=torch.float64)
     whole, _ = flow.synthesize(y, cond, None)
-    past, parts = None, []
+    past = None
+    parts = []
     for start in range(0, 12, 4):
         part = LongTermPredictor(*(value[:, start : start + 4] for value in cond))
         made, past = flow.synthesize(y[:, 8 * start : 8 * start + 32], part, past)
@@ -221,8 +227,10 @@ def test_long_term_prediction_goes_on_from_its_past():
 
 
 def test_long_term_prediction_passes_gradients_both_ways():
-    flow, cond = LongTermPredictionFlow(30), predictor(1, 4, 3)
-    x, taps = torch.randn(1, 1, 32, dtype=torch.float64, requires_grad=True), cond.taps.clone().requires_grad_()
+    flow = LongTermPredictionFlow(30)
+    cond = predictor(1, 4, 3)
+    x = torch.randn(1, 1, 32, dtype=torch.float64, requires_grad=True)
+    taps = cond.taps.clone().requires_grad_()
     for run in (flow.forward, flow.inverse):
         assert torch.autograd.gradcheck(
             lambda x, taps, run=run: run(x, LongTermPredictor(cond.lags, taps)).value, (x, taps), fast_mode=True

@@ -82,7 +82,8 @@ def test_density_of_the_next_sample_integrates_to_one(kind):
     model = tiny_teacher(**{**KINDS[kind], "mel": None})
     grid = torch.linspace(-1, 1, 20001)[:-1] + 0.5e-4 if kind == "mu-law" else torch.linspace(-30, 30, 60001)
     audio = torch.zeros(len(grid), 1, 2)
-    audio[:, 0, 0], audio[:, 0, 1] = 0.1, grid
+    audio[:, 0, 0] = 0.1
+    audio[:, 0, 1] = grid
     with torch.no_grad():
         log_prob = model.log_prob(audio, dequantize=False)[:, 1]
     assert float(log_prob.exp().double().sum() * (grid[1] - grid[0])) == pytest.approx(1.0, abs=2e-3)

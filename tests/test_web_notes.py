@@ -18,7 +18,8 @@ from wavedistill.models.wavenet import WaveNet, WaveNetConfig
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory) -> list[str]:
     """A tiny teacher and student of notes, and a student of speech."""
-    folder, small = tmp_path_factory.mktemp("checkpoints"), {"stack": STACK, "cond_channels": 8}
+    folder = tmp_path_factory.mktemp("checkpoints")
+    small = {"stack": STACK, "cond_channels": 8}
     speakers = {"speakers": ["piano", "flute"]}
     models = {
         "teacher": shaken(WaveNet, WaveNetConfig(linear_order=0, **small, **speakers), 0),
@@ -82,7 +83,8 @@ def test_seed_and_errors(app, play):
 
 
 def test_a_mix_is_the_sum_and_never_clips(app):
-    a, b = note_template(60, 0.5), note_template(64, 0.5)
+    a = note_template(60, 0.5)
+    b = note_template(64, 0.5)
     mixed = app.notes.mixed([0.2 * a, 0.2 * b], 100)
     assert torch.allclose(mixed[:100], 0.2 * a[:100]) and torch.allclose(
         mixed[100:8000], 0.2 * (a[100:] + b[:-100]), atol=1e-7

@@ -24,7 +24,8 @@ def playground(app, served):
 
 
 def test_training_reports_on_the_way_and_ends_with_both_pictures(app, playground):
-    shown, files = [], None
+    shown = []
+    files = None
     for caption, layers, animation in playground.train("checkerboard", "spline", 1, 2, 0, app.playground.Stopper()):
         shown.append(caption)
         if isinstance(layers, str):  # they last until the page asks for more

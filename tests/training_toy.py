@@ -46,7 +46,8 @@ class ToyBatch:
 
 
 class ToyModel(nn.Module):
-    sample_rate, hop_length = 16000, 256
+    sample_rate = 16000
+    hop_length = 256
 
     def __init__(self, config: ToyModelConfig) -> None:
         super().__init__()
@@ -82,7 +83,8 @@ class ToyTask(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.model = ToyModel(config)
-        self.noise, self.signals = noise, signals or {}
+        self.noise = noise
+        self.signals = signals or {}
         self.frozen = nn.Linear(2, 2).requires_grad_(False)
 
     def forward(self, batch: ToyBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:

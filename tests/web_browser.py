@@ -39,7 +39,8 @@ def app():
 def outside(monkeypatch_module) -> list:
     """Every address that this process, and so the server, tries to reach beyond the loopback."""
     tried = []
-    connect, getaddrinfo = socket.socket.connect, socket.getaddrinfo
+    connect = socket.socket.connect
+    getaddrinfo = socket.getaddrinfo
 
     def watched_connect(self, address):
         if self.family != socket.AF_UNIX and not str(address[0]).startswith(("127.", "::1", "localhost")):
@@ -85,7 +86,8 @@ def opened(browser, address: str) -> Iterator:
     """The page, freshly opened; nothing it does may leave the machine or raise."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.set_default_timeout(60_000)
-    requests, failures = [], []
+    requests = []
+    failures = []
     page.on("request", lambda request: requests.append(request.url))
     page.on("pageerror", lambda error: failures.append(str(error)))
     page.goto(address)

@@ -110,7 +110,8 @@ def _is_required(field: dataclasses.Field) -> bool:
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    origin = typing.get_origin(hint)
+    arguments = typing.get_args(hint)
     if hint is Any:
         return value
     if origin in (Union, types.UnionType):

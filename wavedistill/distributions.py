@@ -52,7 +52,8 @@ class MixtureOfLogistics:
     """
 
     def __init__(self, num_mixtures: int, log_scale_min: float) -> None:
-        self.num_mixtures, self.log_scale_min = num_mixtures, log_scale_min
+        self.num_mixtures = num_mixtures
+        self.log_scale_min = log_scale_min
         self.num_parameters = 3 * num_mixtures
         self.spread = torch.linspace(-1.0, 1.0, num_mixtures) if num_mixtures > 1 else torch.zeros(1)
 

@@ -88,7 +88,9 @@ class DistillationLoss(nn.Module):
 
     def __init__(self, config: DistillationConfig, student: ParallelWaveNet, teacher: WaveNet) -> None:
         super().__init__()
-        self.config, self.teacher, self.sample_rate = config, teacher, student.sample_rate
+        self.config = config
+        self.teacher = teacher
+        self.sample_rate = student.sample_rate
         weights = config.weights
         if student.config.front != teacher.config.front or student.config.mel != teacher.config.mel:
             raise WavedistillError(
@@ -175,7 +177,8 @@ class DistillationLoss(nn.Module):
         layers.
         """
         made, real = self._crops(made, real)
-        judged, terms = self.discriminators(made), {}
+        judged = self.discriminators(made)
+        terms = {}
         if "adversarial" in self.config.weights:
             terms["adversarial"] = torch.stack(
                 [(score.float() - 1.0).square().mean() for score in judged.scores]
@@ -228,11 +231,13 @@ class DistillationLoss(nn.Module):
         other_mel = None if mel is None else mel.roll(1, 0)
         other_speaker = None if speaker is None else speaker.roll(1, 0)
         front = self.teacher.front
-        own, other = output.predictor, front.condition(other_mel)
+        own = output.predictor
+        other = front.condition(other_mel)
         u = front.forward(output.audio, other).value[:, 0]
         loc_p, log_scale_p = self.teacher.distribution.loc_scale(*self.teacher.predict(u, other_mel, other_speaker))
         # in the waveform's domain, since the two conditions have different fronts
-        slope_q, slope_p = front.log_slope(u, own), front.log_slope(u, other)
+        slope_q = front.log_slope(u, own)
+        slope_p = front.log_slope(u, other)
         wave = output.audio[:, 0]
         loc_q = wave + (output.loc - output.excitation) * torch.exp(-slope_q)
         loc_p = wave + (loc_p - u) * torch.exp(-slope_p)
@@ -295,7 +300,8 @@ class MultiResolutionSTFT(nn.Module):
         total = candidate.new_zeros(())
         for index in range(len(self.windows)):
             window = getattr(self, f"window_{index}")
-            ours, theirs = self._magnitude(candidate, window), self._magnitude(reference, window)
+            ours = self._magnitude(candidate, window)
+            theirs = self._magnitude(reference, window)
             convergence = torch.linalg.vector_norm(theirs - ours) / torch.linalg.vector_norm(theirs).clamp_min(1e-5)
             total = total + convergence + (ours.log() - theirs.log()).abs().mean()
         return total / len(self.windows)

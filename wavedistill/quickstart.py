@@ -51,7 +51,8 @@ def run_quickstart(out: str | Path, *, echo: Echo, minutes: float = 1.0, excerpt
         minutes: training time of the tiny teacher, and again of the tiny student.
         excerpt_seconds: what the bundled teacher samples; a second takes it a minute or so.
     """
-    out, start = Path(out), time.perf_counter()
+    out = Path(out)
+    start = time.perf_counter()
     clips = _copy_clips(out)
     bundled = Vocoder.from_pretrained("speech-student")
     test = [entry.audio for entry in read_manifest(clips) if entry.split == "test"]
@@ -104,7 +105,8 @@ def _listen(
     held_out: Sequence[Tensor], student: Vocoder, out: Path, echo: Echo, excerpt_seconds: float
 ) -> dict[str, Tensor]:
     """Re-synthesise, write wavs, print the table; returns the mels of the first clip by title."""
-    teacher, rate = Vocoder.from_pretrained("speech-teacher"), student.sample_rate
+    teacher = Vocoder.from_pretrained("speech-teacher")
+    rate = student.sample_rate
     student(held_out[0][: rate // 4])  # the first pass allocates buffers: not to be timed
     spoken = _speak(held_out, rate, lambda audio: student(audio, seed=0))
     classic = _speak(held_out, rate, lambda audio: griffin_lim(student.mel(audio), student.mel_config)[: len(audio)])

@@ -35,7 +35,8 @@ MAX_SECONDS = LONG_SECONDS
 MIN_SECONDS = 0.2
 """Shortest recording the page takes: less than this shows nothing in a mel picture."""
 
-FIRST_STUDENT, FIRST_TEACHER = "speech-student", "speech-teacher"
+FIRST_STUDENT = "speech-student"
+FIRST_TEACHER = "speech-teacher"
 """Chosen when the page opens, where they are among the given."""
 
 Sound = tuple[int, np.ndarray]
@@ -181,7 +182,8 @@ class Actions:
         with self.busy, errors_shown():
             if spoken is None:
                 raise WavedistillError("there is nothing to compare with yet: let the student speak first")
-            student, voice = self.voice(spoken.student), self.voice(teacher)
+            student = self.voice(spoken.student)
+            voice = self.voice(teacher)
             source = read_recording(spoken.recording, voice.sample_rate)
             num_samples = int(seconds * voice.sample_rate)
             first, mel = _loudest(voice.mel(source), source, voice.hop_length, num_samples)

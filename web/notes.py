@@ -45,7 +45,10 @@ class Notes:
         busy: AbstractContextManager,
         errors_shown: Callable[[], AbstractContextManager],
     ) -> None:
-        self.models, self._voice, self._busy, self._errors_shown = models, voice, busy, errors_shown
+        self.models = models
+        self._voice = voice
+        self._busy = busy
+        self._errors_shown = errors_shown
 
     def instruments(self, model: str) -> gr.Dropdown:
         """The choice among what a model plays, at first the first."""
@@ -66,7 +69,8 @@ class Notes:
         picture.
         """
         with self._busy, self._errors_shown():
-            voice, root = self._voice(model), note_number(note)
+            voice = self._voice(model)
+            root = note_number(note)
             pitches = [pitch for step in PHRASES[phrase] if (pitch := root + step) in KEYS]
             began = time.perf_counter()
             options = {"velocity": int(velocity), "temperature": temperature, "speaker": instrument}
@@ -95,7 +99,8 @@ def mixed(notes: list[Tensor], step: int) -> Tensor:
 def notes_tab(notes: Notes, **compute: object) -> None:
     """Lay out the tab; ``compute`` goes to the buttons' events."""
     gr.Markdown(INTRO)
-    names, models = [note_name(key) for key in KEYS], list(notes.models)
+    names = [note_name(key) for key in KEYS]
+    models = list(notes.models)
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
             instrument = notes.instruments(models[0])
@@ -119,7 +124,8 @@ def notes_tab(notes: Notes, **compute: object) -> None:
             caption = gr.Markdown("Nothing is played yet.", elem_classes="caption", elem_id="notes-caption")
             picture = gr.Plot(show_label=False, elem_id="notes-mel")
     settings = [model, instrument, velocity, seconds, seed, temperature]
-    shown, options = [sound, caption, picture], {"show_progress_on": caption, **compute}
+    shown = [sound, caption, picture]
+    options = {"show_progress_on": caption, **compute}
     single = gr.State("Note")
     for phrase, button in buttons.items():
         named = {"api_name": "note"} if phrase == "Note" else {"api_visibility": "private"}

@@ -20,7 +20,9 @@ from wavedistill.playground import (
     warp_stages,
 )
 
-MIN_SECONDS, MAX_SECONDS, MAX_DEPTH = 2, 30, 32
+MIN_SECONDS = 2
+MAX_SECONDS = 30
+MAX_DEPTH = 32
 INTRO = """A normalizing flow is a chain of bijections from noise to data. Pick what to fit and a kind of layer: the
 flow is trained by maximum likelihood here and now, then shown layer by layer. No flow can have fewer nats than the
 density's entropy."""
@@ -45,7 +47,8 @@ class Playground:
     """
 
     def __init__(self, busy: AbstractContextManager, errors_shown: Callable[[], AbstractContextManager]) -> None:
-        self._busy, self._errors_shown = busy, errors_shown
+        self._busy = busy
+        self._errors_shown = errors_shown
 
     def about(self, family: str) -> tuple[str, int]:
         """What a layer of the family does, and the family's own depth."""

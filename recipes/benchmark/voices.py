@@ -135,7 +135,8 @@ class PlainFlow(nn.Module):
 
     def forward(self, z: Tensor, condition: Tensor) -> tuple[Tensor, ...]:
         shifted = nn.functional.pad(z[..., :-1], (self.front.kernel_size[0], 0))
-        h, total = torch.relu(self.front(shifted)), 0.0
+        h = torch.relu(self.front(shifted))
+        total = 0.0
         layers = zip(
             self.filters,
             self.gates,
@@ -150,7 +151,8 @@ class PlainFlow(nn.Module):
             gated = torch.tanh(filters(past) + filter_condition(condition)) * torch.sigmoid(
                 gates(past) + gate_condition(condition)
             )
-            h, total = (h + residual(gated)) * 0.5**0.5, total + skip(gated)
+            h = (h + residual(gated)) * 0.5**0.5
+            total = total + skip(gated)
         return self.head(total).chunk(2, dim=1)
 
 
@@ -173,7 +175,8 @@ def peer(
 
 def installed() -> tuple[list[Voice], list[str]]:
     """The peers that can be had, and a line about each that cannot."""
-    voices, missing = [], []
+    voices = []
+    missing = []
     warnings.simplefilter("ignore", FutureWarning)  # the peers' old torch calls
     for build, remedy in ((vocos, "pip install vocos"), (parallel_wavegan, PARALLEL_WAVEGAN), (clarinet, "")):
         torch.manual_seed(0)

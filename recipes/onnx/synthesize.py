@@ -33,18 +33,23 @@ def mel_to_hz(mel: np.ndarray, scale: str) -> np.ndarray:
 
 def mel_filters(config: dict) -> np.ndarray:
     """Triangles (n_fft // 2 + 1, n_mels)."""
-    scale, bins = config["mel_scale"], np.linspace(0.0, config["sample_rate"] // 2, config["n_fft"] // 2 + 1)
+    scale = config["mel_scale"]
+    bins = np.linspace(0.0, config["sample_rate"] // 2, config["n_fft"] // 2 + 1)
     ends = hz_to_mel(np.array([config["f_min"], config["f_max"]]), scale)
     corners = mel_to_hz(np.linspace(*ends, config["n_mels"] + 2), scale)
-    distance, width = corners[None] - bins[:, None], np.diff(corners)
-    rising, falling = -distance[:, :-2] / width[:-1], distance[:, 2:] / width[1:]
+    distance = corners[None] - bins[:, None]
+    width = np.diff(corners)
+    rising = -distance[:, :-2] / width[:-1]
+    falling = distance[:, 2:] / width[1:]
     filters = np.maximum(0.0, np.minimum(rising, falling))
     return filters * 2.0 / (corners[2:] - corners[:-2]) if config["norm"] == "slaney" else filters
 
 
 def log_mel(audio: np.ndarray, config: dict) -> np.ndarray:
     """Audio (samples,) in [-1, 1] at the model's rate -> natural-log mel (n_mels, frames), float32."""
-    n_fft, hop, win = config["n_fft"], config["hop_length"], config["win_length"]
+    n_fft = config["n_fft"]
+    hop = config["hop_length"]
+    win = config["win_length"]
     if config["centered"]:
         left = right = n_fft // 2
     else:
@@ -99,7 +104,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0, help="threads (0: as onnxruntime likes)")
     args = parser.parse_args()
     session, settings = load(args.model, args.threads)
-    names, rate, length = settings["speakers"], settings["sample_rate"], None
+    names = settings["speakers"]
+    rate = settings["sample_rate"]
+    length = None
     if settings["mel"] is None:
         sys.exit("error: this model takes no mel, only noise; this script is for voices that do")
     if names and args.speaker not in names and not (args.speaker.isdecimal() and int(args.speaker) < len(names)):
@@ -113,7 +120,8 @@ def main() -> None:
                 f"error: {args.input} has {len(audio)} samples at {given} Hz; needed is speech at {rate} Hz: "
                 f"ffmpeg -i IN -ar {rate} OUT.wav"
             )
-        mel, length = log_mel(audio.mean(1), settings["mel"]), len(audio)
+        mel = log_mel(audio.mean(1), settings["mel"])
+        length = len(audio)
     if mel.ndim != 2 or mel.shape[0] != settings["mel"]["n_mels"]:
         sys.exit(f"error: the mel's shape is {mel.shape}; needed is ({settings['mel']['n_mels']}, frames)")
     speaker = names.index(args.speaker) if args.speaker in names else int(args.speaker)

@@ -19,7 +19,8 @@ def curve(run: str, name: str) -> list[tuple[int, float]]:
 
 
 def main() -> None:
-    bits, flow = curve("teacher", "bits"), curve("flow", "bits")
+    bits = curve("teacher", "bits")
+    flow = curve("flow", "bits")
     students = {who: {name: curve(run, name) for name in ("loss", *TERMS)} for who, run in STUDENTS.items()}
     panels = {"bits per sample (valid)": {"teacher": bits, "flow": flow}}
     for name in ("loss", "kl_nats", "stft"):

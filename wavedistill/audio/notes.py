@@ -16,7 +16,8 @@ from torch import Tensor
 
 from wavedistill.errors import WavedistillError
 
-LOWEST, HIGHEST = 48, 71
+LOWEST = 48
+HIGHEST = 71
 """MIDI numbers of the notes that recipes/notes renders, C3 to B4: a student reads pitches from 60 to 500 Hz."""
 RELEASE_SECONDS = 0.35
 """The key is let go this long before a note's end."""

@@ -70,7 +70,8 @@ def _correlate(signal: Tensor, sample_rate: int, hop_length: int, f_min: float) 
     window_correlation = _autocorrelation(window[None], size, None)[0, :max_lag]
     frequency = torch.fft.rfftfreq(size, 1 / sample_rate)
     lowpass = 1 / (1 + (frequency / _LOWPASS_HZ) ** 4)
-    correlation, peaks = [], []
+    correlation = []
+    peaks = []
     for chunk in frames.split(_CHUNK):
         centred = chunk - chunk.mean(dim=1, keepdim=True)
         r = _autocorrelation(centred * window, size, lowpass)[:, :max_lag] / window_correlation
@@ -92,7 +93,8 @@ def _viterbi(score: np.ndarray, unvoiced: np.ndarray, frequencies: np.ndarray, s
     jump = np.float32(_JUMP_COST * step) * np.abs(octaves[:, None] - octaves[None, :])  # (to, from)
     change = np.float32(_VOICING_COST * step)
     came_from = np.empty((num_frames, num_bins + 1), np.int16)  # the last column is the unvoiced state
-    voiced, silent = score[0].copy(), unvoiced[0]
+    voiced = score[0].copy()
+    silent = unvoiced[0]
     rows = np.arange(num_bins)
     for t in range(1, num_frames):
         arrivals = voiced[None, :] - jump

@@ -40,7 +40,8 @@ def plot_mels(
     for title, array in arrays.items():
         if array.ndim != 2 or array.shape[1] == 0:
             raise WavedistillError(f"the mel {title!r} has shape {array.shape}; needed is (n_mels, frames)")
-    low, high = min(a.min() for a in arrays.values()), max(a.max() for a in arrays.values())
+    low = min(a.min() for a in arrays.values())
+    high = max(a.max() for a in arrays.values())
     longest = max(a.shape[1] for a in arrays.values()) * hop_length / sample_rate
 
     figure = Figure(figsize=(9, 1.0 + 1.9 * len(arrays)), layout="constrained")

@@ -28,7 +28,9 @@ from wavedistill.flows.linear_prediction import MelLinearPredictor, levinson_dur
 ORDER = 32
 _BLOCK, _WINDOW = 32, 640  # samples: how often the causal predictor adapts, and what it looks back on
 # Chosen on training clips; results move by less than 0.02 bit for neighbouring values.
-_STUDENT_FREEDOM, _STUDENT_SCALE, _DECAY = 6.0, 0.9, 0.95
+_STUDENT_FREEDOM = 6.0
+_STUDENT_SCALE = 0.9
+_DECAY = 0.95
 _VARIANCE_START, _VARIANCE_FLOOR = 64.0**2, 1 / 12  # in 16-bit steps squared; the floor is the dequantisation's own
 _WHITE_NOISE = 1e-9  # relative to the power: keeps Levinson-Durbin stable on band-limited speech
 
@@ -57,11 +59,13 @@ def linear_prediction_bits(
     """
     if not len(clips):
         raise WavedistillError("linear prediction needs at least one clip to measure bits per sample.")
-    total, samples = 0.0, 0
+    total = 0.0
+    samples = 0
     for index, clip in enumerate(clips):
         mel = None if mels is None else mels[index]
         log_prob = linear_prediction_log_prob(clip, mel, mel_config, order=order, seed=seed + index)
-        total, samples = total + float(log_prob.sum()), samples + len(log_prob)
+        total = total + float(log_prob.sum())
+        samples = samples + len(log_prob)
     return bits_per_sample(total / samples)
 
 
@@ -79,12 +83,14 @@ def linear_prediction_log_prob(
         raise WavedistillError(f"linear prediction needs a waveform of shape (samples,), got {audio.shape}.")
     steps = np.round(audio * 32768) + np.random.default_rng(seed).random(len(audio)) - 0.5
     if mel is None:
-        coefficients, block = _causal_coefficients(steps, order), _BLOCK
+        coefficients = _causal_coefficients(steps, order)
+        block = _BLOCK
     else:
         mel_config = mel_config or MelConfig()
         log_mel = torch.as_tensor(np.asarray(mel)).unsqueeze(0)
         predictor = MelLinearPredictor(mel_config, order, upsample=1, white_noise=_WHITE_NOISE)
-        coefficients, block = predictor(log_mel).coefficients[0].double().numpy(), mel_config.hop_length
+        coefficients = predictor(log_mel).coefficients[0].double().numpy()
+        block = mel_config.hop_length
     errors = _prediction_errors(steps, coefficients, block)
     return _student_log_density(errors) + math.log(32768)
 

@@ -73,7 +73,8 @@ def festvox_ru_recordings(folder: str | Path) -> list[Recording]:
     recordings = []
     for line in prompts.read_text(encoding="utf-8").splitlines():
         if match := _UTTERANCE.match(line):
-            name, text = match[1], re.sub(r"\\(.)", r"\1", match[2])
+            name = match[1]
+            text = re.sub(r"\\(.)", r"\1", match[2])
             # "+" marks the stressed vowel for the synthesiser; it is no part of the sentence.
             recordings.append(
                 Recording(

@@ -112,7 +112,9 @@ class SpeechDataset:
         speakers: list[str] | None = None,
         gain_augment_db: float = 0.0,
     ) -> None:
-        self.mel_config, self.segment_frames, self.gain_augment_db = mel, segment_frames, gain_augment_db
+        self.mel_config = mel
+        self.segment_frames = segment_frames
+        self.gain_augment_db = gain_augment_db
         self.entries = [entry for entry in read_manifest(manifest) if entry.split == split]
         if not self.entries:
             raise WavedistillError(f"{manifest}: no recording in split {split!r}; prepare more recordings")
@@ -244,7 +246,9 @@ def _read_all(paths: list[str], sample_rate: int | None) -> tuple[list[np.ndarra
     for path in paths:
         try:
             with soundfile.SoundFile(path) as file:
-                rate, channels, samples = file.samplerate, file.channels, file.read(dtype="int16")
+                rate = file.samplerate
+                channels = file.channels
+                samples = file.read(dtype="int16")
         except (OSError, soundfile.LibsndfileError) as error:
             raise WavedistillError(f"{path}: cannot be read ({error}); prepare the data again") from error
         sample_rate = sample_rate or rate

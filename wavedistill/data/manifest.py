@@ -53,7 +53,9 @@ def read_manifest(path: str | Path) -> list[Entry]:
         path = path / "manifest.jsonl"
     if not path.is_file():
         raise WavedistillError(f"{path}: no such manifest; make one with: wavedistill prepare DIR --out {path.parent}")
-    folder, entries, seen = path.parent.absolute(), [], set()
+    folder = path.parent.absolute()
+    entries = []
+    seen = set()
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue

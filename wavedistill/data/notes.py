@@ -79,7 +79,8 @@ def prepare_notes(
     Raises:
         WavedistillError: without FluidSynth or the soundfont; names the packages.
     """
-    out, rate = Path(out), (config or PrepareConfig()).sample_rate
+    out = Path(out)
+    rate = (config or PrepareConfig()).sample_rate
     soundfont = Path(source or SOUNDFONT_FOLDER) / SOUNDFONT
     if not soundfont.is_file():
         raise WavedistillError(f"there is no soundfont {soundfont}: type {_PACKAGES}, or give its folder: --source DIR")
@@ -113,7 +114,8 @@ def _label(note: Note) -> str:
 def _play(program: int, wanted: Sequence[Note], soundfont: Path, sample_rate: int) -> Iterator[Tensor]:
     """Each note as mono audio (samples,), all at one gain."""
     with tempfile.TemporaryDirectory() as folder:
-        score, rendered = Path(folder) / "notes.mid", Path(folder) / "notes.wav"
+        score = Path(folder) / "notes.mid"
+        rendered = Path(folder) / "notes.wav"
         score.write_bytes(midi_file(program, wanted))
         # no reverberation, no chorus; float samples, since FluidSynth dithers integers
         options = [

@@ -73,7 +73,8 @@ def prepare_folder(
     The speaker is ``speaker``, or else the name of the first subfolder a file lies in (the folder's own name
     for files at the top). ``name.txt`` beside ``name.wav`` is its text. Other arguments: ``prepare_recordings``.
     """
-    folder, out = Path(folder), Path(out)
+    folder = Path(folder)
+    out = Path(out)
     if not folder.is_dir():
         raise WavedistillError(f"{folder}: no such folder of recordings")
     paths = sorted(
@@ -114,7 +115,8 @@ def prepare_recordings(
     Raises:
         WavedistillError: the output folder cannot be written, or no recording was accepted.
     """
-    config, out = config or PrepareConfig(), Path(out)
+    config = config or PrepareConfig()
+    out = Path(out)
     recordings, refused = _refuse_double_ids(recordings)
     fresh = _settings_changed(out / "prepare.json", config)
     jobs = [(r, out / "wavs" / f"{r.id}.wav", config, decode, fresh) for r in recordings]

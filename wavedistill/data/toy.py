@@ -41,7 +41,8 @@ def toy_tone(seed: int, index: int, *, seconds: float = 2.0, sample_rate: int = 
     """
     random = np.random.default_rng([seed, index])
     time = np.arange(round(seconds * sample_rate)) / sample_rate
-    start, glide = random.uniform(np.log2(90), np.log2(360)), random.uniform(-0.3, 0.3)
+    start = random.uniform(np.log2(90), np.log2(360))
+    glide = random.uniform(-0.3, 0.3)
     vibrato = 0.02 * np.sin(2 * np.pi * random.uniform(4, 6) * time)
     f0 = np.clip(2 ** (start + glide * time / max(seconds, 1e-9) + vibrato), 90, 360)
     phase = 2 * np.pi * np.cumsum(f0) / sample_rate

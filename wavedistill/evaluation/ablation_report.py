@@ -172,7 +172,8 @@ def _panels(plan: AblationTable, outcomes: Mapping[str, Outcome]) -> dict[str, d
 
 
 def _amplitude(path: Path) -> Curve:
-    ours, real = read_curve(path, "amplitude_std"), dict(read_curve(path, "real_std"))
+    ours = read_curve(path, "amplitude_std")
+    real = dict(read_curve(path, "real_std"))
     return [(step, value / real[step]) for step, value in ours if real.get(step)]
 
 

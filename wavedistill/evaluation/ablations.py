@@ -134,7 +134,8 @@ def run_ablations(
     Returns:
         The path of table.md.
     """
-    table, runs = Path(table), Path(runs)
+    table = Path(table)
+    runs = Path(runs)
     plan: AblationTable = load_yaml(table, AblationTable)
     for name in only:
         _known(name, plan.variants, "--only")
@@ -164,7 +165,11 @@ class _Bench:
         seed: int,
         echo: Callable[[str], None],
     ) -> None:
-        self.plan, self.runs, self.budget, self.seed, self.echo = plan, runs, budget, seed, echo
+        self.plan = plan
+        self.runs = runs
+        self.budget = budget
+        self.seed = seed
+        self.echo = echo
         self.common = {
             **plan.set,
             "data.manifest": manifest,
@@ -227,7 +232,8 @@ class _Bench:
             self.echo(f"{name}: {self.plan.variants[name].about}")
             distill_student(recipe)
             _finish(run)
-        student, teacher = Voice.load(run, name, "cpu"), Voice.load(teacher, "teacher", "cpu")
+        student = Voice.load(run, name, "cpu")
+        teacher = Voice.load(teacher, "teacher", "cpu")
         key = digest(student.key, teacher.key, str(self.seed))
         values = self.results.quality([student.system(self.seed)], self.clips, self.rate)[name]
         ours = self.results.each(f"{name}-nats", key, self.clips, lambda clip: self._nats(student, teacher, clip))

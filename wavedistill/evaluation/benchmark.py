@@ -115,7 +115,11 @@ def run_benchmark(
 
     from tqdm import tqdm
 
-    speeds, streams, samplers, training, peaks = [], [], [], [], []
+    speeds = []
+    streams = []
+    samplers = []
+    training = []
+    peaks = []
     with (
         threads_restored(),
         tqdm(

@@ -181,7 +181,8 @@ def run_flow_benchmark(
         wavenet_samples: lengths of its inverse.
         progress: called with the name of what is measured next.
     """
-    timings, exactness = [], []
+    timings = []
+    exactness = []
     with threads_restored(), torch.no_grad():
         torch.set_num_threads(threads)
         for flow in ("MAF", "RealNVP"):
@@ -248,7 +249,8 @@ def _take_turns(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str
 def _exactness(flow: str, dim: int, library: str, contender: Contender, x: Tensor) -> Exactness:
     latent = contender.forward(contender.module, x)[0]
     back = contender.inverse(contender.module, latent)[0]
-    module, one = copy.deepcopy(contender.module).double(), x[:1].double()
+    module = copy.deepcopy(contender.module).double()
+    one = x[:1].double()
     with torch.enable_grad():
         jacobian = torch.autograd.functional.jacobian(lambda value: contender.forward(module, value)[0], one)
     expected = torch.linalg.slogdet(jacobian.reshape(dim, dim)).logabsdet

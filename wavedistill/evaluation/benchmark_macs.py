@@ -68,7 +68,8 @@ class _Counter(TorchDispatchMode):
         self.count = MacCount()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs, packet = kwargs or {}, func._overloadpacket
+        kwargs = kwargs or {}
+        packet = func._overloadpacket
         name = f"{func.namespace}::{packet.__name__}"
         if packet not in flop_registry and name not in _FORMULAS:
             with self:  # operators made of others (linear, matmul) are counted in their parts

@@ -21,18 +21,19 @@ from wavedistill.models.parallel_sampling import ParallelSample, differences, sa
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.wavenet import WaveNet
 
-NAIVE, PLAIN, CACHED, BATCHED = (
-    "naive: whole receptive field anew",
-    "plain ring-buffer loop",
-    "cached",
-    "cached, 16 streams",
-)
+NAIVE = "naive: whole receptive field anew"
+PLAIN = "plain ring-buffer loop"
+CACHED = "cached"
+BATCHED = "cached, 16 streams"
 FROM_ZEROS = "parallel sweeps, from zeros"
-LIKELIHOOD, OURS, PLAIN_NETWORK = "teacher (likelihood)", "ours", "plain conv1d"
+LIKELIHOOD = "teacher (likelihood)"
+OURS = "ours"
+PLAIN_NETWORK = "plain conv1d"
 STREAMS = 16
 PLAIN_SHARE = 0.125
 """The plain loop and the batch sample this share of the audio that the cached sampler does: they take longer."""
-TRAINING_BATCH, TRAINING_SECONDS = 4, 0.5
+TRAINING_BATCH = 4
+TRAINING_SECONDS = 0.5
 TOLERANCE = 1e-3
 """Of the parallel samplers, in standard deviations of the front's signal."""
 
@@ -144,7 +145,8 @@ def time_training(
     frames = whole_frames(TRAINING_SECONDS, teacher.sample_rate, teacher.hop_length)
     samples = frames * teacher.hop_length
     arguments = condition(teacher, TRAINING_BATCH, frames, setting.device)
-    mel, speaker = arguments.get("mel"), arguments.get("speaker")
+    mel = arguments.get("mel")
+    speaker = arguments.get("speaker")
     audio = speech(samples, teacher.sample_rate).expand(TRAINING_BATCH, 1, -1).to(setting.device)
     teacher.to(setting.device)
     plain = PlainWaveNet(teacher).to(setting.device)

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-GEMM_SIZES, GEMM_SECONDS = {"cpu": (512, 1024), "cuda": (4096, 8192)}, 0.25
+GEMM_SIZES = {"cpu": (512, 1024), "cuda": (4096, 8192)}
+GEMM_SECONDS = 0.25
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -81,7 +82,8 @@ def gemm_peak(device: str, precision: str) -> float:
     best = 0.0
     for size in GEMM_SIZES[device.split(":")[0]]:
         a, b = (torch.randn(size, size, device=device).to(PRECISIONS[precision]) for _ in range(2))
-        out, end = a @ b, time.perf_counter() + GEMM_SECONDS
+        out = a @ b
+        end = time.perf_counter() + GEMM_SECONDS
         while (start := time.perf_counter()) < end:
             torch.matmul(a, b, out=out)
             synchronize(device)

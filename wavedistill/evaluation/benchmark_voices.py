@@ -150,7 +150,8 @@ def time_voices(
         voice.module.to(setting.device)
         voice.prepare(1, 1, setting.device)()  # compiles what is compiled at its first use
     for batch, seconds in cells:
-        runs, amounts = {}, {}
+        runs = {}
+        amounts = {}
         for voice in voices:
             frames = voice.frames(seconds)
             if voice.name not in best or batch * voice.seconds(frames) / best[voice.name] <= slow_seconds:
@@ -198,7 +199,8 @@ def _stream_once(model: WaveformModel, device: str, chunk_seconds: float) -> tup
     )
     arguments = condition(model, 1, frames, device)
     synchronize(device)
-    start, first = time.perf_counter(), None
+    start = time.perf_counter()
+    first = None
     for _ in model.stream(frames_per_chunk=per_chunk, seed=0, **arguments):
         synchronize(device)
         first = first or time.perf_counter() - start

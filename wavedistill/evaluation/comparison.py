@@ -76,7 +76,8 @@ def paired_difference(
         >>> paired_difference([3, 4, 3, 4, 3, 4], [2, 3, 2, 3, 2, 3], higher_is_better=True)
         Difference(mean=1.0, low=1.0, high=1.0, n=6, verdict='better')
     """
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    a = np.asarray(a, np.float64)
+    b = np.asarray(b, np.float64)
     weights = np.ones(a.shape) if weights is None else np.asarray(weights, np.float64)
     if not (a.ndim == 1 and a.shape == b.shape == weights.shape):
         raise WavedistillError(
@@ -86,7 +87,8 @@ def paired_difference(
     if not 0 < confidence < 1:
         raise WavedistillError(f"confidence is a probability between 0 and 1, given {confidence}.")
     known = np.isfinite(a - b) & (weights > 0)
-    differences, weights = (a - b)[known], weights[known]
+    differences = (a - b)[known]
+    weights = weights[known]
     n = len(differences)
     if n == 0:
         return Difference(math.nan, math.nan, math.nan, 0, "too few clips")

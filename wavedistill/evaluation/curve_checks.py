@@ -32,7 +32,8 @@ LOW_RATE = 1e-4
 STEEP_SHARE = 0.2
 """Share of a finished run's whole fall that its last quarter may still bring: 0.02 to 0.11 in released runs."""
 FEW_STEPS = 1000
-RISE_BITS, RISE_SHARE = 0.02, 0.01
+RISE_BITS = 0.02
+RISE_SHARE = 0.01
 """Rise of the held-out curve above its lowest point: bits, and share of a loss. Released runs: at most 0.002 of either.
 """
 SLOW_SHARE = 0.5
@@ -78,7 +79,8 @@ def rate_too_high(run: RunFolder) -> Verdict | None:
     width = max(2, len(loss) // 10)
     smooth = np.array([np.median(loss[i : i + width]) for i in range(len(loss) - width + 1)])
     noise = float(np.median(np.abs(np.diff(loss))))
-    gained, lost = float(smooth[0] - smooth.min()), float(smooth[-1] - smooth.min())
+    gained = float(smooth[0] - smooth.min())
+    lost = float(smooth[-1] - smooth.min())
     diverged = lost > max(LOST_SHARE * gained, 4 * noise)
     evidence = (
         f"largest gradient norm {norms.max():.3g}, median {np.median(norms):.3g} ({spikes} spikes); training "
@@ -91,7 +93,8 @@ def rate_too_high(run: RunFolder) -> Verdict | None:
 
 def rate_too_low(run: RunFolder) -> Verdict | None:
     """A peak rate below `LOW_RATE` and a training loss that does not leave its noise."""
-    lr, loss = run.recipe.optim.lr, run.values(run.mark)
+    lr = run.recipe.optim.lr
+    loss = run.values(run.mark)
     loss = loss[np.isfinite(loss)]
     if lr >= LOW_RATE:
         return Verdict("healthy", f"peak rate {lr:g}")
@@ -114,7 +117,8 @@ def still_falling(run: RunFolder) -> Verdict | None:
     """A finished schedule whose last quarter brought much of the fall."""
     if run.done < 0.99:
         return None
-    steps, values = run.steps(run.mark, "valid"), run.values(run.mark, "valid")
+    steps = run.steps(run.mark, "valid")
+    values = run.values(run.mark, "valid")
     if len(values) < _FEW_VALIDATIONS:
         return Verdict("not checked", f"validations: {len(values)}; {_FEW_VALIDATIONS} are needed")
     whole = float(values[0] - values[-1])
@@ -154,14 +158,16 @@ def short(run: RunFolder) -> Verdict | None:
 
 def overfitting(run: RunFolder) -> Verdict | None:
     """Held-out speech gets worse while the training crops get better."""
-    steps, held_out = run.steps(run.mark, "valid"), run.values(run.mark, "valid")
+    steps = run.steps(run.mark, "valid")
+    held_out = run.values(run.mark, "valid")
     if len(held_out) < _FEW_VALIDATIONS or not np.isfinite(held_out).all():
         return Verdict("not checked", f"validations: {len(held_out)}; {_FEW_VALIDATIONS} are needed")
     best = int(held_out.argmin())
     rise = float(held_out[-1] - held_out[best])
     evidence = f"held-out {run.mark} {held_out[best]:.3f} at step {steps[best]}, {held_out[-1]:.3f} at step {steps[-1]}"
     margin = RISE_BITS if run.mark == "bits" else RISE_SHARE * abs(float(held_out[best]))
-    at, train = run.steps(run.mark), run.values(run.mark)
+    at = run.steps(run.mark)
+    train = run.values(run.mark)
     after = np.isfinite(train) & (at > steps[best])
     before = np.isfinite(train) & (at <= steps[best]) & (at > 2 * steps[best] - steps[-1])
     if rise <= margin or not (after.any() and before.any()):
@@ -197,7 +203,8 @@ def no_average(run: RunFolder) -> Verdict | None:
 
 def raw_samples(run: RunFolder) -> Verdict | None:
     """A model that sees speech neither whitened by the mel nor pre-emphasised."""
-    front, bits = run.recipe.model.front, run.last("bits")
+    front = run.recipe.model.front
+    bits = run.last("bits")
     reached = "" if bits is None else f", {bits:.2f} bits per sample"
     evidence = (
         f"front.mel_prediction_order {front.mel_prediction_order}, front.pre_emphasis {front.pre_emphasis:g}{reached}"
@@ -240,7 +247,8 @@ def weak_teacher(run: RunFolder) -> Verdict | None:
 def _linear_prediction_on_crops(run: RunFolder) -> float:
     """Bits per sample on the crops that validation scores, without the samples at their start that it leaves out."""
     recipe = run.recipe
-    model, data = recipe.model, recipe.data
+    model = recipe.model
+    data = recipe.data
     if not Path(data.manifest).exists():
         raise WavedistillError(f"no {data.manifest}")
     hop = model.mel.hop_length if model.mel else DEFAULT_HOP_LENGTH

@@ -61,7 +61,9 @@ def _find(folder: Path, clip_id: str) -> Path | None:
 def _notes(
     name: str, files: dict[str, Path], clips: Sequence[Clip], sample_rate: int, hop_length: int
 ) -> tuple[str, ...]:
-    rates, shorter, longer = set(), [], []
+    rates = set()
+    shorter = []
+    longer = []
     for clip in clips:
         audio, rate = load_audio(files[clip.id])
         excess = len(audio) / rate - len(clip.audio) / sample_rate

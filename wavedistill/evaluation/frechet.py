@@ -18,7 +18,8 @@ from wavedistill.errors import WavedistillError
 
 WINDOW_SECONDS = 0.25
 """What one embedding describes; the next one begins half of it later."""
-_BANDS, _FLOOR = 32, 1e-4
+_BANDS = 32
+_FLOOR = 1e-4
 
 
 def frechet_distance(first: np.ndarray | Tensor, second: np.ndarray | Tensor) -> float:
@@ -41,7 +42,8 @@ def frechet_distance(first: np.ndarray | Tensor, second: np.ndarray | Tensor) ->
         )
     if not all(np.isfinite(x).all() for x in sets):
         raise WavedistillError("the Frechet distance needs finite embeddings")
-    means, (c1, c2) = [x.mean(0) for x in sets], [np.atleast_2d(np.cov(x, rowvar=False)) for x in sets]
+    means = [x.mean(0) for x in sets]
+    (c1, c2) = [np.atleast_2d(np.cov(x, rowvar=False)) for x in sets]
     values, vectors = np.linalg.eigh(c1)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
     overlap = np.sqrt(np.linalg.eigvalsh(root @ c2 @ root).clip(0)).sum()

@@ -115,7 +115,8 @@ def student_divergence(
     output = student.rsample(noise, mel, student_speaker)
     parameters, shift = teacher.predict(output.excitation, mel, teacher_speaker)
     slope = student.front.log_slope(output.loc, output.predictor)
-    own, entropy = -student.log_prob(output), Gaussian.entropy(output.log_scale - slope)
+    own = -student.log_prob(output)
+    entropy = Gaussian.entropy(output.log_scale - slope)
     cross_entropy = -teacher.distribution.log_prob(parameters, shift, output.excitation) - slope
     if isinstance(teacher.distribution, Gaussian):
         kl = gaussian_kl(output.loc, output.log_scale, *teacher.distribution.loc_scale(parameters, shift))
@@ -165,7 +166,8 @@ def weighted(values: Sequence[float], weights: Sequence[float]) -> Statistic:
     pairs = [(v, w) for v, w in zip(values, weights, strict=True) if not math.isnan(v)]
     if not pairs:
         return Statistic(math.nan, math.nan, 0)
-    total, n = sum(w for _, w in pairs), len(pairs)
+    total = sum(w for _, w in pairs)
+    n = len(pairs)
     mean = sum(v * w for v, w in pairs) / total
     if n == 1:
         return Statistic(mean, math.nan, 1)

@@ -26,7 +26,8 @@ Waveform = Tensor | np.ndarray
 Compute = Callable[[Waveform, Waveform, int], dict[str, float]]
 """(reference, candidate, sample rate) -> values by name"""
 RATE = 16000
-CEPSTRUM_ORDER, WARPING = 24, 0.42
+CEPSTRUM_ORDER = 24
+WARPING = 0.42
 _LOUD_DB = 40.0
 _GROSS_CENTS = 1200 * math.log2(1.2)
 
@@ -92,7 +93,8 @@ def mcd(reference: Waveform, candidate: Waveform, sample_rate: int) -> float:
 def f0_error(reference: Waveform, candidate: Waveform, sample_rate: int) -> F0Error:
     """Pitch and voicing by SwiftF0 (Nieradzik, 2025) every 16 ms, at 16 kHz; the package carries its weights."""
     first, second = at_16khz(reference, candidate, sample_rate)
-    expected, given = _f0(first.tobytes()), _f0(second.tobytes())
+    expected = _f0(first.tobytes())
+    given = _f0(second.tobytes())
     both = (expected > 0) & (given > 0)
     cents = 1200 * np.log2(given[both] / expected[both])
     fine = np.abs(cents) < _GROSS_CENTS

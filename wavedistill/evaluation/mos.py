@@ -83,7 +83,8 @@ def _dnsmos_model() -> Any:
     """The package's model, on one thread: onnxruntime's default of one spinning thread a core is 20 times slower on a
     busy machine.
     """
-    package, runtime = need_package("speechmos.dnsmos"), need_package("onnxruntime")
+    package = need_package("speechmos.dnsmos")
+    runtime = need_package("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -108,7 +108,8 @@ class RememberingSystem:
     """A system that keeps what it says as it is; files keep it on the 16-bit grid, and no likelihood survives that."""
 
     def __init__(self, system: System) -> None:
-        self.key, self.said = system.key, {}
+        self.key = system.key
+        self.said = {}
         self._speak = system.speak
         self.system = replace(system, speak=self.speak)
 
@@ -217,7 +218,8 @@ def _pair(
     results: Results, student: Voice, teacher: Voice, clips: list[Clip], seed: int, skip: int | None
 ) -> dict[str, Statistic]:
     def one(clip: Clip) -> dict[str, float]:
-        mel, speaker = teacher.mel(clip), teacher.speaker(clip)
+        mel = teacher.mel(clip)
+        speaker = teacher.speaker(clip)
         made = student_divergence(student.model, teacher.model, mel, student.speaker(clip), speaker, seed, skip=skip)
         return made | _recording(teacher, clip, int(made["samples"]))
 
@@ -265,7 +267,8 @@ def _inverted(student: Voice, clips: list[Clip]) -> list[dict[str, float]]:
     mel = torch.cat([student.mel(clip) for clip in clips])
     speakers = [student.speaker(clip) for clip in clips]
     found = student_likelihood(student.model, audio, mel, None if speakers[0] is None else torch.cat(speakers))
-    rate, samples = student.model.sample_rate, audio.shape[-1]
+    rate = student.model.sample_rate
+    samples = audio.shape[-1]
     return [
         _scored(-float(found.log_prob[i].mean()), found.latent[i], samples)
         | {
@@ -281,7 +284,9 @@ def _inverted(student: Voice, clips: list[Clip]) -> list[dict[str, float]]:
 
 @torch.inference_mode()
 def _encoded(teacher: Voice, clip: Clip) -> dict[str, float]:
-    audio, mel, speaker = clip.audio[None, None].to(teacher.device), teacher.mel(clip), teacher.speaker(clip)
+    audio = clip.audio[None, None].to(teacher.device)
+    mel = teacher.mel(clip)
+    speaker = teacher.speaker(clip)
     nats = -float(teacher.model.log_prob(audio, mel, speaker).double().mean())
     z = teacher.model.encode(dequantized(audio), mel, speaker)[0, 0]
     return _scored(nats, z, len(clip.audio)) | {"trusted": 1.0}

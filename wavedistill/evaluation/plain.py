@@ -30,7 +30,8 @@ class PlainLayer(nn.Module):
 
     def __init__(self, stack: WaveNetStack, layer: int) -> None:
         super().__init__()
-        conv, (channels, skip) = stack.convs[layer], stack.skip[layer].shape
+        conv = stack.convs[layer]
+        (channels, skip) = stack.skip[layer].shape
         self.history = conv.history
         self.conv = nn.Conv1d(channels, 2 * channels, conv.kernel_size, dilation=conv.dilation)
         _set(self.conv, conv.weight[:, :, 0], conv.bias)

@@ -172,7 +172,8 @@ def evaluate(
     if not names and not folders:
         raise WavedistillError("there is nothing to evaluate: give a checkpoint, or a folder of recordings.")
     voices = load_voices(names, device)
-    quick, teachers = [v for v in voices if not v.is_teacher], [v for v in voices if v.is_teacher]
+    quick = [v for v in voices if not v.is_teacher]
+    teachers = [v for v in voices if v.is_teacher]
     mel = voices[0].model.config.mel if voices else MelConfig()
     hop = math.lcm(*(v.model.hop_length for v in voices)) if voices else mel.hop_length
     clips = load_clips(
@@ -261,7 +262,8 @@ def _pairs(
 
 def _title(manifest: Path, split: str, clips: list[Clip], sample_rate: int) -> str:
     folder = manifest if manifest.is_dir() else manifest.parent
-    seconds, speakers = sum(len(c.audio) for c in clips) / sample_rate, ", ".join(sorted({c.speaker for c in clips}))
+    seconds = sum(len(c.audio) for c in clips) / sample_rate
+    speakers = ", ".join(sorted({c.speaker for c in clips}))
     return f"{folder.resolve().name}, {split} split: {len(clips)} clips, {seconds:.0f} s, speakers {speakers}"
 
 

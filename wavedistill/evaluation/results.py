@@ -39,7 +39,9 @@ class Results:
     """
 
     def __init__(self, folder: Path | None, groups: Mapping[str, Group], progress: bool) -> None:
-        self.folder, self.groups, self.progress = folder, groups, progress
+        self.folder = folder
+        self.groups = groups
+        self.progress = progress
         self.warm: set[str] = set()
 
     def quality(self, systems: list[System], clips: list[Clip], rate: int, together: Iterable[str] = ()) -> Values:

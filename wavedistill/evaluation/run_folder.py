@@ -159,7 +159,8 @@ def _read_metrics(path: Path) -> tuple[list[dict[str, Any]], float]:
     written.
     """
     try:
-        text, written = path.read_text(encoding="utf-8"), path.stat().st_mtime
+        text = path.read_text(encoding="utf-8")
+        written = path.stat().st_mtime
     except FileNotFoundError:
         return [], 0.0
     except (OSError, UnicodeDecodeError) as error:
@@ -195,7 +196,8 @@ def _read_samples(folder: Path) -> tuple[int | None, list[SamplePair], int]:
     if not steps:
         return None, [], 0
     step, newest = steps[-1]
-    pairs, rate = [], 0
+    pairs = []
+    rate = 0
     for original in sorted(newest.glob("*original.wav")):
         name = original.name.removesuffix("original.wav")
         for role in ("student", "flow", "teacher"):

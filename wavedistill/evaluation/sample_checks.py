@@ -17,22 +17,32 @@ from wavedistill.evaluation.metrics import clipped_percent
 from wavedistill.evaluation.run_folder import RunFolder
 from wavedistill.evaluation.verdict import Verdict, graded, worse
 
-QUIET_NOTE, QUIET_WRONG = 0.93, 0.8
-LOUD_NOTE, LOUD_WRONG = 1.1, 1.3
+QUIET_NOTE = 0.93
+QUIET_WRONG = 0.8
+LOUD_NOTE = 1.1
+LOUD_WRONG = 1.3
 """Level of the model's audio over the recordings'; 0.954 to 0.974 in healthy students."""
-CLIPPED_NOTE, CLIPPED_WRONG = 0.1, 1.0
+CLIPPED_NOTE = 0.1
+CLIPPED_WRONG = 1.0
 """Percent of samples at full scale beyond the originals' own; at most 0.001 in healthy students."""
-HISS_NOTE, HISS_WRONG = 2.0, 4.0
-PAUSE_NOTE, PAUSE_WRONG = 5.0, 10.0
-DULL_NOTE, DULL_WRONG = -2.0, -4.0
+HISS_NOTE = 2.0
+HISS_WRONG = 4.0
+PAUSE_NOTE = 5.0
+PAUSE_WRONG = 10.0
+DULL_NOTE = -2.0
+DULL_WRONG = -4.0
 """dB by which the upper band of the samples differs from the originals', beyond what the level does: median over all
 frames (within 0.8 in healthy runs) and over the quietest quarter of them (within 1.5).
 """
-MEL_NOTE, MEL_WRONG = 0.3, 0.6
+MEL_NOTE = 0.3
+MEL_WRONG = 0.6
 """Nats of lasting difference of the mel's bands, less that of the level; at most 0.1 in healthy students."""
-CENTS_NOTE, CENTS_WRONG = 40.0, 100.0
-VOICING_NOTE, VOICING_WRONG = 15.0, 30.0
-GROSS_NOTE, GROSS_WRONG = 15.0, 30.0
+CENTS_NOTE = 40.0
+CENTS_WRONG = 100.0
+VOICING_NOTE = 15.0
+VOICING_WRONG = 30.0
+GROSS_NOTE = 15.0
+GROSS_WRONG = 30.0
 """Median pitch error in cents, percent of frames voiced in one only, percent off by 3 semitones: 8, 6 and 4 in healthy
 students.
 """
@@ -106,7 +116,8 @@ def wrong_pitch(run: RunFolder) -> Verdict | None:
             "not checked", f"{int(both.sum())} frames are voiced in samples and originals; {_VOICED_FRAMES} are needed"
         )
     cents = 1200.0 * torch.log2(given[both] / expected[both]).abs()
-    median, gross = float(cents.median()), 100.0 * float((cents > _GROSS_CENTS).float().mean())
+    median = float(cents.median())
+    gross = 100.0 * float((cents > _GROSS_CENTS).float().mean())
     voicing = 100.0 * float(((expected > 0) != (given > 0)).float().mean())
     command = run.command(*run.longer(2))
     verdict = graded(median, CENTS_NOTE, CENTS_WRONG, f"F0 off by {median:.0f} cents in the median frame", command)
@@ -117,7 +128,8 @@ def wrong_pitch(run: RunFolder) -> Verdict | None:
 
 
 def _on_level(run: RunFolder, note: float, wrong: float, command: str | None) -> Verdict | None:
-    spoken, real = run.last("amplitude_std"), run.last("real_std")
+    spoken = run.last("amplitude_std")
+    real = run.last("real_std")
     verdict = Verdict("not checked", _too_short(run) or "")
     if not _too_short(run):
         level = _rms(run, "spoken") / max(_rms(run, "original"), 1e-9)
@@ -145,7 +157,8 @@ def _on_upper_band(run: RunFolder, dull: bool) -> Verdict | None:
     level = torch.cat([_band_power(pair.original, (0.0, 0.5)) for pair in run.pairs])
     floor = max(float(upper["original"].max()) * _INAUDIBLE, 1e-12)
     excess = 10.0 * torch.log10(upper["spoken"].clamp_min(floor) / upper["original"].clamp_min(floor))
-    usual, pauses = float(excess.median()), float(excess[level <= level.quantile(0.25)].median())
+    usual = float(excess.median())
+    pauses = float(excess[level <= level.quantile(0.25)].median())
     # a voice that is too loud or too quiet on the whole is neither hissing nor dull for that
     whole = 20.0 * math.log10(max(_rms(run, "spoken"), 1e-9) / max(_rms(run, "original"), 1e-9))
     evidence = f"{low:g} to {high:g} kHz {usual:+.1f} dB in the median frame ({whole:+.1f} dB on the whole)"

@@ -67,7 +67,8 @@ def edit_distance(expected: list[str], given: list[str]) -> int:
     """
     row = list(range(len(given) + 1))
     for i, word in enumerate(expected, 1):
-        before, row = row, [i]
+        before = row
+        row = [i]
         for j, other in enumerate(given, 1):
             row.append(min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (word != other)))
     return row[-1]

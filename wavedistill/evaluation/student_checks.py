@@ -17,22 +17,28 @@ from wavedistill.evaluation.verdict import Verdict, graded, worse
 from wavedistill.nn.pitch import NUM_BINS
 from wavedistill.training.recipe import FlowRecipe, StudentRecipe
 
-FLOOR_NOTE, FLOOR_WRONG = 0.01, 0.1
+FLOOR_NOTE = 0.01
+FLOOR_WRONG = 0.1
 """Share of samples on the log-scale floor; at most 0.0006 in healthy runs."""
-SCALE_NOTE, SCALE_WRONG = -2.0, -1.0
+SCALE_NOTE = -2.0
+SCALE_WRONG = -1.0
 """``log_scale_min`` above which it cuts off scales that are used: cut off at -3, -2 and -1, the released teacher needs
 0.002, 0.011 and 0.049 bits per sample more on held-out crops.
 """
 CLIPPED_SHARE = 0.05
-KL_NOTE, KL_WRONG = 1.0, 2.0
+KL_NOTE = 1.0
+KL_WRONG = 2.0
 """Nats per sample; 0.35 to 0.56 in healthy runs."""
-FALL_NOTE, FALL_WRONG = 0.6, 1.2
+FALL_NOTE = 0.6
+FALL_WRONG = 1.2
 """Nats per sample that the entropy has lost since the start; at most 0.3 in healthy runs, 0.7 to 1.8 without a
 divergence term.
 """
-BELOW_NOTE, BELOW_WRONG = 1.0, 1.5
+BELOW_NOTE = 1.0
+BELOW_WRONG = 1.5
 """Nats per sample below what the teacher gives held-out speech; 0.5 in released runs."""
-PITCH_NOTE, PITCH_WRONG = 2.3, 3.0
+PITCH_NOTE = 2.3
+PITCH_WRONG = 3.0
 PITCH_GUESS = math.log(NUM_BINS) + math.log(2)
 """Cross-entropy of the pitch predictor: a guess, and where it counts as not learned; 1.7 to 1.9 in healthy runs."""
 
@@ -67,7 +73,8 @@ def scale_limit(run: RunFolder) -> Verdict | None:
 
 def divergence_clipped(run: RunFolder) -> Verdict | None:
     """The newest logs still count much of the divergence as less than it is."""
-    clipped, whole = run.values("kl"), run.values("kl_nats")
+    clipped = run.values("kl")
+    whole = run.values("kl_nats")
     if not len(clipped) or len(clipped) != len(whole):
         return None
     lost = 1.0 - float(np.mean(clipped[-5:])) / max(float(np.mean(whole[-5:])), 1e-9)
@@ -94,7 +101,8 @@ def low_entropy(run: RunFolder) -> Verdict | None:
     """The student's entropy against its own at the start, and against its teacher's nats on held-out speech where that
     run lies here.
     """
-    entropy, course = run.last("entropy"), run.values("entropy")
+    entropy = run.last("entropy")
+    course = run.values("entropy")
     if entropy is None:
         return None
     start = float(course[:3].mean())
@@ -148,7 +156,8 @@ def no_divergence(run: RunFolder) -> Verdict | None:
 
 def pitch_not_learned(run: RunFolder) -> Verdict | None:
     """Cross-entropy of the pitch predictor, or that nothing trains it."""
-    recipe, pitch = run.recipe, run.last("pitch")
+    recipe = run.recipe
+    pitch = run.last("pitch")
     if isinstance(recipe, StudentRecipe):
         if not recipe.model.source_order:
             return None
@@ -166,7 +175,8 @@ def spectrum_stands_still(run: RunFolder) -> Verdict | None:
     """``pitch`` falls, ``stft`` does not: the harmonic source does all the work."""
     if not {"stft", "pitch"} <= getattr(getattr(run.recipe, "loss", None), "weights", {}).keys():
         return None
-    stft, pitch = run.values("stft", "valid"), run.values("pitch", "valid")
+    stft = run.values("stft", "valid")
+    pitch = run.values("pitch", "valid")
     if len(stft) < 3 or len(pitch) != len(stft):
         return Verdict("not checked", f"validations: {len(stft)}; 3 are needed")
     falls = {name: 1.0 - float(values[-1] / values[0]) for name, values in (("pitch", pitch), ("stft", stft))}

@@ -116,11 +116,9 @@ def student_likelihood(
     versions = [audio + size * noise for size in (0.0, ROUNDING, PERTURBATION)]
     z, rounded, moved = _invert(exact, versions, mel, speaker)
     output = exact.rsample(z.unsqueeze(1), mel, speaker)
-    backward_error, by_rounding, by_noise = (
-        largest((output.audio - audio).abs()),
-        (rounded - z).abs(),
-        (moved - z).abs(),
-    )
+    backward_error = largest((output.audio - audio).abs())
+    by_rounding = (rounded - z).abs()
+    by_noise = (moved - z).abs()
     steady = (by_rounding <= FORWARD_LIMIT) & (by_noise <= SENSITIVITY_LIMIT) & (z.abs() <= LATENT_LIMIT)
     steady_samples = torch.where(steady.all(1), z.shape[1], (~steady).int().argmax(1))
     trusted = steady.all(1) & (backward_error <= BACKWARD_LIMIT)

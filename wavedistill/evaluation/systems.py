@@ -200,7 +200,8 @@ def original() -> System:
 
 def anchor_systems(config: MelConfig, seed: int) -> list[System]:
     """WORLD (where pyworld is installed), Griffin-Lim from the mel of ``config``, and 8-bit mu-law."""
-    front_end, rate = LogMelSpectrogram(config), config.sample_rate
+    front_end = LogMelSpectrogram(config)
+    rate = config.sample_rate
 
     def from_mel(clip: Clip) -> Tensor:
         return anchors.griffin_lim(front_end(clip.audio), config, seed=seed)[: len(clip.audio)]

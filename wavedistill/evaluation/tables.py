@@ -38,7 +38,8 @@ def bits_tables(bits: Mapping[str, Mapping[str, Mapping[str, Statistic]]]) -> li
 
 def comparison_table(comparisons: Sequence[Comparison]) -> str:
     """Pairs of systems, metric by metric; a pair is named in its first row."""
-    rows, before = [], None
+    rows = []
+    before = None
     for one in comparisons:
         pair = f"{one.a} − {one.b} ({one.clips})"
         d = one.difference

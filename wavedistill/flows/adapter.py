@@ -40,7 +40,8 @@ class TorchTransform(DistributionTransform):
 
     def __init__(self, transform: Transform, cond: Any = None, event_dim: int = 1, cache_size: int = 0) -> None:
         super().__init__(cache_size)
-        self.transform, self.cond = transform, cond
+        self.transform = transform
+        self.cond = cond
         self.domain = self.codomain = constraints.independent(constraints.real, event_dim)
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
 
@@ -63,10 +64,8 @@ class TorchTransform(DistributionTransform):
         return x
 
     def _map(self, value: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        batch, event = (
-            value.shape[: value.dim() - self.domain.event_dim],
-            value.shape[value.dim() - self.domain.event_dim :],
-        )
+        batch = value.shape[: value.dim() - self.domain.event_dim]
+        event = value.shape[value.dim() - self.domain.event_dim :]
         direction = self.transform.inverse if inverse else self.transform.forward
         mapped, log_det = direction(value.reshape(-1, *event), self.cond)
         return mapped.reshape(*batch, *mapped.shape[1:]), log_det.reshape(batch)

@@ -120,12 +120,17 @@ class AutoregressiveFlow(Transform):
                 f"log_scale_min must be below log_scale_max, got {log_scale_min} and {log_scale_max}."
             )
         self.predictor = network
-        self.standardize, self.log_scale_min, self.log_scale_max = standardize, log_scale_min, log_scale_max
+        self.standardize = standardize
+        self.log_scale_min = log_scale_min
+        self.log_scale_max = log_scale_max
         self.of_vectors = isinstance(network, MaskedPredictor)
         if self.of_vectors:
-            self.ranks, self.dim, self.cond_dim = (2,), network.dim, network.cond_dim
+            self.ranks = (2,)
+            self.dim = network.dim
+            self.cond_dim = network.cond_dim
         else:
-            self.ranks, self.dim = (3,), 1
+            self.ranks = (3,)
+            self.dim = 1
 
     def loc_scale(self, x: Tensor, cond: Any = None) -> LocScale:
         """Parameters at every element of x (batch, dim) or (batch, samples) from the elements before it; cond as
@@ -163,7 +168,9 @@ class AutoregressiveFlow(Transform):
         """
         if self.of_vectors:
             return broadcast_condition(cond, self.cond_dim, x, self) if self.cond_dim else None
-        network, batch, samples = self.predictor, x.shape[0], x.shape[-1]
+        network = self.predictor
+        batch = x.shape[0]
+        samples = x.shape[-1]
         channels = network.stack.cond.in_features if network.stack.cond is not None else 0
         if channels and not isinstance(cond, Condition):
             cond = Condition(broadcast_condition(cond, channels, x, self).transpose(1, 2))
@@ -208,7 +215,8 @@ class AutoregressiveFlow(Transform):
             columns = columns[self.predictor.order.argsort()]
         else:
             stepper = StepwisePredictor(self.predictor, batch, steps, *cond)
-        values, log_slopes = [], []
+        values = []
+        log_slopes = []
         for t, column in enumerate(columns.unbind(0)):
             parameters = stepper.parameters(t)
             x, log_slope = self.affine_inverse(

@@ -101,12 +101,19 @@ class ContinuousFlow(Transform):
             )
         if step_size is not None and not 0 < step_size <= 1:
             raise WavedistillError(f"ContinuousFlow needs a step_size in (0, 1], got {step_size}.")
-        self.dim, self.cond_dim = dim, cond_dim
+        self.dim = dim
+        self.cond_dim = cond_dim
         if kernel_size > 1:
             self.ranks = (3,)
         self.network = ConditionerNet(dim + 1, dim, hidden, num_layers, kernel_size, cond_dim)
-        self.trace, self.noise, self.generator = trace, noise, generator
-        self.solver, self.rtol, self.atol, self.step_size, self.adjoint = solver, rtol, atol, step_size, adjoint
+        self.trace = trace
+        self.noise = noise
+        self.generator = generator
+        self.solver = solver
+        self.rtol = rtol
+        self.atol = atol
+        self.step_size = step_size
+        self.adjoint = adjoint
 
     def _forward(self, x: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
         return self._integrate(x, cond, backwards=False)

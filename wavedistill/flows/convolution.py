@@ -67,7 +67,9 @@ class CausalConvolution(Transform):
         super().__init__()
         if max_gain is not None and not 0 < max_gain < 1:
             raise WavedistillError(f"CausalConvolution needs a max_gain between 0 and 1, got {max_gain}.")
-        self.dim, self.anticausal, self.max_gain = dim, anticausal, max_gain
+        self.dim = dim
+        self.anticausal = anticausal
+        self.max_gain = max_gain
         self.mixing = MaskedConv1d(dim, dim, kernel_size, "A", dilation, num_groups=dim, bias=False)
         with torch.no_grad():
             self.mixing.weight.mul_(0.1)
@@ -95,7 +97,8 @@ class CausalConvolution(Transform):
 
     def _kernel(self) -> tuple[Tensor, Tensor]:
         """A (dim, dim, taps), oldest first, and log d (dim, 1)."""
-        kernel, log_scale = full_precision(self.mixing.masked_weight()), log_positive(full_precision(self.raw_scale))
+        kernel = full_precision(self.mixing.masked_weight())
+        log_scale = log_positive(full_precision(self.raw_scale))
         if self.max_gain is not None:
             gain = kernel.abs().sum((1, 2), keepdim=True)
             kernel = kernel * (self.max_gain / gain.clamp_min(self.max_gain))
@@ -130,7 +133,8 @@ def _solve_blocks(y: Tensor, kernel: Tensor, block: int) -> Tensor:
     order = kernel.shape[-1] - 1
     block = max(block, order)
     blocks = -(-samples // block)
-    row, column = torch.arange(block, device=y.device)[:, None], torch.arange(order + block, device=y.device)[None, :]
+    row = torch.arange(block, device=y.device)[:, None]
+    column = torch.arange(order + block, device=y.device)[None, :]
     lag = row + order - column  # of the samples [past, block]
     taps = kernel.flip(-1)[..., lag.clamp(0, order)] * ((lag >= 0) & (lag <= order)).to(kernel)
     matrix = taps.permute(2, 0, 3, 1).reshape(block * channels, (order + block) * channels)

@@ -60,7 +60,10 @@ class _Coupling(Transform):
                 f"{dim}: "
                 "a part must be kept. For a waveform of one channel take mask 'time', or Squeeze before this layer."
             )
-        self.dim, self.mask, self.swap, self.cond_dim = dim, mask, swap, cond_dim
+        self.dim = dim
+        self.mask = mask
+        self.swap = swap
+        self.cond_dim = cond_dim
         if not over_features or kernel_size > 1:
             self.ranks = (3,)
         sizes = ((dim + 1) // 2, dim // 2) if over_features else (dim, dim)

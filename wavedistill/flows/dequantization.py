@@ -43,7 +43,8 @@ class Dequantize(Transform):
         super().__init__()
         if not 1 <= bits <= 23:
             raise WavedistillError(f"Dequantize needs 1 to 23 bits, got {bits}.")
-        self.bits, self.generator = bits, generator
+        self.bits = bits
+        self.generator = generator
 
     def _forward(self, x: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
         if (

@@ -59,7 +59,8 @@ class _ImplicitGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, g: Map, solution: Tensor, settings: tuple[Any, ...]) -> Tensor:
-        ctx.g, ctx.settings = g, settings
+        ctx.g = g
+        ctx.settings = settings
         ctx.save_for_backward(solution)
         return x.clone()
 
@@ -82,9 +83,11 @@ def _iterate(step: Map, x: Tensor, lipschitz: float, tolerance: float, max_itera
     """x <- step(x) until every change is below the tolerance. NaN counts as settled, it stays in its example."""
     if x.numel() == 0:
         return x
-    limit, count = max_iterations, 0
+    limit = max_iterations
+    count = 0
     while True:
-        previous, x = x, step(x)
+        previous = x
+        x = step(x)
         count += 1
         residual = _residual(previous, x)
         if not bool((residual > tolerance).any()):

@@ -73,7 +73,8 @@ class MixtureCDF(Transform):
                 f"MixtureCDF needs kind {' or '.join(map(repr, KINDS))} and at least one component, got {kind!r} "
                 f"and {num_components}."
             )
-        self.dim, self.kind = dim, kind
+        self.dim = dim
+        self.kind = kind
         self.loc = nn.Parameter(torch.empty(dim, num_components))
         self.raw_scale = nn.Parameter(torch.empty(dim, num_components))  # see wavedistill.nn.positive
         self.weight_logits = nn.Parameter(torch.empty(dim, num_components))
@@ -122,9 +123,11 @@ class MixtureCDF(Transform):
         loc, log_scale, log_weight = self._mixture(x)
         t = side.unsqueeze(-1) * (x.unsqueeze(-1) - loc) * torch.exp(-log_scale)
         if self.kind == "logistic":
-            tails, log_hazards = nn.functional.logsigmoid(-t), nn.functional.logsigmoid(t)
+            tails = nn.functional.logsigmoid(-t)
+            log_hazards = nn.functional.logsigmoid(t)
         else:
-            tails, log_hazards = torch.special.log_ndtr(-t), -log_mills_ratio(t)
+            tails = torch.special.log_ndtr(-t)
+            log_hazards = -log_mills_ratio(t)
         joint = log_weight + tails
         share = torch.log_softmax(joint, dim=-1)  # of each component in the tail
         return torch.logsumexp(joint, dim=-1), torch.logsumexp(share + log_hazards - log_scale, dim=-1)

@@ -109,9 +109,11 @@ def invert(
     steps = y.shape[-1]
     with torch.autocast(y.device.type, enabled=False):
         if method == "incremental":
-            x, work = flow.inverse(y, cond).value, 1.0
+            x = flow.inverse(y, cond).value
+            work = 1.0
         elif method == "naive":
-            x, work = _naive(flow, _flat(flow, y), network_cond), float(steps)
+            x = _naive(flow, _flat(flow, y), network_cond)
+            work = float(steps)
         else:
             guess = torch.zeros_like(y) if draft is None else draft.to(y)
             if method == "quasi_newton":
@@ -194,20 +196,25 @@ def _iterate(
     flow: AutoregressiveFlow, y: Tensor, guess: Tensor, cond: Any, size: int, tolerance: float, max_sweeps: int | None
 ) -> tuple[Tensor, Tensor, float]:
     """Jacobi sweeps in one block after another: x, sweeps of each example, and the work in passes."""
-    y, x = _flat(flow, y), _flat(flow, guess).clone()
+    y = _flat(flow, y)
+    x = _flat(flow, guess).clone()
     batch, steps = y.shape
     if flow.of_vectors:
         order = flow.predictor.order
-        y, x = y[:, order.argsort()], x[:, order.argsort()]
+        y = y[:, order.argsort()]
+        x = x[:, order.argsort()]
         blocks = _VectorBlocks(flow, batch, cond)
     else:
         blocks = _WaveformBlocks(flow, steps, cond)
     everyone = torch.arange(batch, device=y.device)
-    sweeps, work = torch.zeros_like(everyone), 0
+    sweeps = torch.zeros_like(everyone)
+    work = 0
     for start in range(0, steps, size):
         end = min(start + size, steps)
         blocks.open(start, end)
-        target, found, active = y[:, start:end], x[:, start:end], everyone
+        target = y[:, start:end]
+        found = x[:, start:end]
+        active = everyone
         limit = end - start if max_sweeps is None else min(max_sweeps, end - start)
         change = None
         for _ in range(limit):
@@ -217,7 +224,8 @@ def _iterate(
             sweeps[active] += 1
             work += new.numel()
             moving = ~(change <= tolerance)
-            active, change = active[moving], change[moving]
+            active = active[moving]
+            change = change[moving]
             if not len(active):
                 break
         if len(active) and limit < end - start:
@@ -240,7 +248,8 @@ class _VectorBlocks:
 
     def __init__(self, flow: AutoregressiveFlow, batch: int, cond: Tensor | None) -> None:
         self.flow, self.stepper = flow, MaskedStepper(flow.predictor, batch, cond)
-        self.open, self.close = self.stepper.open, self.stepper.close
+        self.open = self.stepper.open
+        self.close = self.stepper.close
 
     def loc_scale(self, x: Tensor, examples: Tensor) -> LocScale:
         return self.flow.split(self.stepper.block_parameters(x, examples))
@@ -250,7 +259,9 @@ class _WaveformBlocks:
     """The same for samples: the causal stack's state stands for all samples before the block."""
 
     def __init__(self, flow: AutoregressiveFlow, samples: int, cond: Condition) -> None:
-        self.flow, self.samples, self.cond = flow, samples, cond
+        self.flow = flow
+        self.samples = samples
+        self.cond = cond
         self.state: PredictorState | None = None
 
     def open(self, start: int, end: int) -> None:

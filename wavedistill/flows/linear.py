@@ -186,7 +186,8 @@ class _FactorizedMatrix(nn.Module):
 def _multiply(matrix: Tensor, x: Tensor) -> Tensor:
     """matrix @ x at every sample, in float32 at least."""
     dtype = torch.promote_types(matrix.dtype, full_precision(x).dtype)
-    matrix, columns = matrix.to(dtype), x.to(dtype)
+    matrix = matrix.to(dtype)
+    columns = x.to(dtype)
     return matrix @ columns if x.dim() == 3 else columns @ matrix.T
 
 

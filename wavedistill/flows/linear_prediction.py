@@ -52,7 +52,10 @@ class MelLinearPredictor(nn.Module):
 
     def __init__(self, mel: MelConfig, order: int, upsample: int, white_noise: float) -> None:
         super().__init__()
-        self.mel, self.order, self.upsample, self.white_noise = mel, order, upsample, white_noise
+        self.mel = mel
+        self.order = order
+        self.upsample = upsample
+        self.white_noise = white_noise
         self.register_buffer("to_autocorrelation", _mel_to_autocorrelation(mel, order), persistent=False)
         self.register_buffer("lag_window", _lag_window(mel.sample_rate, order), persistent=False)
 

@@ -75,7 +75,9 @@ def series_log_det(
         tensor([0.8109])
     """
     value, pullback = torch.func.vjp(g, x)
-    log_det, left, row = 0.0, 0.0, noise
+    log_det = 0.0
+    left = 0.0
+    row = noise
     with torch.set_grad_enabled(torch.is_grad_enabled() and not memory_efficient):
         for k, weight in enumerate(weights, start=1):
             sign = 1 if k % 2 else -1

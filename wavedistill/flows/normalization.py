@@ -128,7 +128,9 @@ class InvertibleBatchNorm(Transform):
             raise WavedistillError(
                 f"InvertibleBatchNorm needs momentum in (0, 1] and eps above 0, got {momentum} and {eps}."
             )
-        self.dim, self.momentum, self.eps = _at_least_one(dim), momentum, eps
+        self.dim = _at_least_one(dim)
+        self.momentum = momentum
+        self.eps = eps
         self.log_gain = nn.Parameter(torch.zeros(dim))
         self.bias = nn.Parameter(torch.zeros(dim))
         self.register_buffer("running_mean", torch.zeros(dim))

@@ -115,7 +115,8 @@ class LearnedPermutation(Transform):
             raise WavedistillError(
                 f"LearnedPermutation needs dim of at least 1 and a temperature above 0, got {dim} and {temperature}."
             )
-        self.dim, self.temperature = dim, temperature
+        self.dim = dim
+        self.temperature = temperature
         self.scores = nn.Parameter(torch.arange(dim, dtype=torch.get_default_dtype()))
 
     @property

@@ -27,7 +27,8 @@ class _Conditioned(Transform):
 
     def __init__(self, dim: int, cond_dim: int, count: int) -> None:
         super().__init__()
-        self.dim, self.cond_dim = dim, cond_dim
+        self.dim = dim
+        self.cond_dim = cond_dim
         if cond_dim:
             self.from_cond = nn.Parameter(torch.zeros(count, cond_dim))
 
@@ -125,7 +126,8 @@ class Planar(_Conditioned):
         c < 0: size <= a <= size / (1 + c) and a <= size - c; up to a = 1, a - tanh(a) lies between a^3 / 4.2 and a^3 /
         3.
         """
-        size, c = target.abs(), slope_at_zero - 1.0
+        size = target.abs()
+        c = slope_at_zero - 1.0
         gain, loss = (part.clamp_min(torch.finfo(c.dtype).tiny) for part in (c, -c))
         ratio = size / slope_at_zero
 
@@ -137,7 +139,8 @@ class Planar(_Conditioned):
         upper = torch.minimum(torch.minimum(ratio, size + loss), torch.where(cubic < 0.61, 1.62 * cubic, torch.inf))
         lower = torch.maximum(size, torch.minimum(0.5 * ratio, 1.14 * cubic))
 
-        low, high = torch.where(c > 0, least, lower), torch.where(c > 0, most, upper)
+        low = torch.where(c > 0, least, lower)
+        high = torch.where(c > 0, most, upper)
         root = increasing_root(
             lambda a: (self._value(a, slope_at_zero) - size, self._slope(a, slope_at_zero)),
             torch.minimum(low, high),

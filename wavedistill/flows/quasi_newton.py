@@ -42,7 +42,8 @@ LAGS = 32
 """Band of the Jacobian, at least. Nine of twelve rows of the bundled speech teacher's had more than nine tenths of
 their energy inside it.
 """
-WINDOW, STEP = 256, 64
+WINDOW = 256
+STEP = 64
 """Samples of the window, and by how many at least it moves (both rounded up to whole blocks of the condition)."""
 ROUNDING = 64.0
 """Steps of so many rounding units or less teach the Jacobian nothing."""
@@ -112,7 +113,8 @@ class _Windows:
         self, flow: AutoregressiveFlow, y: Tensor, cond: Condition, guess: Tensor, window: int, tolerance: float
     ) -> None:
         batch, samples = y.shape
-        self.flow, self.tolerance = flow, tolerance
+        self.flow = flow
+        self.tolerance = tolerance
         self.damping = max(tolerance, ROUNDING * torch.finfo(y.dtype).eps) ** 2
         blocks = cond.features.shape[1] if cond.features is not None else 1
         self.block = samples // blocks if blocks > 1 else flow.predictor.patch_size
@@ -138,7 +140,8 @@ class _Windows:
     def sweep(self, examples: Tensor, found: Tensor) -> Tensor:
         """One step of Newton in the windows of these examples, ``found`` samples known: how many are now."""
         here = self.start[examples, None] + self.time
-        rows, first = torch.arange(len(examples), device=here.device), found - self.start[examples]
+        rows = torch.arange(len(examples), device=here.device)
+        first = found - self.start[examples]
         x = self.x[examples[:, None], here]
         target, _ = self._evaluate(examples, x, self.length)
         residual = torch.where(self.time < first[:, None], 0.0, (target - x).nan_to_num(0.0, 0.0, 0.0))
@@ -152,7 +155,8 @@ class _Windows:
         close = (residual.abs() <= self.tolerance * x.abs().clamp_min(1.0)) & target.isfinite() | (
             self.time <= first[:, None]
         )
-        self.jacobian[examples], self.last_step[examples] = jacobian, step
+        self.jacobian[examples] = jacobian
+        self.last_step[examples] = step
         self.predicted[examples] = residual - step + torch.bmm(jacobian, step.unsqueeze(-1)).squeeze(-1)
         x = x + step
         exact = target[rows, first]

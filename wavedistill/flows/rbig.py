@@ -92,14 +92,16 @@ def _fit_marginals(points: Tensor, num_components: int, em_steps: int) -> Mixtur
     held = torch.arange(len(points), device=points.device) % 5 == 0
     loc, deviation, weight = fit_normal_mixtures(points[~held], num_components, em_steps)
     layer = MixtureCDF(points.shape[1], num_components, "gaussian").to(points)
-    best, best_log_weight = None, None
+    best = None
+    best_log_weight = None
     for share in (0.02, 0.1, 0.3, 0.6, 1.0 - 1e-6) if num_components > 1 else (1.0,):
         log_weight = torch.cat([torch.full_like(loc[:, :1], share), (1.0 - share) * weight], 1).log()
         layer.set_mixture(loc, deviation, log_weight)
         y, log_slope = layer.forward(points[held], per_step=True)
         score = (log_slope - 0.5 * y.square()).mean(0).unsqueeze(1)
         if best is None:
-            best, best_log_weight = score, log_weight
+            best = score
+            best_log_weight = log_weight
         best, best_log_weight = torch.maximum(score, best), torch.where(score > best, log_weight, best_log_weight)
     layer.set_mixture(loc, deviation, best_log_weight)
     return layer
@@ -118,26 +120,27 @@ def fit_normal_mixtures(x: Tensor, num_components: int, steps: int) -> tuple[Ten
         (dim, num_components - 1), with sum 1.
     """
     ordered = x.sort(dim=0).values.T  # (dim, count)
-    mean, width = (
-        ordered.mean(1, keepdim=True),
-        ordered.std(1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny ** 0.5),
-    )
+    mean = ordered.mean(1, keepdim=True)
+    width = ordered.std(1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny ** 0.5)
     if num_components == 1:
         return mean, width, mean[:, :0]
     parts = ordered[:, : ordered.shape[1] // (num_components - 1) * (num_components - 1)].unflatten(
         1, (num_components - 1, -1)
     )
-    loc, deviation = parts.mean(-1), torch.maximum(parts.std(-1), 0.01 * width)
+    loc = parts.mean(-1)
+    deviation = torch.maximum(parts.std(-1), 0.01 * width)
     weight = torch.full_like(loc, 1.0 / (num_components - 1))
     for _ in range(steps):
-        locs, deviations = torch.cat([mean, loc], 1).unsqueeze(1), torch.cat([width, deviation], 1).unsqueeze(1)
+        locs = torch.cat([mean, loc], 1).unsqueeze(1)
+        deviations = torch.cat([width, deviation], 1).unsqueeze(1)
         weights = torch.cat([torch.full_like(mean, 0.02), 0.98 * weight], 1).unsqueeze(1)
         log_joint = weights.log() - deviations.log() - 0.5 * ((ordered.unsqueeze(-1) - locs) / deviations).square()
         share = torch.softmax(log_joint, dim=-1)[..., 1:]  # (dim, count, components)
         mass = share.sum(1).clamp_min(1e-6)
         loc = (share * ordered.unsqueeze(-1)).sum(1) / mass
         variance = (share * (ordered.unsqueeze(-1) - loc.unsqueeze(1)).square()).sum(1) / mass
-        deviation, weight = torch.maximum(variance.sqrt(), 0.01 * width), mass / mass.sum(1, keepdim=True)
+        deviation = torch.maximum(variance.sqrt(), 0.01 * width)
+        weight = mass / mass.sum(1, keepdim=True)
     return torch.cat([mean, loc], 1), torch.cat([width, deviation], 1), weight
 
 

@@ -97,7 +97,8 @@ class Split(Transform):
         super().__init__()
         if keep < 1:
             raise WavedistillError(f"Split needs at least one channel to keep, got keep={keep}.")
-        self.transform, self.keep = transform, keep
+        self.transform = transform
+        self.keep = keep
         self.dim = None if transform.dim is None else transform.dim + keep
         self.ranks = transform.ranks
 
@@ -114,7 +115,8 @@ class Split(Transform):
             raise WavedistillError(
                 f"Split(keep={self.keep}) needs values of more than {self.keep} channels, got shape {tuple(x.shape)}."
             )
-        first, last = x[:, :count], x[:, count:]
+        first = x[:, :count]
+        last = x[:, count:]
         value, log_det = function(first, cond, per_step)
         if value.shape != first.shape:
             raise WavedistillError(

@@ -107,12 +107,19 @@ class ResidualFlow(Transform):
             raise WavedistillError(
                 f"ResidualFlow needs num_terms and max_iterations of 1 or more, got {num_terms} and {max_iterations}."
             )
-        self.dim, self.cond_dim, self.lipschitz = dim, cond_dim, lipschitz
+        self.dim = dim
+        self.cond_dim = cond_dim
+        self.lipschitz = lipschitz
         if kernel_size > 1:
             self.ranks = (3,)
         self.network = LipschitzNetwork(dim, hidden, num_layers, kernel_size, cond_dim, lipschitz, activation)
-        self.log_det, self.num_terms, self.survival, self.noise = log_det, num_terms, survival, noise
-        self.memory_efficient, self.tolerance, self.max_iterations = memory_efficient, tolerance, max_iterations
+        self.log_det = log_det
+        self.num_terms = num_terms
+        self.survival = survival
+        self.noise = noise
+        self.memory_efficient = memory_efficient
+        self.tolerance = tolerance
+        self.max_iterations = max_iterations
         self.generator = generator
 
     def _forward(self, x: Tensor, cond: Any) -> tuple[Tensor, Tensor]:

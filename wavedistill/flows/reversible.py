@@ -147,7 +147,8 @@ class _Recompute(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
-        plan, (value, *tensors) = ctx.plan, ctx.saved_tensors
+        plan = ctx.plan
+        (value, *tensors) = ctx.saved_tensors
         wanted = ctx.needs_input_grad[2:]
         of_cond, parameters = plan.unpack(
             tensor.detach().requires_grad_(want) for tensor, want in zip(tensors, wanted, strict=True)
@@ -170,7 +171,8 @@ def _back(
     grads: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, list[Tensor | None]]:
     """One step backwards: its input, gradients by it, the condition's tensors and the step's parameters."""
-    call, cond = _Call(plan.steps[index]), plan.condition(of_cond)
+    call = _Call(plan.steps[index])
+    cond = plan.condition(of_cond)
     named = {f"transform.{name}": value for name, value in zip(plan.names[index], parameters, strict=True)}
     with plan.autocast.again():
         with torch.no_grad():

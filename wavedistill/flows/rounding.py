@@ -77,7 +77,9 @@ def check_conditioning(
     """
     x = flow.inverse(y, cond).value
     backward_error = relative(flow.forward(x, cond).value, y)
-    exact, y64, cond64 = copy.deepcopy(flow).double(), y.double(), _double(cond)
+    exact = copy.deepcopy(flow).double()
+    y64 = y.double()
+    cond64 = _double(cond)
     x64 = exact.inverse(y64, cond64).value
     generator = generator or torch.Generator().manual_seed(0)
     noise = torch.randn(y.shape, generator=generator, dtype=torch.float64, device=generator.device).to(y.device)

@@ -46,14 +46,16 @@ class MaskedStepper:
     """
 
     def __init__(self, predictor: MaskedPredictor, batch: int, cond: Tensor | None) -> None:
-        self.dim, self.channels = predictor.dim, predictor.out_channels
+        self.dim = predictor.dim
+        self.channels = predictor.out_channels
         sorted_features = predictor.order.argsort()
         weights = [layer.masked_weight for layer in predictor.layers]
         biases = [layer.bias for layer in predictor.layers]
         weights[0] = weights[0][:, sorted_features]
         channels = torch.arange(self.channels, device=sorted_features.device)
         rows = (channels * self.dim + sorted_features[:, None]).flatten()  # all parameters of a feature side by side
-        weights[-1], biases[-1] = weights[-1][rows], biases[-1][rows]
+        weights[-1] = weights[-1][rows]
+        biases[-1] = biases[-1][rows]
         self.weights = weights
         self.far = [bias[:, None].expand(-1, batch) for bias in biases]
         if predictor.cond is not None:
@@ -93,8 +95,10 @@ class MaskedStepper:
                 sums = torch.addmm(sums, weight[rows[start] :, columns], torch.cat(self.known[layer]))
             size = rows[end] - rows[start]
             self.near.append(sums[:size])
-            self.far[layer], self.known[layer] = sums[size:], []
-        self.start, self.end = start, end
+            self.far[layer] = sums[size:]
+            self.known[layer] = []
+        self.start = start
+        self.end = end
 
     def block_parameters(self, x: Tensor, examples: Tensor) -> Tensor:
         """Outputs (examples, steps, out_channels) of the whole open block, if its features were x (examples, steps)."""
@@ -143,7 +147,8 @@ class StepwisePredictor:
         self, predictor: CausalPredictor, batch: int, samples: int, features: Tensor | None, source: Tensor | None
     ) -> None:
         stack = predictor.stack
-        self.stack, self.source = stack, source if predictor.source_order else None
+        self.stack = stack
+        self.source = source if predictor.source_order else None
         like = stack.input.weight
         self.weights = [conv.step_weight() for conv in stack.convs]
         nothing = like.new_zeros(batch, stack.config.channels)
@@ -161,7 +166,9 @@ class StepwisePredictor:
             for layer, conv in enumerate(stack.convs)
         ]
         self.linear_order = predictor.linear_order
-        self.no_shift, self.taps, self.shift_by_source = like.new_zeros(batch), None, None
+        self.no_shift = like.new_zeros(batch)
+        self.taps = None
+        self.shift_by_source = None
         if predictor.linear_order + predictor.source_order:
             of_input, of_source = predictor.linear_taps(features, batch)
             self.taps = of_input.flip(-1).transpose(0, 1).contiguous()  # (blocks, batch, order), oldest first
@@ -172,14 +179,16 @@ class StepwisePredictor:
 
     def parameters(self, t: int) -> tuple[Tensor, Tensor]:
         """Network output (batch, out_channels) and linear path (batch,) at sample t."""
-        block, place = t // self.block_size, t % self.patch_size
+        block = t // self.block_size
+        place = t % self.patch_size
         if not place:
             self.patch = self._patch(t // self.patch_size, block).unflatten(1, (self.patch_size, -1))
         return self.patch[:, place], self._shift(t, block)
 
     def _patch(self, step: int, block: int) -> Tensor:
         """Output of the stack (batch, patch_size * out_channels) at one of its steps."""
-        stack, size = self.stack, self.patch_size
+        stack = self.stack
+        size = self.patch_size
         previous = self.past[:, -size:].clamp(-INPUT_RANGE, INPUT_RANGE)
         if self.source is not None:
             previous = torch.cat([previous, self.source[:, step * size : (step + 1) * size]], dim=1)

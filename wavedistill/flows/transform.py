@@ -172,7 +172,8 @@ def broadcast_condition(cond: Any, cond_dim: int, x: Tensor, owner: nn.Module) -
         WavedistillError: naming the layer, the shape given and the shape needed.
     """
     name = type(owner).__name__
-    batch, waveform = x.shape[0], x.dim() == 3
+    batch = x.shape[0]
+    waveform = x.dim() == 3
     if not isinstance(cond, Tensor):
         given = "none" if cond is None else f"a {type(cond).__name__}"
         raise WavedistillError(f"{name} needs a condition of shape (batch, {cond_dim}), got {given}.")

@@ -33,7 +33,8 @@ Format = Literal["onnx", "torch"]
 SUFFIXES: dict[str, Format] = {".onnx": "onnx", ".pt2": "torch"}
 METADATA_KEY = "wavedistill"
 """Of the settings (JSON) in an ONNX file's metadata; with ".json" the name of the extra file in a program's."""
-EXAMPLE_BATCH, EXAMPLE_FRAMES = 2, 7
+EXAMPLE_BATCH = 2
+EXAMPLE_FRAMES = 7
 """Of the arguments that the model is traced with; sizes that happen to be special (1, a width of the model) would be
 taken for constants.
 """
@@ -129,17 +130,17 @@ def _format(path: Path, format: Format | None) -> Format:
 
 def _traced(model: ParallelWaveNet) -> torch.export.ExportedProgram:
     """The pass as a graph of operators, for any batch and any number of frames."""
-    hop, config = model.hop_length, model.config
+    hop = model.hop_length
+    config = model.config
     batch, frames = (torch.export.Dim(name, min=1) for name in ("batch", "frames"))
     arguments = {"noise": torch.zeros(EXAMPLE_BATCH, 1, EXAMPLE_FRAMES * hop)}
     shapes: dict[str, dict[int, Any]] = {"noise": {0: batch, 2: hop * frames}}
     if config.mel is not None:
-        arguments["mel"], shapes["mel"] = (
-            torch.zeros(EXAMPLE_BATCH, config.mel.n_mels, EXAMPLE_FRAMES),
-            {0: batch, 2: frames},
-        )
+        arguments["mel"] = torch.zeros(EXAMPLE_BATCH, config.mel.n_mels, EXAMPLE_FRAMES)
+        shapes["mel"] = {0: batch, 2: frames}
     if config.speakers:
-        arguments["speaker"], shapes["speaker"] = torch.zeros(EXAMPLE_BATCH, dtype=torch.long), {0: batch}
+        arguments["speaker"] = torch.zeros(EXAMPLE_BATCH, dtype=torch.long)
+        shapes["speaker"] = {0: batch}
     with torch.enable_grad():  # without gradient the student works in pieces, of a number that depends on the length
         return torch.export.export(OnePass(model), (), arguments, dynamic_shapes=shapes, strict=False)
 

@@ -115,7 +115,8 @@ class Job:
         _check_same_settings(out, {"weights": fingerprint(vocoder.model), **asdict(options)})
         self._failures_file = out / ("failures.json" if count == 1 else f"failures-{index}-of-{count}.json")
 
-        measured, unreadable = [], []
+        measured = []
+        unreadable = []
         for item in items:
             try:
                 measured.append((item, num_frames(item.input, vocoder.mel_config)))

@@ -42,14 +42,15 @@ def translations() -> dict[Callable, Callable]:
         """
         size = op.Shape(excitation, start=2, end=3)
         order = op.Shape(coefficients, start=2, end=3)
-        zero, one, minus_one = op.Constant(value_ints=[0]), op.Constant(value_ints=[1]), op.Constant(value_ints=[-1])
-        last, longest = op.Constant(value_ints=[2]), op.Constant(value_ints=[9223372036854775807])
+        zero = op.Constant(value_ints=[0])
+        one = op.Constant(value_ints=[1])
+        minus_one = op.Constant(value_ints=[-1])
+        last = op.Constant(value_ints=[2])
+        longest = op.Constant(value_ints=[9223372036854775807])
         silence = op.CastLike(op.Constant(value_floats=[0.0]), op.Cast(coefficients, to=DOUBLE))
         taps = op.Unsqueeze(op.Cast(coefficients, to=DOUBLE), last)  # (batch, blocks, 1, order), newest first
-        times, lags = (
-            op.Range(op.Squeeze(zero), op.Squeeze(size), op.Squeeze(one)),
-            op.Range(op.Squeeze(zero), op.Squeeze(order), op.Squeeze(one)),
-        )
+        times = op.Range(op.Squeeze(zero), op.Squeeze(size), op.Squeeze(one))
+        lags = op.Range(op.Squeeze(zero), op.Squeeze(order), op.Squeeze(one))
 
         driven = op.Unsqueeze(op.Cast(excitation, to=DOUBLE), last)  # (batch, blocks, 1, n)
         impulse = op.Expand(op.Cast(op.Equal(times, zero), to=DOUBLE), op.Shape(driven))
@@ -72,10 +73,8 @@ def translations() -> dict[Callable, Callable]:
         # transposed, row by row
         rows = op.Min(size, order)
         nothing = op.Expand(silence, op.Concat(op.Shape(response, start=0, end=2), rows, axis=0))
-        delayed, reaching = (
-            op.Concat(nothing, response, axis=2),
-            op.Concat(op.Cast(coefficients, to=DOUBLE), nothing, axis=2),
-        )
+        delayed = op.Concat(nothing, response, axis=2)
+        reaching = op.Concat(op.Cast(coefficients, to=DOUBLE), nothing, axis=2)
 
         @graph()
         def response_row(i):
@@ -96,7 +95,8 @@ def translations() -> dict[Callable, Callable]:
             x = new + op.MatMul(before, matrix)
             return op.Slice(op.Concat(before, x, axis=2), zero - order, longest, last), x
 
-        start, by_block = op.Unsqueeze(op.Cast(past, to=DOUBLE), one), op.Unsqueeze(forced, last)
+        start = op.Unsqueeze(op.Cast(past, to=DOUBLE), one)
+        by_block = op.Unsqueeze(forced, last)
         _, x = op.Scan(
             start, by_block, from_past, body=block, num_scan_inputs=2, scan_input_axes=[1, 1], scan_output_axes=[1]
         )
@@ -105,8 +105,11 @@ def translations() -> dict[Callable, Callable]:
     @script(domain, default_opset=op)
     def finite(padded: T, coefficients: T) -> T:
         """y_t = sum_k c_k p_{t + order - 1 - k}, tap after tap; shapes as in `block_fir`."""
-        zero, one, two = op.Constant(value_ints=[0]), op.Constant(value_ints=[1]), op.Constant(value_ints=[2])
-        blocks, order = op.Shape(coefficients, start=1, end=2), op.Shape(coefficients, start=2, end=3)
+        zero = op.Constant(value_ints=[0])
+        one = op.Constant(value_ints=[1])
+        two = op.Constant(value_ints=[2])
+        blocks = op.Shape(coefficients, start=1, end=2)
+        order = op.Shape(coefficients, start=2, end=3)
         size = (op.Shape(padded, start=1, end=2) - order + one) / blocks
         starts = op.Unsqueeze(op.Range(op.Squeeze(zero), op.Squeeze(blocks), op.Squeeze(one)), one) * size
         offsets = op.Range(op.Squeeze(zero), op.Squeeze(size + order - one), op.Squeeze(one))
@@ -130,7 +133,9 @@ def translations() -> dict[Callable, Callable]:
         """Coefficients and error variance; shapes as in `levinson_recursion`. A step in tensors of one size, zeros
         where it has not come to.
         """
-        zero, one, minus_one = op.Constant(value_ints=[0]), op.Constant(value_ints=[1]), op.Constant(value_ints=[-1])
+        zero = op.Constant(value_ints=[0])
+        one = op.Constant(value_ints=[1])
+        minus_one = op.Constant(value_ints=[-1])
         leading = op.Shape(autocorrelation, start=0, end=-1)
         order = op.Shape(autocorrelation, start=-1) - one
         r = op.Transpose(
@@ -139,7 +144,8 @@ def translations() -> dict[Callable, Callable]:
         variance = op.Slice(r, zero, one, zero)
         nothing = variance * op.CastLike(op.Constant(value_float=0.0), r)
         count = op.Range(op.Squeeze(zero), op.Squeeze(order), op.Squeeze(one))
-        step, k = op.Unsqueeze(count, one), op.Unsqueeze(count, zero)
+        step = op.Unsqueeze(count, one)
+        k = op.Unsqueeze(count, zero)
         lags = op.Gather(
             op.Concat(r, nothing, axis=0), op.Where(k < step, step - k, order + one), axis=0
         )  # r_{step - k}
@@ -182,8 +188,10 @@ def translations() -> dict[Callable, Callable]:
         """Convolution of x (batch, time, channels) with weight (out, channels, taps) -> (batch, time - dilation * (taps
         - 1), out).
         """
-        channels, taps = shape[0], shape[-1]
-        axis, ends = op.Constant(value_ints=[1]), [dilation * (tap + 1 - taps) or 2**63 - 1 for tap in range(taps)]
+        channels = shape[0]
+        taps = shape[-1]
+        axis = op.Constant(value_ints=[1])
+        ends = [dilation * (tap + 1 - taps) or 2**63 - 1 for tap in range(taps)]
         slices = [
             op.Slice(x, op.Constant(value_ints=[dilation * tap]), op.Constant(value_ints=[end]), axis)
             for tap, end in enumerate(ends)

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-Part, Loaded, Result = TypeVar("Part"), TypeVar("Loaded"), TypeVar("Result")
+Part = TypeVar("Part")
+Loaded = TypeVar("Loaded")
+Result = TypeVar("Result")
 
 
 def overlapped(
@@ -26,7 +28,8 @@ def overlapped(
     """
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         queue = iter(parts)
-        reading, writing = _submit_next(reader, read, queue), None
+        reading = _submit_next(reader, read, queue)
+        writing = None
         while reading is not None:
             loaded = reading.result()
             reading = _submit_next(reader, read, queue)

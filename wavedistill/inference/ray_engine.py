@@ -113,7 +113,8 @@ class _Worker:
 @contextmanager
 def _session(ray: ModuleType, workers: int | None) -> Iterator[None]:
     """Ray, quiet; where none was running, one of our own that ends with the block."""
-    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
+    context = ray.data.DataContext.get_current()
+    logger = logging.getLogger("ray.data")
     before = context.enable_progress_bars, context.print_on_execution_start, logger.level
     context.enable_progress_bars = context.print_on_execution_start = False
     logger.setLevel(logging.ERROR)

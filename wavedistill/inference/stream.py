@@ -74,7 +74,9 @@ def write_stream(chunks: Iterable[Tensor], path: str | Path, sample_rate: int) -
 
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
-    samples, first, start = 0, None, time.perf_counter()
+    samples = 0
+    first = None
+    start = time.perf_counter()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with soundfile.SoundFile(temporary, "w", sample_rate, 1, "PCM_16", format="WAV") as file:

@@ -145,9 +145,11 @@ class Vocoder:
         if tensor.ndim == 1:
             self._need_mel()
             audio = self._audio(tensor, sample_rate)
-            mel, length = self._front_end(audio), len(audio)
+            mel = self._front_end(audio)
+            length = len(audio)
         else:
-            mel, length = self._one_mel(tensor), None
+            mel = self._one_mel(tensor)
+            length = None
         options = {"temperature": temperature, "speaker": speaker, "progress": progress}
         return self.render(mel.unsqueeze(0), [_fresh_seed() if seed is None else seed], **options)[0, :length]
 

@@ -56,7 +56,9 @@ def synthesize_batches(
     on_gpu = vocoder.device.type == "cuda"
 
     def read(batch: Batch) -> _Loaded:
-        items, mels, lengths = [], [], []
+        items = []
+        mels = []
+        lengths = []
         for item in batch.items:
             try:
                 mel, length = read_mel(item.input, front_end)

@@ -95,7 +95,8 @@ def sample_parallel(
     if draft is not None:
         if different := differences(teacher, draft):
             name = different[0]
-            own, other = getattr(teacher.config, name), getattr(draft.config, name)
+            own = getattr(teacher.config, name)
+            other = getattr(draft.config, name)
             raise WavedistillError(
                 f"the draft's {name} must be the teacher's ({own}), got {other}: give a student distilled from "
                 "this teacher."

@@ -227,7 +227,9 @@ class ParallelWaveNet(WaveformModel):
         """The flows' own audio in chunks."""
         generators = noise_generators(seed, mel.shape[0])
         device = next(self.parameters()).device
-        frames, state, window = mel.shape[-1], None, self._in_context(mel)
+        frames = mel.shape[-1]
+        state = None
+        window = self._in_context(mel)
         for start in range(0, frames, frames_per_chunk):
             end = min(start + frames_per_chunk, frames)
             noise = self._draw(generators, end - start)[:, 0].to(device) * temperature
@@ -268,7 +270,10 @@ class ParallelWaveNet(WaveformModel):
         The state returned serves the next chunk of a stream; a pass with gradient cannot be continued.
         """
         condition, predictor, phase, logits = self._conditions(mel, speaker, state)
-        u, loc, log_scale, states = noise, torch.zeros_like(noise), torch.zeros_like(noise), []
+        u = noise
+        loc = torch.zeros_like(noise)
+        log_scale = torch.zeros_like(noise)
+        states = []
         for index, flow in enumerate(self.flows):
             if torch.is_grad_enabled():
                 step = flow.loc_scale(u, condition)
@@ -276,7 +281,9 @@ class ParallelWaveNet(WaveformModel):
                 step, flow_state = self._in_pieces(flow, u, condition, state.flows[index] if state else None)
                 states.append(flow_state)
             scale = torch.exp(step.log_scale)
-            u, loc, log_scale = step.loc + scale * u, step.loc + scale * loc, log_scale + step.log_scale
+            u = step.loc + scale * u
+            loc = step.loc + scale * loc
+            log_scale = log_scale + step.log_scale
         with torch.autocast(u.device.type, enabled=False):
             audio, past = self.front.synthesize(u, predictor, state.past if state else None)
         audio = audio.unsqueeze(1)
@@ -287,7 +294,8 @@ class ParallelWaveNet(WaveformModel):
         self, mel: Tensor | None, speaker: Tensor | None, state: StreamState | None
     ) -> tuple[Condition, LinearPredictor | None, Tensor | None, Tensor | None]:
         """Condition of flows and front, the source's phase where the next chunk begins, the pitch logits."""
-        features, window_predictor = self._inner(self.features(mel, speaker), mel), self.front.condition(mel)
+        features = self._inner(self.features(mel, speaker), mel)
+        window_predictor = self.front.condition(mel)
         predictor = None
         if window_predictor is not None:
             predictor = LinearPredictor(*(self._inner(part, mel) for part in window_predictor))

@@ -29,7 +29,9 @@ from wavedistill.models.waveform_flow import WaveformFlow, WaveformFlowConfig
 from wavedistill.models.wavenet import WaveformModel, WaveNet, WaveNetConfig
 
 FORMAT = 1
-CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
 _MODELS = {
     "wavenet": (WaveNet, WaveNetConfig, "teacher", "WaveNet"),
     "parallel_wavenet": (ParallelWaveNet, ParallelWaveNetConfig, "student", "Parallel WaveNet"),

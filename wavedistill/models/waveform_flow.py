@@ -155,7 +155,8 @@ class WaveformFlow(WaveformModel):
 
     def _level(self, channels: int, index: int) -> Transform:
         """Flow number ``index`` and those after it, on what the splits before have left."""
-        config, steps = self.config, []
+        config = self.config
+        steps = []
         end = min(index + config.split_every, config.num_flows) if config.split_every else config.num_flows
         for _ in range(index, end):
             kept = (channels + 1) // 2
@@ -290,7 +291,9 @@ class WaveformFlow(WaveformModel):
         if frames_per_chunk < 1:
             raise WavedistillError(f"a chunk must hold at least one frame, got {frames_per_chunk}.")
         edge = self.reach_frames + self._context_frames
-        generators, frames, window = noise_generators(seed, mel.shape[0]), mel.shape[-1], self._extended(mel, edge)
+        generators = noise_generators(seed, mel.shape[0])
+        frames = mel.shape[-1]
+        window = self._extended(mel, edge)
         state = StreamState(self._draw(generators, 2 * self.reach_frames) * temperature, None, None)
         for start in range(0, frames, frames_per_chunk):
             end = min(start + frames_per_chunk, frames)
@@ -308,7 +311,9 @@ class WaveformFlow(WaveformModel):
         context = self._context(mel, speaker)
         u = self.squeeze.inverse(self.flow.inverse(self.squeeze.forward(noise).value, context.flow).value).value
         u = u[:, 0, edge : u.shape[-1] - edge]
-        blocks, of_long_term, of_front = edge // self.block, None, None
+        blocks = edge // self.block
+        of_long_term = None
+        of_front = None
         if context.long_term is not None:
             predictor = LongTermPredictor(*(_inner(part, blocks) for part in context.long_term))
             u, of_long_term = self.long_term.synthesize(u, predictor, state.long_term_past if state else None)
@@ -334,7 +339,8 @@ class WaveformFlow(WaveformModel):
 
     def _context(self, mel: Tensor | None, speaker: Tensor | None) -> Context:
         """The conditions over all frames of the mel but the `_context_frames` outer ones on either side."""
-        features, predictor = self.features(mel, speaker), self.front.condition(mel)
+        features = self.features(mel, speaker)
+        predictor = self.front.condition(mel)
         if mel is None:
             return Context(None if features is None else features.transpose(1, 2), None, None, None)
         edge = self._context_frames * self.config.cond_upsample

@@ -138,7 +138,8 @@ class WaveformModel(nn.Module):
             )
         if mel is not None:
             check_mel(mel, self.config.mel)
-            batch, num_samples = mel.shape[0], mel.shape[-1] * self.hop_length
+            batch = mel.shape[0]
+            num_samples = mel.shape[-1] * self.hop_length
         if speaker is not None:
             batch = speaker.shape[0] if mel is None else batch
             if speaker.shape != (batch,) or not bool(((speaker >= 0) & (speaker < len(self.config.speakers))).all()):

@@ -82,9 +82,11 @@ def _kernels():
                 start = block * size
                 g = gradient[item, start : start + size]
                 for k in range(order):
-                    tap, total = coefficients[item, block, k], of_coefficients[item, block, k]
+                    tap = coefficients[item, block, k]
+                    total = of_coefficients[item, block, k]
                     first = start + order - 1 - k
-                    window, back = padded[item, first : first + size], of_padded[item, first : first + size]
+                    window = padded[item, first : first + size]
+                    back = of_padded[item, first : first + size]
                     for i in range(size):
                         back[i] += tap * g[i]
                         total += window[i] * g[i]

@@ -74,8 +74,11 @@ def _kernels():
     import numba
     from numba.extending import register_jitable
 
-    inner, parts = register_jitable(**OPTIONS), tanh_parts()
-    half, one, places = np.float32(0.5), np.float32(1.0), np.uint32(16)
+    inner = register_jitable(**OPTIONS)
+    parts = tanh_parts()
+    half = np.float32(0.5)
+    one = np.float32(1.0)
+    places = np.uint32(16)
 
     @inner
     def widened(bits):
@@ -102,7 +105,9 @@ def _kernels():
     def forward(gates, gated):
         channels = gated.shape[1]
         for n in range(len(gates)):
-            filters, openings, out = gates[n, :channels], gates[n, channels:], gated[n]
+            filters = gates[n, :channels]
+            openings = gates[n, channels:]
+            out = gated[n]
             for j in range(channels):
                 out[j] = rounded(tanh(widened(filters[j])) * sigmoid(widened(openings[j])))
 
@@ -110,10 +115,15 @@ def _kernels():
     def backward(gradient, gates, of_gates):
         channels = gradient.shape[1]
         for n in range(len(gates)):
-            filters, openings, g = gates[n, :channels], gates[n, channels:], gradient[n]
-            of_filters, of_openings = of_gates[n, :channels], of_gates[n, channels:]
+            filters = gates[n, :channels]
+            openings = gates[n, channels:]
+            g = gradient[n]
+            of_filters = of_gates[n, :channels]
+            of_openings = of_gates[n, channels:]
             for j in range(channels):
-                t, s, d = tanh(widened(filters[j])), sigmoid(widened(openings[j])), widened(g[j])
+                t = tanh(widened(filters[j]))
+                s = sigmoid(widened(openings[j]))
+                d = widened(g[j])
                 of_filters[j] = rounded(d * s * (one - t * t))
                 of_openings[j] = rounded(d * t * s * (one - s))
 

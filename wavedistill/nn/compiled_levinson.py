@@ -21,7 +21,8 @@ def levinson_recursion(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
     Shapes: autocorrelation (..., order + 1) -> coefficients (..., order), error variance (...).
     """
     rows = autocorrelation.detach().reshape(-1, autocorrelation.shape[-1]).contiguous()
-    coefficients, error = rows.new_zeros(rows.shape[0], rows.shape[1] - 1), rows[:, 0].clone()
+    coefficients = rows.new_zeros(rows.shape[0], rows.shape[1] - 1)
+    error = rows[:, 0].clone()
     _kernel()(rows.numpy(), coefficients.numpy(), error.numpy())
     leading = autocorrelation.shape[:-1]
     return coefficients.reshape(*leading, -1), error.reshape(leading)
@@ -39,7 +40,8 @@ def _kernel():
     def recursion(rows, coefficients, error):
         order = coefficients.shape[1]
         for row in range(rows.shape[0]):
-            r, a = rows[row], coefficients[row]
+            r = rows[row]
+            a = coefficients[row]
             before = a.copy()
             for step in range(order):
                 known = r[0] - r[0]

@@ -73,14 +73,16 @@ class CompiledSampler:
 
     def __init__(self, predictor: CausalPredictor, batch: int, draw: Draw) -> None:
         config = predictor.stack.config
-        self.predictor, self.draw = predictor, draw
+        self.predictor = predictor
+        self.draw = draw
         self.weights = _weights(predictor)
         self.memory = _memory(config.dilations, config.kernel_size, batch, self.weights)
 
     @torch.inference_mode()
     def fill(self, u: Tensor, start: int, stop: int, known: int, noise: Tensor, features: Tensor | None) -> None:
         """Draw u[:, start:stop]; as `fill`, with the features of this stretch. Call it for stretches in order."""
-        batch, blocks = u.shape[0], 1 if features is None else features.shape[1]
+        batch = u.shape[0]
+        blocks = 1 if features is None else features.shape[1]
         taps = u.new_zeros(batch, blocks, 0)
         if self.predictor.linear_order:
             taps = self.predictor.linear_taps(features, batch)[0].flip(-1)
@@ -101,7 +103,9 @@ class CompiledSampler:
 
 def _weights(predictor: CausalPredictor) -> Weights:
     stack = predictor.stack
-    channels, skip, outputs = stack.config.channels, stack.config.skip_channels, stack.output.out_features
+    channels = stack.config.channels
+    skip = stack.config.skip_channels
+    outputs = stack.output.out_features
     more, more_skip, more_outputs = (-width % ROWS for width in (channels, skip, outputs))
     pad = torch.nn.functional.pad
     conv = torch.stack([conv.step_weight() for conv in stack.convs]).view(-1, channels, 2, channels)
@@ -122,7 +126,9 @@ def _weights(predictor: CausalPredictor) -> Weights:
 
 
 def _memory(dilations: list[int], kernel_size: int, batch: int, weights: Weights) -> Memory:
-    layers, ring_rows, sum_rows = [], 0, 0
+    layers = []
+    ring_rows = 0
+    sum_rows = 0
     for dilation in dilations:
         ahead = math.gcd(dilation, AHEAD)
         blocks = (kernel_size - 1) * dilation // ahead + 1
@@ -133,7 +139,9 @@ def _memory(dilations: list[int], kernel_size: int, batch: int, weights: Weights
     def zeros(*shape: int) -> np.ndarray:
         return np.zeros(shape, np.float32)
 
-    channels, skip, outputs = weights.input.shape[1], len(weights.hidden), len(weights.output_bias)
+    channels = weights.input.shape[1]
+    skip = len(weights.hidden)
+    outputs = len(weights.output_bias)
     return Memory(
         layers=np.array(layers, np.int64),
         rings=zeros(ring_rows, channels),

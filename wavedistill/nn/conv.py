@@ -22,7 +22,8 @@ class CausalConv(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1) -> None:
         super().__init__()
-        self.kernel_size, self.dilation = kernel_size, dilation
+        self.kernel_size = kernel_size
+        self.dilation = dilation
         self.history = (kernel_size - 1) * dilation
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 1, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels))

@@ -80,7 +80,8 @@ class Discriminators(nn.Module):
         self.members.extend(ResolutionDiscriminator(window, config.channels) for window in windows)
 
     def forward(self, waves: Tensor) -> Judgement:
-        scores, features = [], []
+        scores = []
+        features = []
         for member in self.members:
             x = member.picture(waves)
             for layer in member.layers:

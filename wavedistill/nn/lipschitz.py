@@ -59,7 +59,8 @@ class _Bounded(nn.Module):
         super().__init__()
         if not 0 < bound:
             raise WavedistillError(f"{type(self).__name__} needs a bound above 0, got {bound}.")
-        self.bound, self.gain = bound, gain
+        self.bound = bound
+        self.gain = gain
         self.weight = nn.Parameter(torch.empty(shape))
         self.bias = nn.Parameter(torch.zeros(shape[0]))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5.0))

@@ -90,7 +90,9 @@ class MaskedPredictor(nn.Module):
                 f"MaskedPredictor needs dim, hidden, num_layers and out_channels of at least 1, got {dim}, "
                 f"{hidden}, {num_layers}, {out_channels}."
             )
-        self.dim, self.cond_dim, self.out_channels = dim, cond_dim, out_channels
+        self.dim = dim
+        self.cond_dim = cond_dim
+        self.out_channels = out_channels
         self.degrees = _spread(hidden, 0 if cond_dim else min(1, dim - 1), dim - 1)
         self.first_units = [sum(degree < step for degree in self.degrees) for step in range(dim + 1)]
         sizes = [dim, *[hidden] * num_layers, out_channels * dim]

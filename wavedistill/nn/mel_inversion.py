@@ -74,14 +74,21 @@ def _kernel():
                 for _ in range(STEPS):
                     energies[:] = 0.0
                     for k in range(bins):
-                        row, below, above = estimate[item, k, first:last], energies[lower[k]], energies[lower[k] + 1]
-                        a, b = of_lower[k], of_upper[k]
+                        row = estimate[item, k, first:last]
+                        below = energies[lower[k]]
+                        above = energies[lower[k] + 1]
+                        a = of_lower[k]
+                        b = of_upper[k]
                         for f in range(len(row)):
                             below[f] += a * row[f]
                             above[f] += b * row[f]
                     for k in range(bins):
-                        row, below, above = estimate[item, k, first:last], energies[lower[k]], energies[lower[k] + 1]
-                        goal, a, b = wanted[item, k, first:last], of_lower[k], of_upper[k]
+                        row = estimate[item, k, first:last]
+                        below = energies[lower[k]]
+                        above = energies[lower[k] + 1]
+                        goal = wanted[item, k, first:last]
+                        a = of_lower[k]
+                        b = of_upper[k]
                         for f in range(len(row)):
                             row[f] = row[f] * goal[f] / max(a * below[f] + b * above[f], tiny)
 

@@ -50,7 +50,8 @@ class MelProjection(nn.Module):
 
     def __init__(self, mel: MelConfig, iterations: int) -> None:
         super().__init__()
-        self.mel, self.iterations = mel, iterations
+        self.mel = mel
+        self.iterations = iterations
         self.stft = MelSTFT(mel, reflect=True)
         self.context_frames = iterations * self.stft.context_frames
         filters = mel_filter_bank(mel)
@@ -64,9 +65,11 @@ class MelProjection(nn.Module):
         )  # bins of no filter stay as they are
 
     def forward(self, wave: Tensor, log_mel: Tensor) -> Tensor:
-        mel, wanted = self.mel, log_mel.transpose(1, 2).exp()
+        mel = self.mel
+        wanted = log_mel.transpose(1, 2).exp()
         filters, spread, outside = (x.to(wave.dtype) for x in (self.filters, self.spread, self.outside))
-        weight, last = self.stft.weight(log_mel.shape[-1], wave.dtype), None
+        weight = self.stft.weight(log_mel.shape[-1], wave.dtype)
+        last = None
         for _ in range(self.iterations):
             spectrum = self.stft(wave)
             magnitude = power(spectrum).add_(TINY).sqrt_()
@@ -85,7 +88,9 @@ class MelProjection(nn.Module):
 
         Shapes: log_mel (batch, n_mels, frames), whole.
         """
-        frames, hop, context = log_mel.shape[-1], self.mel.hop_length, self.context_frames
+        frames = log_mel.shape[-1]
+        hop = self.mel.hop_length
+        context = self.context_frames
         first, held = 0, None  # the frame that the held samples begin with
         for start in range(0, frames, frames_per_chunk):
             end = min(start + frames_per_chunk, frames)
@@ -99,4 +104,5 @@ class MelProjection(nn.Module):
             wave = self(held[:, : (last - first) * hop], log_mel[..., first:last])
             yield wave[:, (start - first) * hop : (end - first) * hop].unsqueeze(1)
             keep = max(end - context, 0)
-            held, first = held[:, (keep - first) * hop :], keep
+            held = held[:, (keep - first) * hop :]
+            first = keep

@@ -30,7 +30,8 @@ class MelSTFT(nn.Module):
 
     def __init__(self, mel: MelConfig, reflect: bool = False) -> None:
         super().__init__()
-        self.mel, self.reflect = mel, reflect
+        self.mel = mel
+        self.reflect = reflect
         self.context_frames = -(-mel.n_fft // mel.hop_length)
         self.left = mel.n_fft // 2 if mel.centered else (mel.n_fft - mel.hop_length) // 2
         side = mel.n_fft - mel.win_length
@@ -51,7 +52,8 @@ class MelSTFT(nn.Module):
         """The wave whose spectrum is nearest in the least-squares sense: windowed overlap-add over the sum of squared
         windows, which is the same ``weight`` for all spectra of one length; None: compute it.
         """
-        mel, dtype = self.mel, spectrum.real.dtype
+        mel = self.mel
+        dtype = spectrum.real.dtype
         weight = self.weight(spectrum.shape[1], dtype) if weight is None else weight
         frames = torch.fft.irfft(spectrum, n=mel.n_fft) * self.window.to(dtype)
         return self._overlap_add(frames)[:, self.left : self.left + frames.shape[1] * mel.hop_length] / weight
@@ -70,7 +72,8 @@ class MelSTFT(nn.Module):
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
         """(batch, frames, n_fft) -> (batch, n_fft + (frames - 1) * hop_length)."""
-        size, hop = self.mel.n_fft, self.mel.hop_length
+        size = self.mel.n_fft
+        hop = self.mel.hop_length
         length = size + hop * (frames.shape[1] - 1)
         if size % hop:
             return nn.functional.fold(frames.transpose(1, 2), (1, length), (1, size), stride=(1, hop)).flatten(1)

@@ -26,7 +26,8 @@ def log_mills_ratio(t: Tensor) -> Tensor:
     Three formulas, none of which subtracts large numbers, neither in the value nor in the derivative: below 1 the
     logarithms of tail and density, up to 20 the scaled complementary error function, beyond its asymptotic series.
     """
-    near, far = t < 1.0, t >= 20.0
+    near = t < 1.0
+    far = t >= 20.0
     left = torch.where(near, t, 0.0)
     left = torch.special.log_ndtr(-left) + 0.5 * left.square() + _LOG_ROOT_2PI
     middle = torch.special.erfcx(torch.where(near | far, 5.0, t) * math.sqrt(0.5)).log() + 0.5 * math.log(0.5 * math.pi)

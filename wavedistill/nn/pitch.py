@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from wavedistill.nn.conditioning import extended, normalized
 from wavedistill.nn.precision import full_precision
 
-F0_MIN, F0_MAX, NUM_BINS = 60.0, 500.0, 96
+F0_MIN = 60.0
+F0_MAX = 500.0
+NUM_BINS = 96
 
 
 class Pitch(NamedTuple):

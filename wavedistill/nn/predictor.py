@@ -55,7 +55,9 @@ class CausalPredictor(nn.Module):
         patch_size: int = 1,
     ) -> None:
         super().__init__()
-        self.linear_order, self.source_order, self.patch_size = linear_order, source_order, patch_size
+        self.linear_order = linear_order
+        self.source_order = source_order
+        self.patch_size = patch_size
         inputs = 2 * patch_size if source_order else patch_size
         self.stack = WaveNetStack(inputs, out_channels * patch_size, stack, cond_channels)
         self.reach = max(patch_size * (stack.receptive_field + 1) - 1, linear_order)
@@ -92,7 +94,8 @@ class CausalPredictor(nn.Module):
         if keep_state:
             parameters, past = self.stack.forward_chunk(stacked, cond, state.stack if state else None)
         else:
-            parameters, past = self.stack(stacked, cond), None
+            parameters = self.stack(stacked, cond)
+            past = None
         parameters = parameters.reshape(batch, parameters.shape[1] * size, parameters.shape[-1] // size)[:, :samples]
         shift = self._linear_path(x, cond, source, state)
         if not keep_state:

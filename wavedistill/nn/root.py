@@ -32,14 +32,17 @@ def increasing_root(
     def advance(x, best, best_value, low, high, last, before_last):
         value, slope = function(x)
         better = value.abs() < best_value
-        best, best_value = torch.where(better, x, best), torch.where(better, value.abs(), best_value)
-        low, high = torch.where(value <= 0, x, low), torch.where(value >= 0, x, high)
+        best = torch.where(better, x, best)
+        best_value = torch.where(better, value.abs(), best_value)
+        low = torch.where(value <= 0, x, low)
+        high = torch.where(value >= 0, x, high)
         newton = torch.minimum(torch.maximum(x - value / slope, low), high)  # rounding may carry it over the edge
         halves = 2.0 * (newton - x).abs() <= before_last
         proposal = torch.where(halves, newton, 0.5 * (low + high))
         return proposal, best, best_value, low, high, (proposal - x).abs(), last.clone()
 
-    x, width = 0.5 * (low + high), high - low
+    x = 0.5 * (low + high)
+    width = high - low
     state = (x, x.clone(), torch.full_like(x, torch.inf), low, high, width, width.clone())
     if torch.compiler.is_compiling():
         counter = torch.zeros((), dtype=torch.int64, device=x.device)

@@ -39,7 +39,8 @@ class HarmonicSource(nn.Module):
 
     def __init__(self, mel: MelConfig, iterations: int) -> None:
         super().__init__()
-        self.mel, self.iterations = mel, iterations
+        self.mel = mel
+        self.iterations = iterations
         self.stft = MelSTFT(mel)
         self.context_frames = (1 + iterations) * self.stft.context_frames
         self.inversion = MelInversion(mel_filter_bank(mel))
@@ -84,7 +85,8 @@ def pulse_train(
     around = cycles - cycles.round()
     turns = (harmonics + 0.5) * around
     half, whole = (torch.sin(2.0 * math.pi * x.to(dtype)) for x in (0.5 * around, turns - turns.round()))
-    harmonics, small = harmonics.to(dtype), half.abs() < 1e-6
+    harmonics = harmonics.to(dtype)
+    small = half.abs() < 1e-6
     total = torch.where(small, harmonics, whole / (2.0 * half.masked_fill(small, 1.0)) - 0.5)
     return total * torch.sqrt(2.0 / harmonics), cycles.frac()
 

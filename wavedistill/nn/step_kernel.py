@@ -73,8 +73,11 @@ def kernel() -> Callable:
     import numba
     from numba.extending import register_jitable
 
-    inner, tanh = register_jitable(**OPTIONS), tanh_parts()
-    reach, half, zero = np.float32(INPUT_RANGE), np.float32(0.5), np.float32(0.0)
+    inner = register_jitable(**OPTIONS)
+    tanh = tanh_parts()
+    reach = np.float32(INPUT_RANGE)
+    half = np.float32(0.5)
+    zero = np.float32(0.0)
 
     @inner
     def accumulate(y, y_row, x, x_row, w, w_row, rows, inputs):
@@ -84,34 +87,60 @@ def kernel() -> Callable:
         outputs = w.shape[1]
         fours = rows - rows % 4
         for r in range(0, fours, 4):
-            y0, y1, y2, y3 = y[y_row + r], y[y_row + r + 1], y[y_row + r + 2], y[y_row + r + 3]
-            a, b, c, d = x[x_row + r], x[x_row + r + 1], x[x_row + r + 2], x[x_row + r + 3]
+            y0 = y[y_row + r]
+            y1 = y[y_row + r + 1]
+            y2 = y[y_row + r + 2]
+            y3 = y[y_row + r + 3]
+            a = x[x_row + r]
+            b = x[x_row + r + 1]
+            c = x[x_row + r + 2]
+            d = x[x_row + r + 3]
             for i in range(0, inputs, 4):
-                w0, w1, w2, w3 = w[w_row + i], w[w_row + i + 1], w[w_row + i + 2], w[w_row + i + 3]
-                a0, a1, a2, a3 = a[i], a[i + 1], a[i + 2], a[i + 3]
-                b0, b1, b2, b3 = b[i], b[i + 1], b[i + 2], b[i + 3]
-                c0, c1, c2, c3 = c[i], c[i + 1], c[i + 2], c[i + 3]
-                d0, d1, d2, d3 = d[i], d[i + 1], d[i + 2], d[i + 3]
+                w0 = w[w_row + i]
+                w1 = w[w_row + i + 1]
+                w2 = w[w_row + i + 2]
+                w3 = w[w_row + i + 3]
+                a0 = a[i]
+                a1 = a[i + 1]
+                a2 = a[i + 2]
+                a3 = a[i + 3]
+                b0 = b[i]
+                b1 = b[i + 1]
+                b2 = b[i + 2]
+                b3 = b[i + 3]
+                c0 = c[i]
+                c1 = c[i + 1]
+                c2 = c[i + 2]
+                c3 = c[i + 3]
+                d0 = d[i]
+                d1 = d[i + 1]
+                d2 = d[i + 2]
+                d3 = d[i + 3]
                 for j in range(outputs):
                     y0[j] += a0 * w0[j] + a1 * w1[j] + a2 * w2[j] + a3 * w3[j]
                     y1[j] += b0 * w0[j] + b1 * w1[j] + b2 * w2[j] + b3 * w3[j]
                     y2[j] += c0 * w0[j] + c1 * w1[j] + c2 * w2[j] + c3 * w3[j]
                     y3[j] += d0 * w0[j] + d1 * w1[j] + d2 * w2[j] + d3 * w3[j]
         for r in range(fours, rows):
-            y0, a = y[y_row + r], x[x_row + r]
+            y0 = y[y_row + r]
+            a = x[x_row + r]
             for i in range(0, inputs, 8):
-                w0, w1, w2, w3 = w[w_row + i], w[w_row + i + 1], w[w_row + i + 2], w[w_row + i + 3]
-                w4, w5, w6, w7 = w[w_row + i + 4], w[w_row + i + 5], w[w_row + i + 6], w[w_row + i + 7]
-                a0, a1, a2, a3, a4, a5, a6, a7 = (
-                    a[i],
-                    a[i + 1],
-                    a[i + 2],
-                    a[i + 3],
-                    a[i + 4],
-                    a[i + 5],
-                    a[i + 6],
-                    a[i + 7],
-                )
+                w0 = w[w_row + i]
+                w1 = w[w_row + i + 1]
+                w2 = w[w_row + i + 2]
+                w3 = w[w_row + i + 3]
+                w4 = w[w_row + i + 4]
+                w5 = w[w_row + i + 5]
+                w6 = w[w_row + i + 6]
+                w7 = w[w_row + i + 7]
+                a0 = a[i]
+                a1 = a[i + 1]
+                a2 = a[i + 2]
+                a3 = a[i + 3]
+                a4 = a[i + 4]
+                a5 = a[i + 5]
+                a6 = a[i + 6]
+                a7 = a[i + 7]
                 for j in range(outputs):
                     near = (a0 * w0[j] + a1 * w1[j]) + (a2 * w2[j] + a3 * w3[j])
                     y0[j] += near + ((a4 * w4[j] + a5 * w5[j]) + (a6 * w6[j] + a7 * w7[j]))
@@ -122,8 +151,10 @@ def kernel() -> Callable:
         for both.
         """
         channels = len(gated)
-        filters, openings = gates[:channels], gates[channels:]
-        of_filters, of_openings = biases[:channels], biases[channels:]
+        filters = gates[:channels]
+        openings = gates[channels:]
+        of_filters = biases[:channels]
+        of_openings = biases[channels:]
         for j in range(channels):
             p, q = tanh(filters[j] + of_filters[j])
             r, s = tanh(half * (openings[j] + of_openings[j]))
@@ -138,7 +169,8 @@ def kernel() -> Callable:
         total = 0.0
         for k in range(count):
             total += math.exp(scale * (logits[k] - top))
-        above, cumulative = uniform * total, 0.0
+        above = uniform * total
+        cumulative = 0.0
         for k in range(count):
             cumulative += math.exp(scale * (logits[k] - top))
             if cumulative > above:
@@ -152,11 +184,14 @@ def kernel() -> Callable:
             cell = category(out, len(table) - 1, 1.0 / max(draw.temperature, 1e-4), noise[0])
             return table[cell] + (table[cell + 1] - table[cell]) * noise[1]
         if draw.kind == GAUSSIAN:
-            loc, log_scale, standard = out[0], out[1], np.float64(noise[0])
+            loc = out[0]
+            log_scale = out[1]
+            standard = np.float64(noise[0])
         else:
             count = len(table)
             chosen = category(out, count, 1.0, noise[0])
-            loc, log_scale = out[count + chosen] + table[chosen], out[2 * count + chosen] - np.float32(0.5)
+            loc = out[count + chosen] + table[chosen]
+            log_scale = out[2 * count + chosen] - np.float32(0.5)
             standard = math.log(noise[1] / (1.0 - noise[1]))
         floor = np.float32(draw.log_scale_min)
         log_scale = floor if log_scale < floor else log_scale
@@ -169,7 +204,8 @@ def kernel() -> Callable:
         taps = len(weights.conv) // (len(memory.layers) * channels)
         for layer in range(len(memory.layers)):
             dilation, ahead, blocks, ring, sums = memory.layers[layer]
-            turn, phase = t // ahead, t % ahead
+            turn = t // ahead
+            phase = t % ahead
             first = layer * taps * channels
             if phase == 0:
                 memory.sums[sums : sums + ahead * batch] = 0.0
@@ -194,7 +230,8 @@ def kernel() -> Callable:
             for item in range(batch):
                 gate(memory.sums[row + item], biases[layer, block, item], memory.gated[item])
             accumulate(memory.state, 0, memory.gated, 0, weights.mix, layer * channels, batch, channels)
-        skip, hidden = memory.head[0], memory.head[1]
+        skip = memory.head[0]
+        hidden = memory.head[1]
         for item in range(batch):
             for j in range(skip.shape[1]):
                 skip[item, j] = max(memory.state[item, channels + j], zero)

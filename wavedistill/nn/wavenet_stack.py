@@ -66,7 +66,8 @@ class WaveNetStack(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, config: StackConfig, cond_channels: int = 0) -> None:
         super().__init__()
         self.config = config
-        channels, skip = config.channels, config.skip_channels
+        channels = config.channels
+        skip = config.skip_channels
         self.input = nn.Linear(in_channels, channels)
         self.convs = nn.ModuleList(CausalConv(channels, 2 * channels, config.kernel_size, d) for d in config.dilations)
         self.cond = nn.Linear(cond_channels, 2 * channels * config.num_layers, bias=False) if cond_channels else None
@@ -105,7 +106,8 @@ class WaveNetStack(nn.Module):
         channels = self.config.channels
         conditions = self.project_condition(cond)
         hidden = self.input(x.to(self.input.weight.dtype))
-        skip, inputs = None, []
+        skip = None
+        inputs = []
         for layer, conv in enumerate(self.convs):
             inputs.append(hidden)
             gates = conv(hidden, past[layer] if past else None)

@@ -65,7 +65,8 @@ def animate_layers(
     if Path(path).suffix != ".gif":
         raise WavedistillError(f"an animation is a .gif file, not {path}")
     stages = warp_stages(flow) if stages is None else stages
-    images, milliseconds = [], []
+    images = []
+    milliseconds = []
     for image, still in _frames(stages, title, frames_per_layer):
         images.append(image)
         milliseconds.append(round(1000 * pause_seconds) if still else 60)
@@ -91,7 +92,8 @@ def _frames(stages: list[Stage], title: str, frames_per_layer: int) -> Iterator[
 
     stages = [stage._replace(samples=stage.samples[:MOVING_SAMPLES]) for stage in stages]
     figure = new_figure(4.8, 2.88)
-    left, right = figure.add_axes((0.01, 0.02, 0.485, 0.81)), figure.add_axes((0.505, 0.02, 0.485, 0.81))
+    left = figure.add_axes((0.01, 0.02, 0.485, 0.81))
+    right = figure.add_axes((0.505, 0.02, 0.485, 0.81))
     heading = figure.text(0.5, 0.985, "", ha="center", va="top", fontsize=9, linespacing=1.35)
     draw_panel(left)
     draw_panel(right)
@@ -111,7 +113,8 @@ def _frames(stages: list[Stage], title: str, frames_per_layer: int) -> Iterator[
     image.set_clim(0.0, 1.0)
     yield picture("prior", shown[0], stages[0].grid, stages[0].samples), True
     for index in range(1, len(stages)):
-        before, after = stages[index - 1], stages[index]
+        before = stages[index - 1]
+        after = stages[index]
         angle = _turn(before.samples, after.samples)
         text = after.label.replace("\n", ": ", 1).replace("\n", " · ")
         for step in range(1, frames_per_layer + 1):
@@ -126,7 +129,8 @@ def _frames(stages: list[Stage], title: str, frames_per_layer: int) -> Iterator[
 def _turn(before: np.ndarray, after: np.ndarray) -> float:
     """Angle of the rotation that brings points (count, 2) nearest to where they go, in the sense of least squares."""
     known = np.isfinite(before).all(1) & np.isfinite(after).all(1)
-    a, b = before[known] - before[known].mean(0), after[known] - after[known].mean(0)
+    a = before[known] - before[known].mean(0)
+    b = after[known] - after[known].mean(0)
     return math.atan2(float((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()), float((a * b).sum()))
 
 
@@ -147,7 +151,8 @@ def _palette() -> Image:
 
     angles = np.linspace(-math.pi, math.pi, 16, endpoint=False)
     hues = latent_colors(np.stack([np.cos(angles), np.sin(angles)], axis=1))
-    ground, line = np.array(to_rgb(GROUND)), np.array(to_rgb(GRID_COLOR))
+    ground = np.array(to_rgb(GROUND))
+    line = np.array(to_rgb(GRID_COLOR))
     edges = [ground + share * (hues - ground) for share in (1.0, 0.6, 0.3)]
     greys = ground + np.linspace(0.0, 1.0, 8)[:, None] * (line - ground)
     text = np.linspace(0.0, 1.0, 8)[:, None] * np.ones(3)

@@ -48,7 +48,9 @@ class Density:
 class Checkerboard(Density):
     """Uniform over every other one of the 4 x 4 unit squares of [-2, 2] x [-2, 2]; entropy log 8."""
 
-    name, title, entropy = "checkerboard", "checkerboard", math.log(8.0)
+    name = "checkerboard"
+    title = "checkerboard"
+    entropy = math.log(8.0)
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         first = 4.0 * torch.rand(count, generator=generator) - 2.0
@@ -69,8 +71,11 @@ class Rings(Density):
     A circle of radius R blurred by N(0, s^2) has the density exp(-(r^2 + R^2) / 2 s^2) I_0(r R / s^2) / (2 pi s^2).
     """
 
-    name, title, entropy = "rings", "rings", 1.913708047
-    radii, noise = (0.9, 1.9), 0.1
+    name = "rings"
+    title = "rings"
+    entropy = 1.913708047
+    radii = (0.9, 1.9)
+    noise = 0.1
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         radius = torch.tensor(self.radii)[torch.randint(len(self.radii), (count,), generator=generator)]
@@ -78,7 +83,9 @@ class Rings(Density):
         return _polar(radius, angle) + self.noise * torch.randn(count, 2, generator=generator)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        radius, mean, variance = x.double().norm(dim=1, keepdim=True), torch.tensor(self.radii).double(), self.noise**2
+        radius = x.double().norm(dim=1, keepdim=True)
+        mean = torch.tensor(self.radii).double()
+        variance = self.noise**2
         bessel = torch.special.i0e(radius * mean / variance).log()
         terms = bessel - (radius - mean).square() / (2.0 * variance) - math.log(2.0 * math.pi * variance)
         return (terms.logsumexp(1) - math.log(len(self.radii))).to(x.dtype)
@@ -87,8 +94,11 @@ class Rings(Density):
 class EightGaussians(Density):
     """Eight equally likely Gaussians on a circle."""
 
-    name, title, entropy = "eight_gaussians", "eight Gaussians", 1.692144078
-    radius, noise = 1.6, 0.2
+    name = "eight_gaussians"
+    title = "eight Gaussians"
+    entropy = 1.692144078
+    radius = 1.6
+    noise = 0.2
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         which = torch.randint(8, (count,), generator=generator)
@@ -137,8 +147,11 @@ class NoisyCurves(Density):
 class TwoMoons(NoisyCurves):
     """Two half circles that reach into each other, noise 0.1: scikit-learn's ``make_moons(noise=0.1)``, centred."""
 
-    name, title, entropy = "two_moons", "two moons", 1.007584835
-    noise, num_nodes = 0.1, 64
+    name = "two_moons"
+    title = "two moons"
+    entropy = 1.007584835
+    noise = 0.1
+    num_nodes = 64
 
     def curves(self, t: Tensor) -> Tensor:
         half = _polar(torch.ones_like(t), math.pi * t)
@@ -149,8 +162,11 @@ class TwoMoons(NoisyCurves):
 class Spirals(NoisyCurves):
     """Two arms that wind one and a half times around the centre, noise 0.06, even along the arms."""
 
-    name, title, entropy = "spirals", "spirals", 1.578006891
-    noise, num_nodes = 0.06, 320
+    name = "spirals"
+    title = "spirals"
+    entropy = 1.578006891
+    noise = 0.06
+    num_nodes = 320
 
     def curves(self, t: Tensor) -> Tensor:
         arm = _polar(2.0 * t, 3.0 * math.pi * t)

@@ -23,7 +23,8 @@ from wavedistill.flows import Flow
 from wavedistill.playground.densities import DENSITIES, Density
 from wavedistill.playground.families import FAMILIES, Family
 
-HELD_OUT, HELD_OUT_SEED = 10_000, 1
+HELD_OUT = 10_000
+HELD_OUT_SEED = 1
 REPORTS = 25
 WARM_UP = 0.05
 MAX_GRADIENT_NORM = 5.0
@@ -132,7 +133,8 @@ def training(
     Raises:
         WavedistillError: for an unknown name or a number out of range.
     """
-    kind, target = find(FAMILIES, family, "flow family"), find(DENSITIES, density, "density")
+    kind = find(FAMILIES, family, "flow family")
+    target = find(DENSITIES, density, "density")
     depth = kind.depth if depth is None else depth
     for name, value in (("depth", depth), ("steps", steps), ("seconds", seconds)):
         if value is not None and not value > 0:
@@ -163,7 +165,8 @@ def _training(
     share = spent = cpu = 0.0
     losses: list[float] = []
     while share < 1.0:
-        began, cpu_began = time.perf_counter(), time.process_time()
+        began = time.perf_counter()
+        cpu_began = time.process_time()
         with random:
             for group in optimizer.param_groups:
                 group["lr"] = (
@@ -173,7 +176,8 @@ def _training(
         step += 1
         skipped += not math.isfinite(loss)
         losses.append(loss)
-        spent, cpu = spent + time.perf_counter() - began, cpu + time.process_time() - cpu_began
+        spent = spent + time.perf_counter() - began
+        cpu = cpu + time.process_time() - cpu_began
         share = max(step / steps if steps else 0.0, spent / seconds if seconds else 0.0)
         if share >= (reported + 1) / REPORTS:
             reported = int(share * REPORTS)
@@ -185,7 +189,8 @@ def _training(
             if (yield report):
                 break
     flow.eval()
-    model, truth = log_probs(flow, held_out), target.log_prob(held_out).double()
+    model = log_probs(flow, held_out)
+    truth = target.log_prob(held_out).double()
     error = 1.0 / math.sqrt(HELD_OUT)
     return Fit(
         flow=flow,

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-GROUND, GRID_COLOR = "#0b0a16", "#8a8fb0"
+GROUND = "#0b0a16"
+GRID_COLOR = "#8a8fb0"
 COLOR_MAP = "magma"
 
 
@@ -138,9 +139,11 @@ def draw_samples(axis: Axes, samples: np.ndarray, colors: np.ndarray | str) -> P
 
 def _panels(columns: int, label_lines: int, title: str) -> tuple[list[tuple[Axes, Axes]], Figure]:
     """Square panels, two in each column, with room for the labels above and the title (inches)."""
-    side, gap = 1.7, 0.06
+    side = 1.7
+    gap = 0.06
     head = 0.1 + 0.16 * max(label_lines, 2) + (0.28 if title else 0.0)
-    width, height = columns * (side + gap) + gap, 2 * (side + gap) + gap + head
+    width = columns * (side + gap) + gap
+    height = 2 * (side + gap) + gap + head
     figure = new_figure(width, height)
     axes = [
         tuple(

@@ -132,7 +132,8 @@ def run_playground(
 
 def _pair(out: Path, family: str, density: str, depth: int | None, steps: int | None, seed: int) -> dict[str, Any]:
     """The stored result, or a new one."""
-    kind, stem = FAMILIES[family], out / f"{density}-{family}"
+    kind = FAMILIES[family]
+    stem = out / f"{density}-{family}"
     paths = [stem.with_suffix(suffix) for suffix in (".json", ".png", ".gif")]
     settings = {
         "version": _VERSION,

@@ -26,7 +26,8 @@ from wavedistill.flows import Compose, Flow, Inverse, Transform
 
 VIEW = 2.5
 """Every picture shows [-VIEW, VIEW] x [-VIEW, VIEW]."""
-GRID_LINES, GRID_POINTS = 21, 161
+GRID_LINES = 21
+GRID_POINTS = 161
 
 
 class Stage(NamedTuple):
@@ -76,7 +77,8 @@ def label_of(layers: Sequence[Transform]) -> str:
 
 
 def _numbered(group: list[int], label: str) -> str:
-    first, last = group[0] + 1, group[-1] + 1
+    first = group[0] + 1
+    last = group[-1] + 1
     return f"layer {first}\n{label}" if first == last else f"layers {first} to {last}\n{label}"
 
 
@@ -129,6 +131,7 @@ def view_pixels(resolution: int) -> Tensor:
 
 def _latent_grid() -> Tensor:
     """Lines of constant first, then of constant second coordinate (2 GRID_LINES, GRID_POINTS, 2)."""
-    fixed, running = torch.linspace(-VIEW, VIEW, GRID_LINES), torch.linspace(-VIEW, VIEW, GRID_POINTS)
+    fixed = torch.linspace(-VIEW, VIEW, GRID_LINES)
+    running = torch.linspace(-VIEW, VIEW, GRID_POINTS)
     lines = torch.stack(torch.meshgrid(fixed, running, indexing="ij"), dim=-1)
     return torch.cat([lines, lines.flip(-1)])

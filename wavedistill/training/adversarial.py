@@ -30,7 +30,10 @@ class Adversary:
     """
 
     def __init__(self, task: AdversarialTask, precision: str, device: torch.device, ranks: Ranks) -> None:
-        self._task, self._precision, self._device, self._ranks = task, precision, device, ranks
+        self._task = task
+        self._precision = precision
+        self._device = device
+        self._ranks = ranks
         self._module = task.discriminators
         self._config = self._module.config
         self._parameters = list(self._module.parameters())

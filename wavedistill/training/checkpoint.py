@@ -122,7 +122,8 @@ def find_state(run_dir: Path, resume: str) -> dict[str, Any] | None:
 
 def check_same_model(state: dict[str, Any], config: dict[str, Any], run_dir: Path) -> None:
     """Refuse to continue a run with another model configuration, naming the fields that differ."""
-    before, now = _flatten(state["config"]["model"]), _flatten(config["model"])
+    before = _flatten(state["config"]["model"])
+    now = _flatten(config["model"])
     names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     if names:
         shown = ", ".join(f"model.{name} {before.get(name)} -> {now.get(name)}" for name in names[:4])

@@ -90,7 +90,10 @@ def check_teacher(teacher: WaveNet, dataset: SpeechDataset, teacher_name: str) -
         WavedistillError: with both figures, and what to type.
     """
     device = next(teacher.parameters()).device
-    clips, mels, total, samples = [], [], 0.0, 0
+    clips = []
+    mels = []
+    total = 0.0
+    samples = 0
     for item in dataset.utterances():
         if samples >= GATE_SECONDS * teacher.sample_rate:
             break

@@ -73,7 +73,10 @@ def _train(
     device: torch.device,
     stop: StopSignals,
 ) -> Path:
-    optim, run, run_dir, config = recipe.optim, recipe.run, Path(recipe.run.dir), to_dict(recipe)
+    optim = recipe.optim
+    run = recipe.run
+    run_dir = Path(recipe.run.dir)
+    config = to_dict(recipe)
 
     # what to start from
     state = find_state(run_dir, run.resume)
@@ -89,7 +92,9 @@ def _train(
     adversary = (
         Adversary(task, run.precision, device, ranks) if getattr(task, "discriminators", None) is not None else None
     )
-    step, elapsed_before, wandb_id = 0, 0.0, secrets.token_hex(4)
+    step = 0
+    elapsed_before = 0.0
+    wandb_id = secrets.token_hex(4)
     if state is not None:
         task.model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -97,7 +102,9 @@ def _train(
         scaler.load_state_dict(state["scaler"])
         if adversary is not None:
             adversary.load_state_dict(state.get("adversary"))
-        step, elapsed_before, wandb_id = state["step"], state["elapsed"], state["wandb_id"]
+        step = state["step"]
+        elapsed_before = state["elapsed"]
+        wandb_id = state["wandb_id"]
     del state
     if ranks.is_main:
         dump_yaml(recipe, run_dir / "config.yaml")
@@ -145,7 +152,9 @@ def _train(
     batches = Prefetcher(fetch, step * run.accumulate, device)
     task.model.train()
     stopping = False
-    logged_at, logged_step, audio_seconds = time.monotonic(), step, 0.0
+    logged_at = time.monotonic()
+    logged_step = step
+    audio_seconds = 0.0
     started = logged_at - elapsed_before
     try:
         while not stopping and not over(elapsed):
@@ -183,7 +192,8 @@ def _train(
             ema.update(step)
 
             wish, elapsed = ranks.maximum([float(stop.received is not None), time.monotonic() - started])
-            stopping, last = wish > 0, over(elapsed)
+            stopping = wish > 0
+            last = over(elapsed)
             save_due = step % run.save_every == 0 or last or stopping
             save_due |= run.save_minutes is not None and elapsed - saved_at >= 60 * run.save_minutes
             validate_due = last or (step % run.validate_every == 0 and not stopping)
@@ -195,7 +205,9 @@ def _train(
                 seconds = time.monotonic() - logged_at
                 means |= {"lr": lr, "steps_per_second": (step - logged_step) / seconds}
                 means |= {"audio_seconds_per_second": audio_seconds / seconds}
-                logged_at, logged_step, audio_seconds = time.monotonic(), step, 0.0
+                logged_at = time.monotonic()
+                logged_step = step
+                audio_seconds = 0.0
                 if tracker is not None:
                     tracker.log(step, "train", elapsed, means)
             if tracker is not None:
@@ -222,7 +234,8 @@ def _train(
 
 
 def _check_options(recipe: Recipe, device: torch.device, ranks: Ranks) -> None:
-    run, batch_size = recipe.run, recipe.data.batch_size
+    run = recipe.run
+    batch_size = recipe.data.batch_size
     for name in ("steps", "accumulate", "log_every", "validate_every", "sample_every", "save_every", "keep"):
         if getattr(run, name) < 1:
             raise WavedistillError(f"run.{name} is {getattr(run, name)}; it must be at least 1.")
@@ -240,7 +253,8 @@ def _check_options(recipe: Recipe, device: torch.device, ranks: Ranks) -> None:
 def _load_weights(model: nn.Module, checkpoint: str) -> None:
     from wavedistill.models.pretrained import load_pretrained
 
-    given, needed = load_pretrained(checkpoint).state_dict(), model.state_dict()
+    given = load_pretrained(checkpoint).state_dict()
+    needed = model.state_dict()
     wrong = [n for n in sorted(given.keys() | needed.keys()) if _shape(given.get(n)) != _shape(needed.get(n))]
     if wrong:
         name = wrong[0]

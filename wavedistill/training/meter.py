@@ -30,5 +30,6 @@ class Meter:
         if not names:
             return {}
         means = ranks.mean(torch.stack([self._sums[name] / self._counts[name] for name in names]))
-        self._sums, self._counts = {}, {}
+        self._sums = {}
+        self._counts = {}
         return dict(zip(names, means.tolist(), strict=True))

@@ -25,7 +25,9 @@ class Prefetcher:
     """
 
     def __init__(self, fetch: Callable[[int], Batch], first: int, device: torch.device, depth: int = 2) -> None:
-        self._fetch, self._first, self._device = fetch, first, device
+        self._fetch = fetch
+        self._first = first
+        self._device = device
         self._queue: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=depth)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, name="prefetch", daemon=True)

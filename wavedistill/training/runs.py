@@ -117,7 +117,8 @@ def _resolve(recipe, overrides: Sequence[str], expected: type, function: str, ot
 
 
 def _dataset(recipe: Recipe, model: WaveformModel, split: str, with_f0: bool = False) -> SpeechDataset:
-    data, config = recipe.data, recipe.model
+    data = recipe.data
+    config = recipe.model
     frames = data.segment_frames(model.sample_rate, model.hop_length)
     gain = data.gain_augment_db if split == "train" else 0.0
     speakers = config.speakers or None

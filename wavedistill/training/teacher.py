@@ -42,10 +42,12 @@ class TeacherTask(nn.Module):
     def validate(self, dataset: SpeechDataset, num_batches: int) -> dict[str, float]:
         """Bits per sample on the same ``num_batches`` crops of held-out speech every time."""
         device = next(self.model.parameters()).device
-        total, count = 0.0, 0
+        total = 0.0
+        count = 0
         for index in range(num_batches):
             log_prob = self._log_prob(dataset.batch(index, 8, seed=0).to(device), None)
-            total, count = total + float(log_prob.double().sum()), count + log_prob.numel()
+            total = total + float(log_prob.double().sum())
+            count = count + log_prob.numel()
         return {"bits": bits_per_sample(total / count)}
 
     def samples(self, dataset: SpeechDataset) -> list[Sample]:

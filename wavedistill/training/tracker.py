@@ -44,7 +44,8 @@ class Tracker:
     """
 
     def __init__(self, recipe: Recipe, model: nn.Module, step: int, elapsed: float, wandb_id: str) -> None:
-        self._run, self._model = recipe.run, model
+        self._run = recipe.run
+        self._model = model
         self._run_dir = Path(recipe.run.dir)
         self._first = (step, elapsed)
         self._numbers: dict[str, str] = {}
@@ -91,7 +92,8 @@ class Tracker:
 
     def show(self, step: int, elapsed: float) -> None:
         """Move the progress bar."""
-        run, (first_step, first_elapsed) = self._run, self._first
+        run = self._run
+        (first_step, first_elapsed) = self._first
         speed = (step - first_step) / max(elapsed - first_elapsed, 1e-6)
         remaining = (run.steps - step) / max(speed, 1e-9)
         if run.minutes is not None:
