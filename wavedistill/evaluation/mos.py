@@ -32,8 +32,7 @@ def distillmos(candidate: Waveform, sample_rate: int) -> float:
 
     References:
         Distillation and Pruning for Scalable Self-Supervised Representation-Based Speech Quality Assessment (Stahl and
-            Gamper, 2025),
-        https://arxiv.org/abs/2502.05356
+            Gamper, 2025), https://arxiv.org/abs/2502.05356
 
     Args:
         candidate: waveform (samples,) in [-1, 1).

@@ -67,8 +67,7 @@ def evaluate_notes(
 
     Returns:
         Scores by system: the real notes, other real notes (their distance only), 8-bit mu-law, the template (the
-            condition as it
-        is), then the checkpoints.
+        condition as it is), then the checkpoints.
     """
     entries = read_manifest(manifest)
     if any(entry.condition is None for entry in entries):

@@ -85,8 +85,8 @@ class AutoregressiveFlow(Transform):
 
     Shapes:
         Vectors x (batch, dim), cond (batch, cond_dim). Waveforms x (batch, 1, samples), cond a `Condition`, or the
-            features alone as
-        a tensor (batch, channels, frames). forward is one parallel pass, inverse sequential; both are differentiable.
+        features alone as a tensor (batch, channels, frames). forward is one parallel pass, inverse sequential; both are
+        differentiable.
 
     Raises:
         WavedistillError: for a network that is neither of the two, or limits in the wrong order.

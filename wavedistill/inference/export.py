@@ -45,10 +45,8 @@ class OnePass(nn.Module):
 
     Shapes:
         noise (batch, 1, frames * hop_length), standard normal, times a temperature if one is wanted; mel (batch,
-            n_mels, frames),
-        natural logarithm, for a model that takes one; speaker (batch,), int64, for a model with speakers -> audio
-            (batch, 1, frames *
-        hop_length), not clipped.
+        n_mels, frames), natural logarithm, for a model that takes one; speaker (batch,), int64, for a model with
+        speakers -> audio (batch, 1, frames * hop_length), not clipped.
     """
 
     def __init__(self, model: ParallelWaveNet) -> None:

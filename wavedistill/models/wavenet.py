@@ -240,11 +240,9 @@ class WaveNet(WaveformModel):
 
         Returns:
             audio (batch, 1, samples), not clipped. The same call gives the same audio bit for bit; an item's noise
-                depends on its seed
-            alone, so that other company in the batch or another number of threads changes float rounding only (which,
-                fed back sample by
-            sample, can grow; with "mol" and "mulaw" it can tip a draw that lies on the edge between two components or
-                cells).
+            depends on its seed alone, so that other company in the batch or another number of threads changes float
+            rounding only (which, fed back sample by sample, can grow; with "mol" and "mulaw" it can tip a draw that
+            lies on the edge between two components or cells).
         """
         batch, samples = self.check_condition(mel, speaker, num_samples, batch_size)
         if noise is None:

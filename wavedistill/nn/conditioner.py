@@ -29,8 +29,7 @@ class ConditionerNet(nn.Module):
     Shapes:
         x (batch, in_channels), cond (batch, cond_dim) -> (batch, out_channels), and
         x (batch, in_channels, samples), cond (batch, cond_dim[, frames]), frames dividing samples -> (batch,
-            out_channels, samples);
-        float32 at least.
+        out_channels, samples); float32 at least.
 
     Raises:
         WavedistillError: for an even ``kernel_size``, and for a vector where it is above 1.

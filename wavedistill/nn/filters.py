@@ -15,8 +15,7 @@ def predict(x: Tensor, coefficients: Tensor, past: Tensor | None = None) -> Tens
 
     Shapes:
         x (batch, samples), coefficients (batch, blocks, order) with samples a multiple of blocks, past (batch, order)
-            the
-        samples before (default zeros) -> (batch, samples).
+        the samples before (default zeros) -> (batch, samples).
     """
     past = x.new_zeros(x.shape[0], coefficients.shape[-1]) if past is None else past
     return _slide(torch.cat([past, x[:, :-1]], dim=1), coefficients)
@@ -53,8 +52,7 @@ def all_pole(excitation: Tensor, coefficients: Tensor, past: Tensor | None = Non
 
     Shapes:
         excitation (batch, blocks, n), coefficients (batch, blocks, order), past (batch, order) the samples before,
-            oldest
-        first (default zeros) -> x (batch, blocks * n) and the new past (batch, order).
+        oldest first (default zeros) -> x (batch, blocks * n) and the new past (batch, order).
     """
     if past is None:
         past = excitation.new_zeros(excitation.shape[0], coefficients.shape[-1])

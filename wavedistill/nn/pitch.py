@@ -2,8 +2,7 @@
 
 References:
     CREPE: A Convolutional Representation for Pitch Estimation (Kim et al., 2018), https://arxiv.org/abs/1802.06182:
-        pitch as a
-    distribution over bins.
+        pitch as a distribution over bins.
 """
 
 from __future__ import annotations

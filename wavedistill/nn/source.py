@@ -32,9 +32,8 @@ class HarmonicSource(nn.Module):
 
     Shapes:
         pitch (batch, frames + 2) with one more frame on either side, log_mel (batch, n_mels, frames), phase (batch,) in
-            cycles at
-        the start -> waveform (batch, frames * hop_length) and the phase after each sample in the same shape. The outer
-        `context_frames` frames of either side are not final.
+        cycles at the start -> waveform (batch, frames * hop_length) and the phase after each sample in the same shape.
+        The outer `context_frames` frames of either side are not final.
     """
 
     def __init__(self, mel: MelConfig, iterations: int) -> None:
