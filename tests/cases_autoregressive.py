@@ -6,7 +6,7 @@ import torch
 from flow_case import Case, shake
 
 from wavedistill.flows import AutoregressiveFlow, Compose, Condition, MaskedPredictor, PreEmphasis, Scale
-from wavedistill.nn.predictor import CausalPredictor
+from wavedistill.nn.causal_network import CausalPredictor
 from wavedistill.nn.wavenet_stack import StackConfig
 
 SAMPLES = 8

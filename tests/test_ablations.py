@@ -12,14 +12,14 @@ import pytest
 import yaml
 from tiny_models import MEL, STACK, speech_like, tiny_student, tiny_teacher
 
+from wavedistill.ablation.ablate import AblationTable, Budget, run_ablations
 from wavedistill.audio.io import load_audio, save_audio
 from wavedistill.config import dump_yaml, load_yaml
 from wavedistill.data.dataset import DataConfig
 from wavedistill.data.manifest import Entry, write_manifest
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation import ablation_report, ablations
-from wavedistill.evaluation.ablations import AblationTable, Budget, run_ablations
-from wavedistill.losses import TERMS, DistillationConfig
+from wavedistill.losses.distillation import TERMS, DistillationConfig
 from wavedistill.models.pretrained import save_pretrained
 from wavedistill.models.wavenet import WaveNetConfig
 from wavedistill.training import StudentRecipe, TeacherRecipe

@@ -19,16 +19,16 @@ from wavedistill.audio.io import save_audio
 from wavedistill.config import from_dict, to_dict
 from wavedistill.data.dataset import Batch, DataConfig
 from wavedistill.data.manifest import Entry, write_manifest
+from wavedistill.distributed import Ranks
 from wavedistill.errors import WavedistillError
-from wavedistill.losses import ADVERSARIAL_TERMS, DistillationConfig
+from wavedistill.losses.distillation import ADVERSARIAL_TERMS, DistillationConfig
 from wavedistill.models.pretrained import load_pretrained, save_pretrained
 from wavedistill.nn.discriminators import DiscriminatorConfig, Discriminators
 from wavedistill.training import StudentRecipe, distill_student
-from wavedistill.training.adversarial import Adversary
+from wavedistill.training.adversary import Adversary
 from wavedistill.training.checkpoint import load_newest_state, load_state, state_path
 from wavedistill.training.config import OptimConfig, RunConfig
 from wavedistill.training.distill import DistillTask
-from wavedistill.training.distributed import Ranks
 from wavedistill.training.loop import fit
 from wavedistill.training.meter import Meter
 from wavedistill.training.signals import TrainingInterrupted

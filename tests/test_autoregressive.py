@@ -11,7 +11,7 @@ from wavedistill.errors import WavedistillError
 from wavedistill.flows import AutoregressiveFlow, Condition, Flow, MaskedPredictor
 from wavedistill.flows import stepping as stepping_module
 from wavedistill.flows.autoregressive import LocScale
-from wavedistill.nn.predictor import CausalPredictor
+from wavedistill.nn.causal_network import CausalPredictor
 from wavedistill.nn.wavenet_stack import StackConfig
 
 DIM = 5

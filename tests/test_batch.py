@@ -20,9 +20,9 @@ from tiny_models import MEL, speech_like, tiny_flow, tiny_student, tiny_teacher
 from wavedistill import Vocoder, save_audio, synthesize
 from wavedistill.errors import WavedistillError
 from wavedistill.inference import reading
-from wavedistill.inference.items import Item
-from wavedistill.inference.job import deal, make_batches, padded_frames
-from wavedistill.inference.work import item_seed
+from wavedistill.inference.batch.inputs import Item
+from wavedistill.inference.batch.pipeline import item_seed
+from wavedistill.inference.batch.plan import deal, make_batches, padded_frames
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,7 @@ from tiny_models import speech_like, tiny_student
 from wavedistill import Vocoder, save_audio, synthesize
 from wavedistill.audio.mel import LogMelSpectrogram
 from wavedistill.errors import WavedistillError
-from wavedistill.inference.overlap import overlapped
-from wavedistill.inference.work import item_seed
+from wavedistill.inference.batch.pipeline import item_seed, overlapped
 
 PATIENCE = 30.0
 

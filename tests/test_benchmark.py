@@ -10,12 +10,12 @@ import torch
 from tiny_models import tiny_student, tiny_teacher
 
 from wavedistill import cli, commands
+from wavedistill.benchmark.report import BenchmarkResult, Cost, GemmPeak
+from wavedistill.benchmark.systems import Speed, StreamSpeed, Voice, time_voices
+from wavedistill.benchmark.teacher import CACHED, NAIVE, PLAIN, SamplerSpeed, TrainingSpeed
+from wavedistill.benchmark.timing import Setting, interleaved, peak_memory
+from wavedistill.benchmark.vocoders import run_benchmark
 from wavedistill.errors import WavedistillError
-from wavedistill.evaluation.benchmark import run_benchmark
-from wavedistill.evaluation.benchmark_report import BenchmarkResult, Cost, GemmPeak
-from wavedistill.evaluation.benchmark_teacher import CACHED, NAIVE, PLAIN, SamplerSpeed, TrainingSpeed
-from wavedistill.evaluation.benchmark_timing import Setting, interleaved, peak_memory
-from wavedistill.evaluation.benchmark_voices import Speed, StreamSpeed, Voice, time_voices
 
 
 def tiny_peer(name: str = "peer") -> Voice:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wavedistill import cli, commands
-from wavedistill.evaluation.benchmark_flows import OURS, Contender, ours, run_flow_benchmark
+from wavedistill.benchmark.flows import OURS, Contender, ours, run_flow_benchmark
 from wavedistill.nn.wavenet_stack import StackConfig
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from wavedistill.evaluation.benchmark_macs import count_macs, marginal_macs
-from wavedistill.nn.compiled_levinson import levinson_recursion
-from wavedistill.nn.filters import all_pole, moving_average
+from wavedistill.benchmark.macs import count_macs, marginal_macs
+from wavedistill.dsp.filters import all_pole, moving_average
+from wavedistill.kernels.levinson import levinson_recursion
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.enable_grad])

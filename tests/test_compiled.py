@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from wavedistill.audio.mel import MelConfig, mel_filter_bank
-from wavedistill.nn.compiled_fir import block_fir
-from wavedistill.nn.filters import slide_by_products
-from wavedistill.nn.mel_inversion import MelInversion
+from wavedistill.dsp.filters import slide_by_products
+from wavedistill.dsp.mel_inversion import MelInversion
+from wavedistill.kernels.block_filter import block_fir
 
 
 @pytest.mark.parametrize("batch, blocks, size, order", [(2, 3, 16, 5), (1, 1, 7, 1), (3, 4, 2, 9)])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from wavedistill.nn.compiled_gate import MAX_THREADS, bfloat16_gate
+from wavedistill.kernels.gate import MAX_THREADS, bfloat16_gate
 from wavedistill.nn.wavenet_stack import StackConfig, WaveNetStack, gated_unit
 
 ROUNDING = {"rtol": 2.0**-8, "atol": 1e-6}  # half a step of bfloat16, and the error of the rational tanh

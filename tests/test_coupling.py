@@ -11,7 +11,7 @@ from wavedistill.errors import WavedistillError
 from wavedistill.flows import AdditiveCoupling, AffineCoupling, Compose, Flow, SplineCoupling
 from wavedistill.flows.masks import checkerboard, halved_condition, merge, split
 from wavedistill.flows.spline import MIN_DERIVATIVE, rational_quadratic_spline, spline_knots
-from wavedistill.nn.conditioner import ConditionerNet
+from wavedistill.nn.coupling_net import ConditionerNet
 
 F64 = torch.float64
 LAYERS = [AdditiveCoupling, AffineCoupling, SplineCoupling]

@@ -4,7 +4,7 @@ from tiny_models import FRONTS, speech_batch, tiny_student, tiny_teacher
 
 from wavedistill.data.dataset import Batch, Utterance
 from wavedistill.errors import WavedistillError
-from wavedistill.losses import DistillationConfig
+from wavedistill.losses.distillation import DistillationConfig
 from wavedistill.training.distill import DistillTask, check_teacher, inherit
 
 

@@ -22,8 +22,8 @@ from tiny_models import tiny_flow, tiny_student, tiny_teacher
 
 from wavedistill import assets, cli, flows, load_audio, save_audio
 from wavedistill.data.manifest import read_manifest
-from wavedistill.evaluation.symptoms import symptom_table
-from wavedistill.losses import TERMS
+from wavedistill.doctor.symptoms import symptom_table
+from wavedistill.losses.distillation import TERMS
 from wavedistill.models.pretrained import load_pretrained, save_pretrained
 from wavedistill.training import load_recipe
 
@@ -254,7 +254,7 @@ def test_the_table_of_symptoms_is_the_doctor_s_list():
     _, _, rest = (ROOT / "recipes" / "README.md").read_text().partition("<!-- symptoms:begin -->\n")
     table = rest.partition("<!-- symptoms:end -->")[0].strip()
     assert table == symptom_table(), (
-        "fill it again: wavedistill.evaluation.curves.fill_block(page, 'symptoms', symptom_table())"
+        "fill it again: wavedistill.training.curves.fill_block(page, 'symptoms', symptom_table())"
     )
     assert all(row.count(" | ") == 3 for row in table.splitlines())
 

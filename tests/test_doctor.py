@@ -18,11 +18,11 @@ from wavedistill import Vocoder, cli, load_audio, save_audio
 from wavedistill.assets import recipe_path
 from wavedistill.config import dump_yaml
 from wavedistill.data.dataset import DataConfig
+from wavedistill.doctor.diagnosis import Diagnosis, diagnose
+from wavedistill.doctor.symptoms import SYMPTOMS
+from wavedistill.doctor.verdict import Verdict, graded, worse
 from wavedistill.errors import WavedistillError
-from wavedistill.evaluation.doctor import Diagnosis, diagnose
-from wavedistill.evaluation.symptoms import SYMPTOMS
-from wavedistill.evaluation.verdict import Verdict, graded, worse
-from wavedistill.losses import DistillationConfig
+from wavedistill.losses.distillation import DistillationConfig
 from wavedistill.models.parallel_wavenet import ParallelWaveNetConfig
 from wavedistill.models.pretrained import save_pretrained
 from wavedistill.models.wavenet import WaveNetConfig

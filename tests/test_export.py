@@ -24,11 +24,11 @@ from wavedistill.config import to_dict
 from wavedistill.errors import WavedistillError
 from wavedistill.inference import export
 from wavedistill.inference.export import export_model, settings
+from wavedistill.kernels.block_filter import block_fir
+from wavedistill.kernels.levinson import levinson_recursion
+from wavedistill.kernels.recursive_filter import recursive_filter
 from wavedistill.models.pretrained import load_pretrained, save_pretrained
-from wavedistill.nn.compiled import recursive_filter
-from wavedistill.nn.compiled_fir import block_fir
-from wavedistill.nn.compiled_levinson import levinson_recursion
-from wavedistill.nn.conv import CausalConv
+from wavedistill.nn.causal_conv import CausalConv
 from wavedistill.nn.wavenet_stack import StackConfig
 
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -7,8 +7,8 @@ import torch
 from tiny_models import MEL
 
 from wavedistill.audio.mel import LogMelSpectrogram
+from wavedistill.dsp.filters import _all_pole_by_blocks, all_pole, levinson_durbin, moving_average, predict
 from wavedistill.flows import LinearPredictionFlow, MelLinearPredictor
-from wavedistill.nn.filters import _all_pole_by_blocks, all_pole, levinson_durbin, moving_average, predict
 
 
 def test_levinson_durbin_solves_the_normal_equations():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from wavedistill.errors import WavedistillError
-from wavedistill.evaluation.frechet import frechet_distance, log_mel_statistics
+from wavedistill.metrics.frechet import frechet_distance, log_mel_statistics
 
 
 def exactly(mean, covariance, n: int, seed: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import torch
 from wavedistill.errors import WavedistillError
 from wavedistill.flows import Flow, GaussianizationFlow, MixtureCDF, Orthogonal, fit_rbig
 from wavedistill.flows.gaussianization import LOGISTIC_DEVIATION
-from wavedistill.nn.normal_tail import log_mills_ratio, normal_quantile_of_tail
+from wavedistill.numerics import log_mills_ratio, normal_quantile_of_tail
 
 F64 = torch.float64
 mpmath.mp.dps = 50

@@ -10,7 +10,7 @@ from flow_case import shake
 
 from wavedistill.errors import WavedistillError
 from wavedistill.flows import AutoregressiveFlow, Condition, IllConditionedWarning, check_conditioning, invert
-from wavedistill.nn.predictor import CausalPredictor
+from wavedistill.nn.causal_network import CausalPredictor
 from wavedistill.nn.wavenet_stack import StackConfig
 
 F64 = torch.float64

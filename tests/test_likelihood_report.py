@@ -23,9 +23,9 @@ from wavedistill.evaluation.nats import (
     nats_rows,
     nats_table,
 )
-from wavedistill.evaluation.results import Results, plain
+from wavedistill.evaluation.results_cache import Results, plain
 from wavedistill.evaluation.systems import Clip, Voice
-from wavedistill.losses import first_counted
+from wavedistill.losses.distillation import first_counted
 
 CLIPS = [Clip(f"{i}", "a", torch.round(speech_like(0.08, seed=i) * 32768) / 32768) for i in range(3)]
 TEACHER, STUDENT, UNSTABLE = (

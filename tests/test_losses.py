@@ -6,7 +6,7 @@ from tiny_models import FRONTS, MEL, speech_batch, tiny_student, tiny_teacher
 
 from wavedistill.distributions import Gaussian, gaussian_kl
 from wavedistill.errors import WavedistillError
-from wavedistill.losses import TERMS, DistillationConfig, DistillationLoss, MultiResolutionSTFT
+from wavedistill.losses.distillation import TERMS, DistillationConfig, DistillationLoss, MultiResolutionSTFT
 
 ALL = DistillationConfig(weights={name: 1.0 for name in TERMS})
 

@@ -5,9 +5,9 @@ import torch
 from tiny_models import MEL, speech_batch, speech_like, tiny_student
 
 from wavedistill.audio.mel import LogMelSpectrogram, MelConfig
+from wavedistill.dsp.mel_projection import MelProjection
+from wavedistill.dsp.mel_stft import MelSTFT
 from wavedistill.errors import WavedistillError
-from wavedistill.nn.mel_projection import MelProjection
-from wavedistill.nn.mel_stft import MelSTFT
 
 CONFIGS = {
     "hops divide the window": MEL,

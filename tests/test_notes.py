@@ -14,7 +14,16 @@ from tiny_models import tiny_student
 
 from wavedistill.assets import recipe_path
 from wavedistill.audio.io import load_audio, save_audio
-from wavedistill.audio.notes import (
+from wavedistill.data import notes as module
+from wavedistill.data.dataset import SpeechDataset
+from wavedistill.data.manifest import Entry, read_manifest, write_manifest
+from wavedistill.errors import WavedistillError
+from wavedistill.inference.vocoder import Vocoder
+from wavedistill.models.pretrained import save_pretrained
+from wavedistill.notes.corpus import INSTRUMENTS, Note, midi_file, notes, prepare_notes
+from wavedistill.notes.evaluate import evaluate_notes, pitch_error, table
+from wavedistill.notes.play import play_note, plays_notes
+from wavedistill.notes.template import (
     HIGHEST,
     LOWEST,
     RELEASE_SECONDS,
@@ -23,15 +32,6 @@ from wavedistill.audio.notes import (
     note_number,
     note_template,
 )
-from wavedistill.data import notes as module
-from wavedistill.data.dataset import SpeechDataset
-from wavedistill.data.manifest import Entry, read_manifest, write_manifest
-from wavedistill.data.notes import INSTRUMENTS, Note, midi_file, notes, prepare_notes
-from wavedistill.errors import WavedistillError
-from wavedistill.evaluation.notes import evaluate_notes, pitch_error, table
-from wavedistill.inference.notes import play_note, plays_notes
-from wavedistill.inference.vocoder import Vocoder
-from wavedistill.models.pretrained import save_pretrained
 
 RENDERS = shutil.which("fluidsynth") and (module.SOUNDFONT_FOLDER / module.SOUNDFONT).is_file()
 

@@ -5,13 +5,13 @@ import torch
 from tiny_models import FRONTS, MEL, shake, speech_batch, tiny_student
 
 from wavedistill.audio.mel import LogMelSpectrogram
+from wavedistill.dsp.harmonic_source import HarmonicSource, Pitch, pulse_train
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.autoregressive import Condition
 from wavedistill.models import parallel_wavenet
 from wavedistill.models.parallel_wavenet import ParallelWaveNetConfig
-from wavedistill.nn.pitch import F0_MAX, F0_MIN, Pitch, PitchPredictor
-from wavedistill.nn.predictor import CausalPredictor
-from wavedistill.nn.source import HarmonicSource, pulse_train
+from wavedistill.nn.causal_network import CausalPredictor
+from wavedistill.nn.pitch_predictor import F0_MAX, F0_MIN, PitchPredictor
 from wavedistill.nn.wavenet_stack import StackConfig
 
 KINDS = {

@@ -5,7 +5,7 @@ import torch
 from test_wavenet import KINDS, _inputs
 from tiny_models import speech_batch, tiny_teacher
 
-from wavedistill.evaluation.plain import PlainSampler, PlainStack, PlainWaveNet
+from wavedistill.benchmark.plain_wavenet import PlainSampler, PlainStack, PlainWaveNet
 from wavedistill.nn.wavenet_stack import StackConfig, WaveNetStack
 
 

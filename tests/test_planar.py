@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from wavedistill.flows import Planar, Radial
-from wavedistill.nn.positive import positive, raw_of_log
-from wavedistill.nn.root import attach_gradient, increasing_root
+from wavedistill.numerics import attach_gradient, increasing_root, positive, raw_of_log
 
 F64 = torch.float64
 

@@ -12,8 +12,8 @@ from matplotlib.image import imread
 from PIL import Image
 
 from wavedistill import cli
-from wavedistill.config import read_json
 from wavedistill.errors import WavedistillError
+from wavedistill.files import read_json
 from wavedistill.flows import AffineCoupling, Compose, Flow, Orthogonal, Rescale, Scale
 from wavedistill.playground import (
     DENSITIES,

@@ -14,7 +14,7 @@ from wavedistill import assets, save_audio
 from wavedistill.config import dump_yaml
 from wavedistill.data.dataset import DataConfig
 from wavedistill.data.manifest import Entry, write_manifest
-from wavedistill.losses import DistillationConfig
+from wavedistill.losses.distillation import DistillationConfig
 from wavedistill.models.pretrained import save_pretrained
 from wavedistill.quickstart import read_curve, run_quickstart
 from wavedistill.training import StudentRecipe, TeacherRecipe

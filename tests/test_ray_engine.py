@@ -14,7 +14,7 @@ from tiny_models import speech_like, tiny_student
 
 from wavedistill import Vocoder, cli, save_audio, synthesize
 from wavedistill.errors import WavedistillError
-from wavedistill.inference.ray_engine import synthesize_with_ray
+from wavedistill.inference.batch.ray_engine import synthesize_with_ray
 
 COMMAND = ["synthesize", "in", "--checkpoint", "speech-student", "--out", "out"]
 
@@ -159,7 +159,7 @@ def test_the_command_starts_a_ray_of_its_own_and_ends_it(checkpoint, tmp_path, m
     ],
 )
 def test_options_that_do_not_go_together(options, message, capsys, monkeypatch):
-    monkeypatch.setattr("wavedistill.inference.ray_engine._import_ray", lambda: None)
+    monkeypatch.setattr("wavedistill.inference.batch.ray_engine._import_ray", lambda: None)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     assert cli.main([*COMMAND, *options]) == 2
     assert message in capsys.readouterr().err

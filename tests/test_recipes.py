@@ -15,8 +15,8 @@ from wavedistill import MelConfig, Vocoder, cli
 from wavedistill.data.manifest import read_manifest, write_manifest
 from wavedistill.data.toy import prepare_toy
 from wavedistill.errors import WavedistillError
-from wavedistill.evaluation.curves import curve_table, fill_block, plot_curves, read_curve
 from wavedistill.training import FlowRecipe, StudentRecipe, TeacherRecipe, load_recipe
+from wavedistill.training.curves import curve_table, fill_block, plot_curves, read_curve
 
 ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "recipes"

@@ -18,11 +18,11 @@ from wavedistill.evaluation import report as module
 from wavedistill.evaluation import results as stored_results
 from wavedistill.evaluation.comparison import Comparison, Difference
 from wavedistill.evaluation.likelihood import Statistic, student_divergence, weighted
-from wavedistill.evaluation.metrics import SIGNAL_METRICS, missing_packages
 from wavedistill.evaluation.quality import COLUMNS, GROUPS
 from wavedistill.evaluation.report import evaluate
 from wavedistill.evaluation.systems import System, load_clips
 from wavedistill.evaluation.tables import comparison_table, quality_table
+from wavedistill.metrics.signal import SIGNAL_METRICS, missing_packages
 from wavedistill.models.pretrained import save_pretrained
 
 # the other metrics have tests of their own, and their networks take seconds a clip
@@ -141,7 +141,7 @@ def test_divergence_agrees_with_monte_carlo():
     student = tiny_student()
     mel = torch.randn(1, MEL.n_mels, 40, generator=torch.Generator().manual_seed(0)) - 4
     closed = sum(student_divergence(student, teacher, mel, None, None, seed)["kl"] for seed in range(20)) / 20
-    from wavedistill.losses import first_counted
+    from wavedistill.losses.distillation import first_counted
 
     estimates = []
     for seed in range(60):

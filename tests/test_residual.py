@@ -9,8 +9,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from wavedistill.errors import WavedistillError
 from wavedistill.flows import ResidualFlow
-from wavedistill.flows.fixed_point import invert_residual
-from wavedistill.flows.log_det_estimators import (
+from wavedistill.flows.solvers.fixed_point import invert_residual
+from wavedistill.flows.solvers.log_det import (
     draw_noise,
     exact_log_det,
     jacobian,

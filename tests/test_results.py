@@ -12,7 +12,7 @@ from tiny_models import speech_like
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.likelihood import Statistic
 from wavedistill.evaluation.quality import Group, choose_groups
-from wavedistill.evaluation.results import Results, confidence_interval, means, plain
+from wavedistill.evaluation.results_cache import Results, confidence_interval, means, plain
 from wavedistill.evaluation.systems import Clip, System, digest, on_grid
 
 RATE = 8000

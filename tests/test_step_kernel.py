@@ -5,9 +5,9 @@ import torch
 from test_wavenet import KINDS, _inputs
 from tiny_models import speech_batch, tiny_teacher
 
+from wavedistill.kernels.wavenet_step import kernel
 from wavedistill.models import wavenet
 from wavedistill.nn import compiled_sampler
-from wavedistill.nn.step_kernel import kernel
 from wavedistill.nn.wavenet_stack import StackConfig
 
 SIZES = {

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from training_toy import ToyBatch, ToyModel, ToyModelConfig, recipe, run_files
 
+from wavedistill.distributed import Ranks
 from wavedistill.training.config import OptimConfig
-from wavedistill.training.distributed import Ranks
 from wavedistill.training.ema import EMA
 from wavedistill.training.meter import Meter
 from wavedistill.training.prefetch import Prefetcher

@@ -5,7 +5,7 @@ import torch
 from tiny_models import FRONTS, MEL, speech_batch, tiny_teacher
 
 from wavedistill.errors import WavedistillError
-from wavedistill.flows.stepping import StepwisePredictor
+from wavedistill.flows.solvers.stepping import StepwisePredictor
 from wavedistill.models.front import FrontConfig
 from wavedistill.models.wavenet import WaveNet, WaveNetConfig, dequantized
 from wavedistill.nn.wavenet_stack import StackConfig

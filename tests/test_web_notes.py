@@ -9,10 +9,10 @@ import torch
 from tiny_models import STACK, shaken
 from web_browser import click, free_port, opened
 
-from wavedistill.audio.notes import note_template
 from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
 from wavedistill.models.pretrained import save_pretrained
 from wavedistill.models.wavenet import WaveNet, WaveNetConfig
+from wavedistill.notes.template import note_template
 
 
 @pytest.fixture(scope="module")

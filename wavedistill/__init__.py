@@ -29,7 +29,7 @@ _HOME = {
     "train_flow": "wavedistill.training",
     "train_teacher": "wavedistill.training",
     "distill_student": "wavedistill.training",
-    "synthesize": "wavedistill.inference.batch",
+    "synthesize": "wavedistill.inference.batch.synthesize.synthesize",
     "evaluate": "wavedistill.evaluation.report",
     "load_audio": "wavedistill.audio.io",
     "save_audio": "wavedistill.audio.io",
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from wavedistill.audio.io import load_audio, save_audio
     from wavedistill.audio.mel import LogMelSpectrogram, MelConfig
     from wavedistill.evaluation.report import evaluate
-    from wavedistill.inference.batch import synthesize
+    from wavedistill.inference.batch.synthesize import synthesize
     from wavedistill.inference.vocoder import Vocoder
     from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
     from wavedistill.models.waveform_flow import WaveformFlow, WaveformFlowConfig

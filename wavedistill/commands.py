@@ -16,7 +16,7 @@ from wavedistill.config import to_dict
 from wavedistill.errors import WavedistillError
 
 if TYPE_CHECKING:
-    from wavedistill.training.distributed import Ranks
+    from wavedistill.distributed import Ranks
 
 
 def quickstart(args: Namespace) -> None:
@@ -66,7 +66,7 @@ def distill(args: Namespace) -> None:
 
 
 def synthesize(args: Namespace) -> int:
-    from wavedistill.training.distributed import current_ranks
+    from wavedistill.distributed import current_ranks
 
     ranks = current_ranks()
     device = _device(args.device)
@@ -82,7 +82,7 @@ def synthesize(args: Namespace) -> int:
             raise WavedistillError("--engine ray deals the work to its workers itself: leave out --shard and torchrun")
         if args.precision != "fp32":
             raise WavedistillError(f"--precision {args.precision} is for --engine local: leave one of the two out")
-        from wavedistill.inference.ray_engine import synthesize_with_ray
+        from wavedistill.inference.batch.ray_engine import synthesize_with_ray
 
         report = synthesize_with_ray(
             args.inputs, args.checkpoint, args.out, workers=args.workers, device=device, **options
@@ -100,7 +100,7 @@ def synthesize(args: Namespace) -> int:
             )
         if device == "cuda" and ranks.world_size > 1:
             device = _device(f"cuda:{ranks.local_rank}")
-        from wavedistill.inference.batch import synthesize as run
+        from wavedistill.inference.batch.synthesize import synthesize as run
         from wavedistill.inference.vocoder import Vocoder
 
         vocoder = Vocoder.from_pretrained(args.checkpoint, device, args.precision)
@@ -123,7 +123,7 @@ def _over_ranks(ranks: Ranks, *flags: bool) -> list[bool]:
     """
     import torch
 
-    from wavedistill.training.distributed import join, leave
+    from wavedistill.distributed import join, leave
 
     joined = join(ranks, torch.device("cpu"))
     try:
@@ -210,7 +210,7 @@ def _two_names(option: str, given: str, mark: str, form: str) -> tuple[str, str]
 
 
 def doctor(args: Namespace) -> None:
-    from wavedistill.evaluation.doctor import diagnose
+    from wavedistill.doctor.diagnosis import diagnose
 
     diagnosis = diagnose(args.run)
     print(diagnosis.markdown)

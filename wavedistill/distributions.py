@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-LOG_2PI = math.log(2.0 * math.pi)
+from wavedistill.numerics import LOG_2PI
 
 
 class Gaussian:

@@ -17,10 +17,10 @@ from wavedistill.audio.plot import plot_mels
 from wavedistill.data.manifest import read_manifest
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.anchors import griffin_lim
-from wavedistill.evaluation.curves import plot_curves, read_curve
-from wavedistill.evaluation.metrics import measure, missing_packages
 from wavedistill.inference.vocoder import Vocoder
+from wavedistill.metrics.signal import measure, missing_packages
 from wavedistill.training import distill_student, train_teacher
+from wavedistill.training.curves import plot_curves, read_curve
 
 COLUMNS = {
     "pesq_wb": "PESQ-wb",

@@ -24,11 +24,11 @@ from wavedistill.assets import bundled_checkpoints
 from wavedistill.audio.io import check_audible, load_audio, resample, to_int16
 from wavedistill.audio.mel import LogMelSpectrogram, MelConfig
 from wavedistill.audio.plot import plot_mels
-from wavedistill.config import read_json
 from wavedistill.errors import WavedistillError
-from wavedistill.inference.notes import plays_notes
+from wavedistill.files import read_json
 from wavedistill.inference.vocoder import LONG_SECONDS, Vocoder
 from wavedistill.models.pretrained import CONFIG_FILE, resolve_checkpoint
+from wavedistill.notes.play import plays_notes
 
 MAX_SECONDS = LONG_SECONDS
 """Longest recording the page takes: up to here a student computes everything in one pass."""

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from wavedistill.audio.io import to_int16
-from wavedistill.audio.notes import HIGHEST, LOWEST, note_name, note_number
 from wavedistill.audio.plot import plot_mels
-from wavedistill.inference.notes import play_note
 from wavedistill.inference.vocoder import Vocoder
+from wavedistill.notes.play import play_note
+from wavedistill.notes.template import HIGHEST, LOWEST, note_name, note_number
 
 KEYS = range(LOWEST, HIGHEST + 1)
 MIDDLE_C = 60

@@ -7,8 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from wavedistill.evaluation.ablations import Budget, run_ablations
-from wavedistill.evaluation.curves import fill_block
+from wavedistill.ablation.ablate import Budget, run_ablations
+from wavedistill.training.curves import fill_block
 
 FOLDER = Path(__file__).parent
 

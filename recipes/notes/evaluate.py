@@ -8,7 +8,7 @@ import argparse
 from tqdm import tqdm
 
 from wavedistill.errors import WavedistillError
-from wavedistill.evaluation.notes import evaluate_notes, table
+from wavedistill.notes.evaluate import evaluate_notes, table
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from wavedistill.evaluation.curves import curve_table, fill_block, plot_curves, read_curve
+from wavedistill.training.curves import curve_table, fill_block, plot_curves, read_curve
 
 FOLDER = Path(__file__).parent
 STUDENTS = {

@@ -19,8 +19,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from wavedistill.config import write_text
 from wavedistill.errors import WavedistillError
+from wavedistill.files import write_text
 
 SPLITS = ("train", "valid", "test")
 OPTIONAL = ("text", "condition")

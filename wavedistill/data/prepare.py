@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from wavedistill.audio.io import AUDIO_SUFFIXES, check_audible, load_audio, resample, save_audio
-from wavedistill.config import read_json, write_json
 from wavedistill.data.manifest import Entry, assign_splits, write_manifest
 from wavedistill.errors import WavedistillError
+from wavedistill.files import read_json, write_json
 
 Decoder = Callable[[Path, float], tuple[Tensor, int]]  # (file, most seconds) -> audio (samples,), sample rate
 

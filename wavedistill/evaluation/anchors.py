@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from wavedistill.audio.mel import MelConfig, check_mel, mel_filter_bank
-from wavedistill.evaluation.metrics import need_package
+from wavedistill.metrics.signal import need_package
 
 
 def griffin_lim(mel: Tensor, config: MelConfig, *, iterations: int = 60, seed: int = 0) -> Tensor:

@@ -20,7 +20,7 @@ from wavedistill.evaluation.likelihood import (
     teacher_nats,
     weighted,
 )
-from wavedistill.evaluation.results import Results, Rows
+from wavedistill.evaluation.results_cache import Results, Rows
 from wavedistill.evaluation.student_likelihood import (
     BACKWARD_LIMIT,
     FORWARD_LIMIT,
@@ -31,7 +31,7 @@ from wavedistill.evaluation.student_likelihood import (
 )
 from wavedistill.evaluation.systems import Clip, System, Voice, digest
 from wavedistill.evaluation.tables import cell, table
-from wavedistill.losses import first_counted
+from wavedistill.losses.distillation import first_counted
 from wavedistill.models.wavenet import dequantized
 
 NATS = {

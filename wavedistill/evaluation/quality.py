@@ -9,11 +9,11 @@ from typing import NamedTuple
 from torch import Tensor
 
 from wavedistill.errors import WavedistillError
-from wavedistill.evaluation import metrics
-from wavedistill.evaluation.mos import distillmos, dnsmos
-from wavedistill.evaluation.speaker import speaker_cosine
-from wavedistill.evaluation.speech_recognition import word_errors
+from wavedistill.metrics import signal
 from wavedistill.evaluation.systems import Clip
+from wavedistill.metrics.mos import distillmos, dnsmos
+from wavedistill.metrics.speaker import speaker_cosine
+from wavedistill.metrics.word_errors import word_errors
 
 
 class Column(NamedTuple):
@@ -55,7 +55,7 @@ class Group:
     version: int = 1
 
 
-def _paired(function: metrics.Compute) -> Callable[[Clip, Tensor, int], dict[str, float]]:
+def _paired(function: signal.Compute) -> Callable[[Clip, Tensor, int], dict[str, float]]:
     return lambda clip, made, rate: function(clip.audio, made, rate)
 
 
@@ -67,7 +67,7 @@ def _words(clip: Clip, made: Tensor, rate: int) -> dict[str, float]:
 
 
 GROUPS = {
-    **{name: Group(_paired(one.compute), one.packages) for name, one in metrics.SIGNAL_METRICS.items()},
+    **{name: Group(_paired(one.compute), one.packages) for name, one in signal.SIGNAL_METRICS.items()},
     "distillmos": Group(lambda clip, made, rate: {"distillmos": distillmos(made, rate)}, ("distillmos",)),
     "dnsmos": Group(lambda clip, made, rate: dnsmos(made, rate)._asdict(), ("speechmos.dnsmos",)),
     "speaker": Group(
@@ -87,7 +87,7 @@ def choose_groups(names: Sequence[str] | None) -> tuple[dict[str, Group], dict[s
     if unknown := [name for name in names or () if name not in GROUPS]:
         raise WavedistillError(f"no metric '{unknown[0]}'. Metrics: {', '.join(GROUPS)}.")
     wanted = {name: group for name, group in GROUPS.items() if names is None or name in names}
-    missing = metrics.missing_packages(wanted)
+    missing = signal.missing_packages(wanted)
     if names is not None and missing:
         name, package = next(iter(missing.items()))
         raise WavedistillError(f'the metric {name} needs the package {package}: pip install "wavedistill[eval]"')

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from wavedistill.audio.mel import MelConfig, whole_frames
-from wavedistill.config import write_json, write_text
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.comparison import FEWEST_CLIPS, Comparison, compare
 from wavedistill.evaluation.folders import folder_system
@@ -27,7 +26,7 @@ from wavedistill.evaluation.nats import (
 )
 from wavedistill.evaluation.picture import plot_systems
 from wavedistill.evaluation.quality import COLUMNS, choose_groups
-from wavedistill.evaluation.results import Results, Rows, confidence_interval, means, plain
+from wavedistill.evaluation.results_cache import Results, Rows, confidence_interval, means, plain
 from wavedistill.evaluation.systems import (
     Clip,
     System,
@@ -38,6 +37,7 @@ from wavedistill.evaluation.systems import (
     original,
 )
 from wavedistill.evaluation.tables import bits_tables, comparison_table, quality_table
+from wavedistill.files import write_json, write_text
 
 
 @dataclass

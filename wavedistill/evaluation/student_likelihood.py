@@ -39,8 +39,8 @@ import torch
 from torch import Tensor
 
 from wavedistill.flows.autoregressive import Condition
-from wavedistill.flows.inversion import largest
 from wavedistill.flows.linear_prediction import LinearPredictor
+from wavedistill.flows.solvers.inversion import largest
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.wavenet import dequantized
 

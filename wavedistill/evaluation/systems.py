@@ -18,8 +18,8 @@ from wavedistill.config import to_dict
 from wavedistill.data.manifest import read_manifest
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation import anchors
-from wavedistill.evaluation.metrics import missing_packages
-from wavedistill.evaluation.speech_recognition import is_english
+from wavedistill.metrics.signal import missing_packages
+from wavedistill.metrics.word_errors import is_english
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.pretrained import fingerprint, load_pretrained
 from wavedistill.models.wavenet import WaveformModel, WaveNet

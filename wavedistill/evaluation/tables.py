@@ -9,7 +9,7 @@ from typing import Any
 from wavedistill.evaluation.comparison import Comparison
 from wavedistill.evaluation.likelihood import Statistic
 from wavedistill.evaluation.quality import COLUMNS
-from wavedistill.evaluation.results import Rows
+from wavedistill.evaluation.results_cache import Rows
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -9,7 +9,6 @@ from wavedistill.flows.dequantization import Dequantize
 from wavedistill.flows.elementwise import Logit, PreEmphasis, Rescale, Scale
 from wavedistill.flows.flow import Flow, Likelihood, StandardNormal, StandardUniform
 from wavedistill.flows.gaussianization import GaussianizationFlow, MixtureCDF
-from wavedistill.flows.inversion import Inversion, invert
 from wavedistill.flows.linear import InvertibleConv1x1, Orthogonal
 from wavedistill.flows.linear_prediction import LinearPredictionFlow, LinearPredictor, MelLinearPredictor
 from wavedistill.flows.long_term_prediction import LongTermPredictionFlow, LongTermPredictor
@@ -20,7 +19,8 @@ from wavedistill.flows.rbig import fit_rbig
 from wavedistill.flows.reshape import Split, Squeeze
 from wavedistill.flows.residual import ResidualFlow
 from wavedistill.flows.reversible import ReversibleSequence
-from wavedistill.flows.rounding import ConditioningReport, IllConditionedWarning, check_conditioning
+from wavedistill.flows.solvers.inversion import Inversion, invert
+from wavedistill.flows.solvers.rounding import ConditioningReport, IllConditionedWarning, check_conditioning
 from wavedistill.flows.transform import Compose, Inverse, Mapped, Transform
 from wavedistill.nn.made import MaskedPredictor
 

@@ -13,9 +13,9 @@ With m_i and s_i > 0 computed by one network from the elements before i (feature
 
 The right column is the left one with data and noise exchanged: ``.inv`` turns either into the other. Log-determinants
 of x -> z are -sum_i log s_i in both. A sequential direction takes as many steps as there are elements; each hidden unit
-is evaluated once, so its arithmetic is that of about one pass (`wavedistill.flows.stepping`). Both directions are
-differentiable (and `torch.compile` unrolls the sequential one, so compile it for short inputs only). Other inverses,
-with their costs counted: `wavedistill.flows.inversion`.
+is evaluated once, so its arithmetic is that of about one pass (`wavedistill.flows.solvers.stepping`). Both directions
+are differentiable (and `torch.compile` unrolls the sequential one, so compile it for short inputs only). Other
+inverses, with their costs counted: `wavedistill.flows.solvers.inversion`.
 
 Example:
     >>> import torch
@@ -48,10 +48,10 @@ import torch
 from torch import Tensor
 
 from wavedistill.errors import WavedistillError
-from wavedistill.flows.stepping import MaskedStepper, StepwisePredictor
+from wavedistill.flows.solvers.stepping import MaskedStepper, StepwisePredictor
 from wavedistill.flows.transform import Transform, broadcast_condition
+from wavedistill.nn.causal_network import CausalPredictor, PredictorState
 from wavedistill.nn.made import MaskedPredictor
-from wavedistill.nn.predictor import CausalPredictor, PredictorState
 
 LOG2_E = 1.4426950408889634
 
@@ -94,7 +94,7 @@ class AutoregressiveFlow(Transform):
     Example:
         >>> import torch
         >>> from wavedistill.flows import AutoregressiveFlow
-        >>> from wavedistill.nn.predictor import CausalPredictor
+        >>> from wavedistill.nn.causal_network import CausalPredictor
         >>> from wavedistill.nn.wavenet_stack import StackConfig
         >>> flow = AutoregressiveFlow(CausalPredictor(2, StackConfig(4, 2, 2, 8, 8), cond_channels=0, linear_order=4))
         >>> y, log_det = flow.forward(torch.randn(2, 1, 50))

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.func import functional_call
 
 from wavedistill.errors import WavedistillError
-from wavedistill.flows.log_det_estimators import NOISES, draw_noise, jacobian
+from wavedistill.flows.solvers.log_det import NOISES, draw_noise, jacobian
 from wavedistill.flows.transform import Transform
-from wavedistill.nn.conditioner import ConditionerNet
-from wavedistill.nn.precision import full_precision
+from wavedistill.nn.coupling_net import ConditionerNet
+from wavedistill.numerics import full_precision
 
 ADAPTIVE = ("dopri5", "dopri8")
 FIXED = ("rk4", "midpoint", "euler")

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.transform import Transform
 from wavedistill.nn.masked_conv import MaskedConv1d
-from wavedistill.nn.positive import log_positive
-from wavedistill.nn.precision import full_precision
+from wavedistill.numerics import full_precision, log_positive
 
 
 class CausalConvolution(Transform):
@@ -76,7 +75,7 @@ class CausalConvolution(Transform):
         self.block = min(
             64, max(16, 512 // dim)
         )  # samples: larger ones mean fewer steps of the inverse and larger matrices
-        self.raw_scale = nn.Parameter(torch.zeros(dim))  # d; see wavedistill.nn.positive
+        self.raw_scale = nn.Parameter(torch.zeros(dim))  # d; see wavedistill.numerics
 
     def _forward(self, x: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
         kernel, log_scale = self._kernel()

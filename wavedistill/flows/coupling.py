@@ -25,8 +25,8 @@ from wavedistill.errors import WavedistillError
 from wavedistill.flows.masks import MASKS, checkerboard, halved_condition, merge, split
 from wavedistill.flows.spline import rational_quadratic_spline
 from wavedistill.flows.transform import Transform
-from wavedistill.nn.conditioner import ConditionerNet
-from wavedistill.nn.precision import full_precision
+from wavedistill.nn.coupling_net import ConditionerNet
+from wavedistill.numerics import full_precision
 
 
 class _Coupling(Transform):

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wavedistill.dsp.filters import all_pole
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.transform import Transform
-from wavedistill.nn.filters import all_pole
 
 
 class Scale(Transform):

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from wavedistill.flows.transform import Mapped, Transform
-from wavedistill.nn.precision import full_precision
+from wavedistill.numerics import LOG_2PI, full_precision
 
 
 class Base(Protocol):
@@ -40,7 +40,7 @@ class StandardNormal:
     """Independent N(0, 1)."""
 
     def log_prob(self, z: Tensor) -> Tensor:
-        return -0.5 * (full_precision(z).square() + math.log(2.0 * math.pi))
+        return -0.5 * (full_precision(z).square() + LOG_2PI)
 
     def sample(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
         return torch.randn(shape, generator=generator, device=generator.device if generator else None)

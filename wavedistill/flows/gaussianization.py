@@ -20,10 +20,15 @@ from torch import Tensor, nn
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.linear import Orthogonal
 from wavedistill.flows.transform import Compose, Transform
-from wavedistill.nn.normal_tail import log_mills_ratio, normal_quantile_of_tail
-from wavedistill.nn.positive import log_positive, raw_of_log
-from wavedistill.nn.precision import full_precision
-from wavedistill.nn.root import attach_gradient, increasing_root
+from wavedistill.numerics import (
+    attach_gradient,
+    full_precision,
+    increasing_root,
+    log_mills_ratio,
+    log_positive,
+    normal_quantile_of_tail,
+    raw_of_log,
+)
 
 KINDS = ("logistic", "gaussian")
 LOGISTIC_DEVIATION = math.pi / math.sqrt(3.0)
@@ -76,7 +81,7 @@ class MixtureCDF(Transform):
         self.dim = dim
         self.kind = kind
         self.loc = nn.Parameter(torch.empty(dim, num_components))
-        self.raw_scale = nn.Parameter(torch.empty(dim, num_components))  # see wavedistill.nn.positive
+        self.raw_scale = nn.Parameter(torch.empty(dim, num_components))  # see wavedistill.numerics
         self.weight_logits = nn.Parameter(torch.empty(dim, num_components))
         loc = torch.special.ndtri((torch.arange(num_components, dtype=torch.float64) + 0.5) / num_components)
         self.set_mixture(loc, torch.sqrt(1.0 - loc.square().mean()), torch.zeros(()))

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations
 
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.transform import Transform
-from wavedistill.nn.precision import full_precision
+from wavedistill.numerics import full_precision
 
 
 class Orthogonal(Transform):

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from wavedistill.audio.mel import MelConfig, mel_filter_bank
+from wavedistill.dsp.filters import all_pole, levinson_durbin, predict
 from wavedistill.flows.transform import Transform
-from wavedistill.nn.filters import all_pole, levinson_durbin, predict
 
 
 class LinearPredictor(NamedTuple):

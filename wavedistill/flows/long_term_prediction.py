@@ -18,10 +18,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from wavedistill.dsp.harmonic_source import Pitch, interpolate_frames
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.transform import Transform
-from wavedistill.nn.pitch import Pitch
-from wavedistill.nn.source import interpolate_frames
 
 
 class LongTermPredictor(NamedTuple):

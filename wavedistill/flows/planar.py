@@ -17,9 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from wavedistill.flows.transform import Transform
-from wavedistill.nn.positive import positive
-from wavedistill.nn.precision import full_precision
-from wavedistill.nn.root import attach_gradient, increasing_root
+from wavedistill.numerics import attach_gradient, full_precision, increasing_root, positive
 
 
 class _Conditioned(Transform):
@@ -189,7 +187,7 @@ class Radial(_Conditioned):
     def __init__(self, dim: int, cond_dim: int = 0) -> None:
         super().__init__(dim, cond_dim, dim + 2)
         self.center = nn.Parameter(torch.randn(dim))
-        self.raw_alpha = nn.Parameter(torch.zeros(1))  # see wavedistill.nn.positive
+        self.raw_alpha = nn.Parameter(torch.zeros(1))  # see wavedistill.numerics
         self.raw_gamma = nn.Parameter(0.1 * torch.randn(1))
 
     def _forward(self, x: Tensor, cond: Any) -> tuple[Tensor, Tensor]:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from wavedistill.errors import WavedistillError
-from wavedistill.flows.fixed_point import invert_residual
-from wavedistill.flows.log_det_estimators import (
+from wavedistill.flows.solvers.fixed_point import invert_residual
+from wavedistill.flows.solvers.log_det import (
     NOISES,
     draw_noise,
     exact_log_det,
@@ -24,7 +24,7 @@ from wavedistill.flows.log_det_estimators import (
 )
 from wavedistill.flows.transform import Transform
 from wavedistill.nn.lipschitz import LipschitzNetwork
-from wavedistill.nn.precision import full_precision
+from wavedistill.numerics import full_precision
 
 LOG_DETS = ("exact", "power_series", "roulette")
 

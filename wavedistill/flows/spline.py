@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import pad, softmax, softplus
 
 from wavedistill.errors import WavedistillError
-from wavedistill.nn.precision import full_precision
+from wavedistill.numerics import full_precision
 
 MIN_SIZE = 1e-3
 """Least width and height of a bin, as a share of the interval."""

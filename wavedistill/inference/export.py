@@ -23,8 +23,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from wavedistill.config import to_dict, write_bytes
+from wavedistill.config import to_dict
 from wavedistill.errors import WavedistillError
+from wavedistill.files import write_bytes
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.pretrained import load_pretrained, model_type, role
 from wavedistill.models.wavenet import WaveformModel, WaveNet
@@ -66,7 +67,7 @@ def export_model(model: WaveformModel | str | Path, path: str | Path, format: Fo
         frames
 
         export_model("speech-student", "student.pt2")
-        import wavedistill.nn.filters                                       # the program's own operators
+        import wavedistill.dsp.filters                                       # the program's own operators
         audio = torch.export.load("student.pt2").module()(noise=noise, mel=mel)
 
     Inputs and output are those of `OnePass`. The settings that make a mel (see `settings`) are in the ONNX file's

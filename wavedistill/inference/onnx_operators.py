@@ -16,9 +16,9 @@ from typing import TypeVar
 
 import torch
 
-from wavedistill.nn.compiled import recursive_filter
-from wavedistill.nn.compiled_fir import block_fir
-from wavedistill.nn.compiled_levinson import levinson_recursion
+from wavedistill.kernels.block_filter import block_fir
+from wavedistill.kernels.levinson import levinson_recursion
+from wavedistill.kernels.recursive_filter import recursive_filter
 
 T = TypeVar("T")
 """Any type of tensor: the exporter reads from a signature what a function takes and gives."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from wavedistill.audio.mel import MelConfig
+from wavedistill.dsp.filters import all_pole
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.elementwise import PreEmphasis, Scale
 from wavedistill.flows.linear_prediction import LinearPredictionFlow, LinearPredictor, MelLinearPredictor
 from wavedistill.flows.transform import Compose, Mapped, Transform
-from wavedistill.nn.filters import all_pole
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """A Gaussian teacher's exact samples without its sample-by-sample loop.
 
 For given noise a teacher's sample is the solution of u_t = loc(u_<t) + scale(u_<t) noise_t in the domain of its front.
-It is found by sweeps that evaluate many samples at once (`wavedistill.flows.quasi_newton`): the same samples as
+It is found by sweeps that evaluate many samples at once (`wavedistill.flows.solvers.quasi_newton`): the same samples as
 `WaveNet.sample` makes from that noise, up to the tolerance and to what the teacher makes of it. A teacher amplifies: an
 error of 1e-7 by rounding in an early sample can be one of 1e-3 or more later (`wavedistill.flows.check_conditioning`
 measures it), between the two samplers as between two machines. What always holds is the equation itself, and its
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.autoregressive import AutoregressiveFlow, Condition
-from wavedistill.flows.inversion import largest
-from wavedistill.flows.quasi_newton import WINDOW, solve
+from wavedistill.flows.solvers.inversion import largest
+from wavedistill.flows.solvers.quasi_newton import WINDOW, solve
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.wavenet import WaveNet
 

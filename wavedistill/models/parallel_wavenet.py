@@ -21,16 +21,16 @@ from torch import Tensor, nn
 
 from wavedistill.audio.mel import MelConfig
 from wavedistill.distributions import noise_generators
+from wavedistill.dsp.harmonic_source import HarmonicSource, Pitch
+from wavedistill.dsp.mel_projection import MelProjection
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.autoregressive import AutoregressiveFlow, Condition, LocScale
 from wavedistill.flows.linear_prediction import LinearPredictor
 from wavedistill.models.front import FrontConfig
 from wavedistill.models.wavenet import GRID_HOP, WaveformModel, check_common
-from wavedistill.nn.conditioning import extended
-from wavedistill.nn.mel_projection import MelProjection
-from wavedistill.nn.pitch import Pitch, PitchPredictor
-from wavedistill.nn.predictor import CausalPredictor, PredictorState
-from wavedistill.nn.source import HarmonicSource
+from wavedistill.nn.causal_network import CausalPredictor, PredictorState
+from wavedistill.nn.mel_encoder import extended
+from wavedistill.nn.pitch_predictor import PitchPredictor
 from wavedistill.nn.wavenet_stack import StackConfig
 
 CACHED_VALUES = 2**18

@@ -22,8 +22,9 @@ from safetensors import SafetensorError
 from torch import nn
 
 from wavedistill.assets import bundled_checkpoints, find_checkpoint_root
-from wavedistill.config import from_dict, read_json, to_dict, write_json, write_text
+from wavedistill.config import from_dict, to_dict
 from wavedistill.errors import WavedistillError
+from wavedistill.files import read_json, write_json, write_text
 from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
 from wavedistill.models.waveform_flow import WaveformFlow, WaveformFlowConfig
 from wavedistill.models.wavenet import WaveformModel, WaveNet, WaveNetConfig

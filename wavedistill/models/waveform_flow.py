@@ -36,10 +36,10 @@ from wavedistill.flows.transform import Compose, Transform
 from wavedistill.models.front import FrontConfig
 from wavedistill.models.wavenet import GRID_HOP, WaveformModel, check_common, dequantized
 from wavedistill.nn.centred_stack import CentredStack
-from wavedistill.nn.conditioning import extended
-from wavedistill.nn.pitch import F0_MIN, PitchPredictor
-from wavedistill.nn.precision import full_precision
+from wavedistill.nn.mel_encoder import extended
+from wavedistill.nn.pitch_predictor import F0_MIN, PitchPredictor
 from wavedistill.nn.wavenet_stack import StackConfig
+from wavedistill.numerics import full_precision
 
 
 @dataclass

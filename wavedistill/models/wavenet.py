@@ -22,14 +22,14 @@ from torch import Tensor, nn
 from wavedistill.audio.mel import MelConfig, check_mel
 from wavedistill.distributions import Gaussian, MixtureOfLogistics, MuLawCategorical, noise_generators
 from wavedistill.errors import WavedistillError
-from wavedistill.flows.stepping import StepwisePredictor
+from wavedistill.flows.solvers.stepping import StepwisePredictor
+from wavedistill.kernels.wavenet_step import CATEGORICAL, GAUSSIAN, MIXTURE, Draw
 from wavedistill.models.front import Front, FrontConfig
-from wavedistill.nn.compiled_sampler import can_compile, fill
-from wavedistill.nn.conditioning import ConditioningNetwork
-from wavedistill.nn.precision import full_precision
-from wavedistill.nn.predictor import CausalPredictor
-from wavedistill.nn.step_kernel import CATEGORICAL, GAUSSIAN, MIXTURE, Draw
+from wavedistill.models.sequential_sampling import can_compile, fill
+from wavedistill.nn.causal_network import CausalPredictor
+from wavedistill.nn.mel_encoder import ConditioningNetwork
 from wavedistill.nn.wavenet_stack import StackConfig
+from wavedistill.numerics import full_precision
 
 GRID_HOP = 256
 """Block of samples that a model without a mel works in."""

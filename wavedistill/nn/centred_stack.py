@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wavedistill.nn.conv import CausalConv
+from wavedistill.nn.causal_conv import CausalConv
 from wavedistill.nn.wavenet_stack import StackConfig, WaveNetStack
 
 

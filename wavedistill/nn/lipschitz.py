@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv1d, linear, softplus
 
 from wavedistill.errors import WavedistillError
-from wavedistill.nn.precision import full_precision
+from wavedistill.numerics import full_precision
 
 OVERSAMPLING = 16
 

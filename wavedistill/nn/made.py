@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wavedistill.errors import WavedistillError
-from wavedistill.nn.precision import full_precision
+from wavedistill.numerics import full_precision
 
 
 class MaskedLinear(nn.Linear):

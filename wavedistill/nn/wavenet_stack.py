@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from wavedistill.nn.compiled_gate import bfloat16_gate, suits_kernel
-from wavedistill.nn.conv import CausalConv, keep_last
-from wavedistill.nn.precision import full_precision
+from wavedistill.kernels.gate import bfloat16_gate, suits_kernel
+from wavedistill.nn.causal_conv import CausalConv, keep_last
+from wavedistill.numerics import full_precision
 
 
 @dataclass
@@ -130,7 +130,7 @@ class WaveNetStack(nn.Module):
 def gated_unit(gates: Tensor) -> Tensor:
     """tanh of the first half of the channels times sigmoid of the second.
 
-    bfloat16 on a CPU goes through `wavedistill.nn.compiled_gate`, with and without gradient.
+    bfloat16 on a CPU goes through `wavedistill.kernels.gate`, with and without gradient.
     Without gradient, in float32, the input is overwritten: tanh(a) = 2 sigmoid(2a) - 1 makes one sigmoid over
     contiguous memory out of two functions over strided halves (2-3 times as fast on a CPU, measured).
     """

@@ -10,8 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from wavedistill.config import read_json, write_json, write_text
 from wavedistill.errors import WavedistillError
+from wavedistill.files import read_json, write_json, write_text
 from wavedistill.playground.animation import animate_layers
 from wavedistill.playground.densities import DENSITIES
 from wavedistill.playground.families import FAMILIES

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wavedistill.data.baseline import bits_per_sample, linear_prediction_bits
 from wavedistill.errors import WavedistillError
-from wavedistill.losses import DistillationConfig, DistillationLoss
+from wavedistill.losses.distillation import DistillationConfig, DistillationLoss
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.wavenet import WaveNet
 from wavedistill.training.task import Sample, spoken_again
@@ -23,7 +23,7 @@ GATE_SECONDS = 60.0
 
 
 class DistillTask(nn.Module):
-    """Terms of `wavedistill.losses` on crops of recordings; the teacher is frozen and in eval mode."""
+    """Terms of `wavedistill.losses.distillation` on crops of recordings; the teacher is frozen and in eval mode."""
 
     def __init__(self, model: ParallelWaveNet, teacher: WaveNet, config: DistillationConfig) -> None:
         super().__init__()

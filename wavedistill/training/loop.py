@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from wavedistill.config import dump_yaml, to_dict
+from wavedistill.distributed import Ranks, current_ranks, join, leave, pick_device
 from wavedistill.errors import WavedistillError
-from wavedistill.training.adversarial import Adversary
+from wavedistill.training.adversary import Adversary
 from wavedistill.training.checkpoint import check_same_model, find_state, save_atomically, save_state
 from wavedistill.training.compute import adamw, autocast, keep_freed_memory, step_seed
-from wavedistill.training.distributed import Ranks, current_ranks, join, leave, pick_device
 from wavedistill.training.ema import EMA
 from wavedistill.training.lock import run_lock
 from wavedistill.training.meter import Meter

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from wavedistill.training.distributed import Ranks
+from wavedistill.distributed import Ranks
 
 
 class Meter:

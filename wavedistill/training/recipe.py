@@ -17,7 +17,7 @@ import yaml
 from wavedistill.config import load_yaml
 from wavedistill.data.dataset import DataConfig
 from wavedistill.errors import WavedistillError
-from wavedistill.losses import DistillationConfig
+from wavedistill.losses.distillation import DistillationConfig
 from wavedistill.models.parallel_wavenet import ParallelWaveNetConfig
 from wavedistill.models.waveform_flow import WaveformFlowConfig
 from wavedistill.models.wavenet import WaveNetConfig

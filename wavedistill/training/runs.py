@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from wavedistill.data.dataset import SpeechDataset
+from wavedistill.distributed import current_ranks, pick_device
 from wavedistill.errors import WavedistillError
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.pretrained import load_pretrained, role
@@ -16,7 +17,6 @@ from wavedistill.models.waveform_flow import WaveformFlow
 from wavedistill.models.wavenet import WaveformModel, WaveNet
 from wavedistill.training.checkpoint import list_states
 from wavedistill.training.distill import DistillTask, check_teacher, inherit
-from wavedistill.training.distributed import current_ranks, pick_device
 from wavedistill.training.flow import FlowTask
 from wavedistill.training.loop import fit
 from wavedistill.training.recipe import (

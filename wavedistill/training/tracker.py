@@ -18,8 +18,9 @@ from tqdm import tqdm
 from wavedistill.audio.io import save_audio
 from wavedistill.audio.mel import LogMelSpectrogram, MelConfig
 from wavedistill.audio.plot import plot_mels
-from wavedistill.config import to_dict, write_text
+from wavedistill.config import to_dict
 from wavedistill.errors import WavedistillError
+from wavedistill.files import write_text
 from wavedistill.training.schedule import progress
 
 if TYPE_CHECKING:

@@ -1,0 +1,184 @@
+"""The results of ablations: table.md, table.json, curves.png, and a sample of every variant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from wavedistill.audio.io import save_audio
+from wavedistill.errors import WavedistillError
+from wavedistill.evaluation.comparison import Difference, paired_difference
+from wavedistill.evaluation.likelihood import Statistic, weighted
+from wavedistill.evaluation.quality import COLUMNS, Column
+from wavedistill.evaluation.results_cache import plain
+from wavedistill.evaluation.systems import Clip
+from wavedistill.evaluation.tables import table
+from wavedistill.files import write_json, write_text
+from wavedistill.training.curves import Curve, plot_curves, read_curve
+
+if TYPE_CHECKING:
+    from wavedistill.ablation.ablate import AblationTable
+
+QUALITY = ("level", "pesq_wb", "mcd", "f0", "distillmos")
+"""Groups of quality metrics that are computed, as far as their packages are installed; the first needs none."""
+OWN = {
+    "kl": Column("KL nats", False),
+    "entropy": Column("entropy nats", None),
+    "amplitude_ratio": Column("amplitude / recording's", None),
+}
+METRICS = OWN | {name: COLUMNS[name] for name in ("pesq_wb", "mcd", "f0_cents", "voicing_percent", "distillmos")}
+
+
+@dataclass
+class Outcome:
+    """A finished variant: its metrics clip by clip, what it says of the first clip (samples,), and its training's
+    metrics.jsonl.
+    """
+
+    clips: list[dict[str, float]]
+    audio: Tensor
+    training: Path
+
+    @property
+    def steps(self) -> int:
+        """Steps trained."""
+        return read_curve(self.training, "loss")[-1][0]
+
+    def values(self, metric: str) -> list[float]:
+        return [clip.get(metric, math.nan) for clip in self.clips]
+
+    def mean(self, metric: str) -> Statistic:
+        return weighted(self.values(metric), [1.0] * len(self.clips))
+
+
+def write_ablation_report(
+    plan: AblationTable, outcomes: Mapping[str, Outcome], clips: Sequence[Clip], rate: int, out: str | Path
+) -> Path:
+    """Write everything into ``out``; returns the path of table.md."""
+    out = Path(out)
+    used = [name for name in METRICS if any(outcome.mean(name).n for outcome in outcomes.values())]
+    reference = outcomes.get(plan.reference)
+    differences = {
+        name: {metric: _difference(outcome, reference, metric) for metric in used}
+        for name, outcome in outcomes.items()
+        if reference is not None and name != plan.reference
+    }
+    write_text(out / "table.md", _markdown(plan, outcomes, differences, used, clips))
+    write_json(out / "table.json", _record(plan, outcomes, differences, used, clips))
+    if panels := _panels(plan, outcomes):
+        plot_curves(panels, out / "curves.png")
+    save_audio(out / "samples" / "recording.wav", clips[0].audio, rate)
+    for name, outcome in outcomes.items():
+        save_audio(out / "samples" / f"{name}.wav", outcome.audio, rate)
+    return out / "table.md"
+
+
+def _difference(outcome: Outcome, reference: Outcome, metric: str) -> Difference:
+    better = METRICS[metric].higher_is_better
+    difference = paired_difference(outcome.values(metric), reference.values(metric), higher_is_better=bool(better))
+    if better is None and difference.verdict in ("better", "worse"):
+        return difference._replace(verdict="higher" if difference.mean > 0 else "lower")
+    return difference
+
+
+def _markdown(
+    plan: AblationTable,
+    outcomes: Mapping[str, Outcome],
+    differences: Mapping[str, Mapping[str, Difference]],
+    used: list[str],
+    clips: Sequence[Clip],
+) -> str:
+    titles = [METRICS[name].title for name in used]
+    parts = []
+    for question, names in plan.questions.items():
+        if not any(name in outcomes for name in names):
+            continue
+        rows = [name for name in dict.fromkeys([plan.reference, *names]) if name in outcomes]
+        lines = []
+        for name in sorted(rows, key=list(plan.variants).index):
+            outcome = outcomes[name]
+            label = f"**{plan.variants[name].about}**" if name == plan.reference else plan.variants[name].about
+            lines.append(
+                [label, outcome.mean("teacher_bits"), outcome.steps, *(outcome.mean(metric) for metric in used)]
+            )
+        parts.append(table(question, ["variant", "teacher's bits", "steps", *titles], lines))
+        changes = [
+            [plan.variants[name].about, *(_change(differences[name][metric]) for metric in used)]
+            for name in rows
+            if name in differences
+        ]
+        if changes:
+            title = f"{question} Differences from: {plan.variants[plan.reference].about}"
+            parts.append(table(title, ["variant", *titles], changes))
+    seconds = sum(len(clip.audio) for clip in clips)
+    parts.append(
+        f"Means over {len(clips)} held-out clips ({seconds:,} samples) ± standard error; differences with 95 % "
+        "paired bootstrap intervals, bold "
+        "where the interval leaves out zero. KL: of the student from its own teacher."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def _change(difference: Difference) -> str:
+    if not difference.n:
+        return "-"
+    digits = 3 if abs(difference.mean) < 1 else 2
+    text = f"{difference.mean:+.{digits}f}"
+    if difference.verdict in ("better", "worse", "higher", "lower"):
+        text = f"**{text}**"
+    return (
+        text if math.isnan(difference.low) else f"{text} [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
+    )
+
+
+def _record(
+    plan: AblationTable,
+    outcomes: Mapping[str, Outcome],
+    differences: Mapping[str, Mapping[str, Difference]],
+    used: list[str],
+    clips: Sequence[Clip],
+) -> dict[str, Any]:
+    return {
+        "reference": plan.reference,
+        "clips": [clip.id for clip in clips],
+        "variants": {
+            name: {
+                "about": plan.variants[name].about,
+                "teacher": plan.variants[name].teacher,
+                "steps": outcome.steps,
+                "means": plain({metric: outcome.mean(metric) for metric in ("teacher_bits", *used)}),
+                "differences": plain(dict(differences.get(name, {}))),
+            }
+            for name, outcome in outcomes.items()
+        },
+    }
+
+
+def _panels(plan: AblationTable, outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, Curve]]:
+    """KL over training for each question, and the amplitude for the first."""
+    panels: dict[str, dict[str, Curve]] = {}
+    for number, (question, names) in enumerate(plan.questions.items()):
+        members = {n: outcomes[n].training for n in dict.fromkeys([plan.reference, *names]) if n in outcomes}
+        if curves := {name: curve for name, path in members.items() if (curve := _curve(path, "kl_nats"))}:
+            panels[f"{question} KL, nats"] = curves
+        if number == 0 and members:
+            panels[f"{question} amplitude / recording's"] = {name: _amplitude(path) for name, path in members.items()}
+    return panels
+
+
+def _amplitude(path: Path) -> Curve:
+    ours = read_curve(path, "amplitude_std")
+    real = dict(read_curve(path, "real_std"))
+    return [(step, value / real[step]) for step, value in ours if real.get(step)]
+
+
+def _curve(path: Path, name: str) -> Curve | None:
+    try:
+        return read_curve(path, name)
+    except WavedistillError:  # a variant without this term
+        return None

@@ -1,0 +1,218 @@
+"""`wavedistill benchmark`: students and teacher beside other vocoders, as far as they are installed.
+
+A process of its own, so that the package never imports them. All have random weights (a speed does not depend on them),
+the published sizes, weight norm removed, and run in float32 and inference mode in their own memory layout; each at its
+own sample rate.
+
+    Vocos            pip install vocos
+                     config of charactr/vocos-mel-24khz; https://arxiv.org/abs/2306.00814
+    HiFi-GAN         pip install --no-deps --no-build-isolation parallel_wavegan h5py filelock
+                     config_v1 to v3 of the paper's code; https://arxiv.org/abs/2010.05646
+    Parallel WaveGAN the same package, parallel_wavegan.v1; https://arxiv.org/abs/1910.11480
+
+parallel_wavegan 0.6.1 is from 2023: its setup needs --no-build-isolation, its other requirements serve training only,
+and a function of SciPy that has moved since is put back here. ClariNet's student (https://arxiv.org/abs/1807.07281) has
+no package: see `PlainClariNet`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from wavedistill.benchmark.systems import Run, Voice, voice_of
+from wavedistill.benchmark.vocoders import run_benchmark
+from wavedistill.errors import WavedistillError
+from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
+from wavedistill.nn.wavenet_stack import StackConfig
+
+HOP = 256
+PARALLEL_WAVEGAN = "pip install --no-deps --no-build-isolation parallel_wavegan h5py filelock"
+
+
+def vocos() -> Iterator[Voice]:
+    from vocos.heads import ISTFTHead
+    from vocos.models import VocosBackbone
+
+    model = nn.Sequential(VocosBackbone(100, 512, 1536, 8), ISTFTHead(512, 1024, HOP, padding="center"))
+    yield peer(
+        "Vocos", model, 24000, 100, lambda mel: model(nn.functional.pad(mel, (0, 1)))
+    )  # centred frames: one more than hops
+
+
+def parallel_wavegan() -> Iterator[Voice]:
+    import scipy.signal
+    from scipy.signal.windows import kaiser
+
+    scipy.signal.kaiser = kaiser  # its place until SciPy 1.12
+    from parallel_wavegan.models import HiFiGANGenerator, ParallelWaveGANGenerator
+
+    sizes = {
+        "HiFi-GAN V1": {},
+        "HiFi-GAN V2": {"channels": 128},
+        "HiFi-GAN V3": {
+            "channels": 256,
+            "upsample_scales": (8, 8, 4),
+            "upsample_kernel_sizes": (16, 16, 8),
+            "resblock_kernel_sizes": (3, 5, 7),
+            "resblock_dilations": [(1, 2), (2, 6), (3, 12)],
+            "use_additional_convs": False,
+        },
+    }
+    for name, size in sizes.items():
+        generator = HiFiGANGenerator(**size)
+        generator.remove_weight_norm()
+        yield peer(name, generator, 22050, 80)
+    generator = ParallelWaveGANGenerator(aux_context_window=2, upsample_params={"upsample_scales": [4, 4, 4, 4]})
+    generator.remove_weight_norm()
+    yield peer(
+        "Parallel WaveGAN",
+        generator,
+        22050,
+        80,
+        lambda mel: generator(
+            torch.randn(len(mel), 1, HOP * mel.shape[-1], device=mel.device),
+            nn.functional.pad(mel, (2, 2), "replicate"),
+        ),
+    )
+
+
+def clarinet() -> Iterator[Voice]:
+    """The open ClariNet student's shape, plainly and in this package's layers."""
+    note = (
+        "six flows of ten layers, kernel 3, residual 64, gate 128, skip 64, mel of 80 bands repeated to the sample "
+        "rate, written here with Conv1d"
+    )
+    yield peer("ClariNet student, plain", PlainClariNet(), 22050, 80, note=note)
+    config = ParallelWaveNetConfig(num_flows=6, stack=StackConfig(10, 1, 3, 64, 64), linear_order=0, source_order=0)
+    note = (
+        "six flows of ten layers, kernel 3, 64 channels (gate 64), of this package's ParallelWaveNet without front "
+        "and source"
+    )
+    yield voice_of("6 x 10 x 64 student, our layers", ParallelWaveNet(config), "peer", note)
+
+
+class PlainClariNet(nn.Module):
+    """A student of six IAFs of ten layers each in the shape of the open ClariNet student (5.2 million weights).
+
+    The conditioning network is left out, which favours it: the mel (batch, 80, frames) is repeated to the sample rate.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flows = nn.ModuleList(PlainFlow() for _ in range(6))
+
+    def forward(self, mel: Tensor) -> Tensor:
+        condition = mel.repeat_interleave(HOP, dim=-1)
+        z = torch.randn(len(mel), 1, condition.shape[-1], device=mel.device)
+        for flow in self.flows:
+            loc, log_scale = flow(z, condition)
+            z = z * torch.exp(log_scale) + loc
+        return z
+
+
+class PlainFlow(nn.Module):
+    """loc and log_scale, each (batch, 1, time), of every sample from the samples before it and the condition (batch,
+    80, time).
+    """
+
+    def __init__(self, layers: int = 10, residual: int = 64, gate: int = 128, skip: int = 64, front: int = 32) -> None:
+        super().__init__()
+        self.front = nn.Conv1d(1, residual, front)
+        self.filters = nn.ModuleList(nn.Conv1d(residual, gate, 3, dilation=2**n) for n in range(layers))
+        self.gates = nn.ModuleList(nn.Conv1d(residual, gate, 3, dilation=2**n) for n in range(layers))
+        self.filter_conditions = nn.ModuleList(nn.Conv1d(80, gate, 1) for _ in range(layers))
+        self.gate_conditions = nn.ModuleList(nn.Conv1d(80, gate, 1) for _ in range(layers))
+        self.residuals = nn.ModuleList(nn.Conv1d(gate, residual, 1) for _ in range(layers))
+        self.skips = nn.ModuleList(nn.Conv1d(gate, skip, 1) for _ in range(layers))
+        self.head = nn.Sequential(nn.ReLU(), nn.Conv1d(skip, skip, 1), nn.ReLU(), nn.Conv1d(skip, 2, 1))
+        nn.init.zeros_(self.head[-1].weight)
+
+    def forward(self, z: Tensor, condition: Tensor) -> tuple[Tensor, ...]:
+        shifted = nn.functional.pad(z[..., :-1], (self.front.kernel_size[0], 0))
+        h = torch.relu(self.front(shifted))
+        total = 0.0
+        layers = zip(
+            self.filters,
+            self.gates,
+            self.filter_conditions,
+            self.gate_conditions,
+            self.residuals,
+            self.skips,
+            strict=True,
+        )
+        for filters, gates, filter_condition, gate_condition, residual, skip in layers:
+            past = nn.functional.pad(h, (2 * filters.dilation[0], 0))
+            gated = torch.tanh(filters(past) + filter_condition(condition)) * torch.sigmoid(
+                gates(past) + gate_condition(condition)
+            )
+            h = (h + residual(gated)) * 0.5**0.5
+            total = total + skip(gated)
+        return self.head(total).chunk(2, dim=1)
+
+
+def peer(
+    name: str,
+    module: nn.Module,
+    sample_rate: int,
+    n_mels: int,
+    run: Callable[[Tensor], Tensor] | None = None,
+    note: str = "",
+) -> Voice:
+    """A vocoder that takes a mel (batch, n_mels, frames) of 256 samples a frame."""
+
+    def prepare(batch: int, frames: int, device: str) -> Run:
+        mel = torch.randn(batch, n_mels, frames, generator=torch.Generator().manual_seed(0)).to(device)
+        return lambda: (run or module)(mel)
+
+    return Voice(name, module.eval(), sample_rate, HOP, prepare, "peer", note)
+
+
+def installed() -> tuple[list[Voice], list[str]]:
+    """The peers that can be had, and a line about each that cannot."""
+    voices = []
+    missing = []
+    warnings.simplefilter("ignore", FutureWarning)  # the peers' old torch calls
+    for build, remedy in ((vocos, "pip install vocos"), (parallel_wavegan, PARALLEL_WAVEGAN), (clarinet, "")):
+        torch.manual_seed(0)
+        try:
+            voices += build()
+        except ImportError as error:
+            missing.append(f"{build.__name__} is not installed ({error}): {remedy}.")
+    return voices, missing
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teacher", metavar="DIR|NAME", default="speech-teacher", help="default: %(default)s")
+    parser.add_argument(
+        "--student",
+        metavar="DIR|NAME",
+        action="append",
+        help="may be repeated; default: speech-student, speech-student-fast",
+    )
+    parser.add_argument("--device", help="cpu, cuda or cuda:N; default: the CPU and, where there is one, the GPU")
+    parser.add_argument("--out", metavar="DIR", help="folder for benchmark.md and benchmark.json")
+    args = parser.parse_args()
+    voices, missing = installed()
+    devices = [args.device] if args.device else None
+    try:
+        result = run_benchmark(
+            args.teacher, args.student, peers=voices, missing=missing, devices=devices, out=args.out, progress=True
+        )
+    except WavedistillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # `wavedistill` itself says so
+        return 130
+    print(result.markdown)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""Mel-to-audio systems for the benchmark: students of this package and, built elsewhere, other vocoders."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from statistics import median
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from wavedistill.assets import recipe_path
+from wavedistill.audio.io import load_audio
+from wavedistill.audio.mel import LogMelSpectrogram, whole_frames
+from wavedistill.benchmark.macs import MacCount, marginal_macs
+from wavedistill.benchmark.timing import Setting, interleaved, synchronize
+from wavedistill.data.manifest import read_manifest
+from wavedistill.models.wavenet import WaveformModel
+
+COUNTED_FRAMES = 8
+STREAMED_SECONDS = 1.0
+
+Run = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A system that makes audio in one pass.
+
+    Attributes:
+        name: for the table.
+        module: its network, in eval mode.
+        sample_rate: of its audio, Hz.
+        hop_length: samples a frame stands for.
+        prepare: (batch, frames, device) -> a run that makes that much audio, its input ready.
+        group: "student" for those of this package, "peer" for others.
+        note: what a reader must know about it.
+    """
+
+    name: str
+    module: nn.Module
+    sample_rate: int
+    hop_length: int
+    prepare: Callable[[int, int, str], Run]
+    group: Literal["student", "peer"] = "peer"
+    note: str = ""
+
+    def frames(self, seconds: float) -> int:
+        """Whole frames nearest to ``seconds`` of audio, at least one."""
+        return whole_frames(seconds, self.sample_rate, self.hop_length)
+
+    def seconds(self, frames: int) -> float:
+        return frames * self.hop_length / self.sample_rate
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.module.parameters())
+
+    def macs_per_second(self) -> MacCount:
+        """Multiply-adds for one more second of audio, counted on the CPU."""
+        self.module.to("cpu")
+        found = marginal_macs(lambda frames: self.prepare(1, frames, "cpu"), COUNTED_FRAMES)
+        return MacCount(found.macs / self.seconds(COUNTED_FRAMES), found.uncounted)
+
+
+def voice_of(name: str, model: WaveformModel, group: Literal["student", "peer"] = "student", note: str = "") -> Voice:
+    """A one-pass model of this package as a `Voice`: mel -> `sample`, noise drawn inside."""
+
+    def prepare(batch: int, frames: int, device: str) -> Run:
+        arguments = condition(model, batch, frames, device)
+        return lambda: model.sample(**arguments, seed=0)
+
+    return Voice(name, model.eval(), model.sample_rate, model.hop_length, prepare, group, note)
+
+
+def condition(model: WaveformModel, batch: int, frames: int, device: str) -> dict[str, Any]:
+    """Arguments of ``sample`` for ``frames`` frames: the mel of real speech; a length for a model without mel."""
+    samples = frames * model.hop_length
+    arguments: dict[str, Any] = {"num_samples": samples, "batch_size": batch}
+    if model.config.mel is not None:
+        mel = LogMelSpectrogram(model.config.mel)(speech(samples, model.sample_rate))[..., :frames]
+        arguments = {"mel": mel.expand(batch, -1, -1).to(device)}
+    if model.config.speakers:
+        arguments["speaker"] = torch.zeros(batch, dtype=torch.long, device=device)
+    return arguments
+
+
+@lru_cache(maxsize=8)
+def _clips(sample_rate: int) -> Tensor:
+    entries = read_manifest(recipe_path("quickstart/clips"))
+    return torch.cat([load_audio(entry.audio, sample_rate)[0] for entry in entries if entry.split == "test"])
+
+
+def speech(samples: int, sample_rate: int) -> Tensor:
+    """(1, samples) of the packaged test recordings, one after another and again from the start."""
+    clips = _clips(sample_rate)
+    return clips.repeat(-(-samples // len(clips)))[None, :samples]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Synthesis of ``batch`` clips of ``audio_seconds`` (the nearest whole frames): ``real_time`` is seconds of audio,
+    over the whole batch, per second of computing, the median of ``repeats`` timings.
+    """
+
+    system: str
+    group: str
+    device: str
+    threads: int
+    batch: int
+    audio_seconds: float
+    real_time: float
+    repeats: int
+
+
+@dataclass(frozen=True)
+class StreamSpeed:
+    """A stream in small chunks: milliseconds of computing until the first is there, and seconds of audio per second
+    over all.
+    """
+
+    system: str
+    device: str
+    threads: int
+    chunk_seconds: float
+    first_chunk_ms: float
+    real_time: float
+
+
+def time_voices(
+    voices: Sequence[Voice],
+    setting: Setting,
+    cells: Sequence[tuple[int, float]],
+    repeats: int,
+    budget: float,
+    slow_seconds: float,
+    tick: Callable[[], None] = lambda: None,
+) -> list[Speed]:
+    """Speeds for every (batch, seconds) of ``cells``, the voices in turns.
+
+    All take part in the first cell; in the others one is left out where a run would last longer than ``slow_seconds``,
+    as far as its speed in the cells before tells.
+    """
+    found: list[Speed] = []
+    best: dict[str, float] = {}
+    for voice in voices:
+        voice.module.to(setting.device)
+        voice.prepare(1, 1, setting.device)()  # compiles what is compiled at its first use
+    for batch, seconds in cells:
+        runs = {}
+        amounts = {}
+        for voice in voices:
+            frames = voice.frames(seconds)
+            if voice.name not in best or batch * voice.seconds(frames) / best[voice.name] <= slow_seconds:
+                runs[voice.name] = torch.inference_mode()(voice.prepare(batch, frames, setting.device))
+                amounts[voice.name] = voice.seconds(frames)
+        timings = interleaved(runs, repeats, budget, setting.device)
+        for voice in voices:
+            if voice.name in timings:
+                timing = timings[voice.name]
+                speed = batch * amounts[voice.name] / timing.seconds
+                best[voice.name] = max(best.get(voice.name, 0.0), speed)
+                found.append(Speed(voice.name, voice.group, *setting, batch, seconds, speed, timing.repeats))
+        tick()
+    return found
+
+
+def time_streams(
+    models: dict[str, WaveformModel], setting: Setting, chunk_seconds: float, repeats: int, budget: float
+) -> list[StreamSpeed]:
+    """Latency and rate of ``stream`` over a second of speech, the models in turns; those that take no mel do not
+    stream.
+    """
+    measured: dict[str, list[tuple[float, float]]] = {
+        name: [] for name, model in models.items() if model.config.mel is not None
+    }
+
+    def run(name: str) -> None:
+        measured[name].append(_stream_once(models[name].to(setting.device), setting.device, chunk_seconds))
+
+    interleaved({name: partial(run, name) for name in measured}, repeats, budget, setting.device)
+    found = []
+    for name, values in measured.items():
+        first, rate = (median(column) for column in zip(*values[1:], strict=True))  # without the warm-up
+        model = models[name]
+        frames = whole_frames(chunk_seconds, model.sample_rate, model.hop_length)
+        chunk = frames * model.hop_length / model.sample_rate
+        found.append(StreamSpeed(name, *setting, chunk, 1000.0 * first, rate))
+    return found
+
+
+def _stream_once(model: WaveformModel, device: str, chunk_seconds: float) -> tuple[float, float]:
+    """Seconds until the first chunk, and seconds of audio per second over the whole stream."""
+    frames, per_chunk = (
+        whole_frames(seconds, model.sample_rate, model.hop_length) for seconds in (STREAMED_SECONDS, chunk_seconds)
+    )
+    arguments = condition(model, 1, frames, device)
+    synchronize(device)
+    start = time.perf_counter()
+    first = None
+    for _ in model.stream(frames_per_chunk=per_chunk, seed=0, **arguments):
+        synchronize(device)
+        first = first or time.perf_counter() - start
+    spent = time.perf_counter() - start
+    return first, frames * model.hop_length / model.sample_rate / spent

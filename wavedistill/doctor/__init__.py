@@ -1,0 +1,1 @@
+"""What is wrong with a training run, and what to change."""

@@ -1,0 +1,119 @@
+"""Time-varying linear filters with block-wise coefficients: moving-average, all-pole, and Levinson-Durbin."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from wavedistill.kernels.block_filter import block_fir
+from wavedistill.kernels.levinson import levinson_recursion
+from wavedistill.kernels.recursive_filter import recursive_filter
+
+
+def predict(x: Tensor, coefficients: Tensor, past: Tensor | None = None) -> Tensor:
+    """y_t = sum_{k >= 1} a_k x_{t-k}: strictly from the past.
+
+    Shapes:
+        x (batch, samples), coefficients (batch, blocks, order) with samples a multiple of blocks, past (batch, order)
+        the samples before (default zeros) -> (batch, samples).
+    """
+    past = x.new_zeros(x.shape[0], coefficients.shape[-1]) if past is None else past
+    return _slide(torch.cat([past, x[:, :-1]], dim=1), coefficients)
+
+
+def moving_average(x: Tensor, coefficients: Tensor, past: Tensor | None = None) -> Tensor:
+    """y_t = sum_{k >= 0} b_k x_{t-k}; shapes as in `predict`, past (batch, order - 1)."""
+    past = x.new_zeros(x.shape[0], coefficients.shape[-1] - 1) if past is None else past
+    return _slide(torch.cat([past, x], dim=1), coefficients)
+
+
+def _slide(padded: Tensor, coefficients: Tensor) -> Tensor:
+    if padded.is_cpu:
+        return block_fir(padded, coefficients)
+    return slide_by_products(padded, coefficients)
+
+
+def slide_by_products(padded: Tensor, coefficients: Tensor) -> Tensor:
+    """`block_fir` as a matrix product over all windows of the signal."""
+    batch, blocks, order = coefficients.shape
+    windows = padded.unfold(1, order, 1)  # (batch, samples, order), oldest sample first
+    samples = windows.shape[1]
+    products = torch.matmul(
+        windows.reshape(batch, blocks, samples // blocks, order), coefficients.flip(-1).unsqueeze(-1)
+    )
+    return products.reshape(batch, samples)
+
+
+def all_pole(excitation: Tensor, coefficients: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """x_t = e_t + sum_k a_k x_{t-k} with block-wise coefficients: a time-varying recursive filter.
+
+    On a CPU it runs sample by sample in compiled code, elsewhere block by block (`_all_pole_by_blocks`). Differentiable
+    in the excitation; coefficients that need a gradient take the second way.
+
+    Shapes:
+        excitation (batch, blocks, n), coefficients (batch, blocks, order), past (batch, order) the samples before,
+        oldest first (default zeros) -> x (batch, blocks * n) and the new past (batch, order).
+    """
+    if past is None:
+        past = excitation.new_zeros(excitation.shape[0], coefficients.shape[-1])
+    if excitation.is_cpu and not coefficients.requires_grad and not past.requires_grad:
+        x = recursive_filter(excitation, coefficients, past)
+        return x, torch.cat([past, x], dim=1)[:, x.shape[1] :]
+    return _all_pole_by_blocks(excitation, coefficients, past)
+
+
+def _all_pole_by_blocks(excitation: Tensor, coefficients: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+    """`all_pole` as matrix products.
+
+    Inside a block of n samples the coefficients are constant, so x = H e + C x_past with H the (n, n) Toeplitz matrix
+    of the filter's impulse response: all matrices are made at once, and only the product with the last ``order``
+    samples is sequential.
+    """
+    batch, blocks, size = excitation.shape
+    order = coefficients.shape[-1]
+    from_excitation, from_past = _block_responses(coefficients, size)
+    forced = torch.matmul(from_excitation, excitation.unsqueeze(-1)).squeeze(-1)
+    outputs = []
+    for block in range(blocks):
+        x = forced[:, block] + torch.bmm(from_past[:, block], past.unsqueeze(-1)).squeeze(-1)
+        outputs.append(x)
+        past = x[:, -order:] if size >= order else torch.cat([past, x], dim=1)[:, -order:]
+    return torch.cat(outputs, dim=1), past
+
+
+def _block_responses(coefficients: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """H (batch, blocks, size, size) and C (batch, blocks, size, order) of `all_pole`, computed in float64."""
+    a = coefficients.double()
+    order = a.shape[-1]
+    # L x = e + P past: L is unit lower triangular with -a_k on its k-th subdiagonal, P holds what reaches back.
+    row = torch.arange(size, device=a.device)
+    lag = row[:, None] - row[None, :]
+    padded = torch.cat([-torch.ones_like(a[..., :1]), a, torch.zeros_like(a[..., :1])], dim=-1)
+    toeplitz = -padded[..., torch.where((lag >= 0) & (lag <= order), lag, order + 1)]
+    reach = row[:, None] + order - torch.arange(order, device=a.device)[None, :]
+    history = padded[..., torch.where(reach <= order, reach, order + 1)]
+    identity = torch.eye(size, dtype=a.dtype, device=a.device).expand(toeplitz.shape)
+    solved = torch.linalg.solve_triangular(
+        toeplitz, torch.cat([identity, history], dim=-1), upper=False, unitriangular=True
+    )
+    solved = solved.to(coefficients.dtype)
+    return solved[..., :size], solved[..., size:]
+
+
+def levinson_durbin(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
+    """Solve the normal equations of linear prediction.
+
+    Shapes:
+        autocorrelation (..., order + 1) -> coefficients (..., order) and the prediction error variance (...).
+    """
+    if autocorrelation.is_cpu and not autocorrelation.requires_grad:
+        return levinson_recursion(autocorrelation)
+    order = autocorrelation.shape[-1] - 1
+    coefficients = autocorrelation[..., :0]
+    error = autocorrelation[..., 0].clone()
+    for step in range(order):
+        known = (coefficients * autocorrelation[..., 1 : step + 1].flip(-1)).sum(-1)
+        reflection = ((autocorrelation[..., step + 1] - known) / error).unsqueeze(-1)
+        coefficients = torch.cat([coefficients - reflection * coefficients.flip(-1), reflection], dim=-1)
+        error = error * (1.0 - reflection.squeeze(-1).square())
+    return coefficients, error

@@ -1,0 +1,110 @@
+"""A deterministic harmonic source from the mel: pulses at its pitch, given the mel's own spectrum.
+
+Noise alone must invent the phase coherence of voiced speech. A pulse train at the right pitch has it, and a few
+projections onto the magnitudes that the mel asks for give each harmonic its level. The result is a function of the
+condition only, so that a flow that adds it to its location stays an exact density.
+
+References:
+    Neural Source-Filter Waveform Models (Wang et al., 2019), https://arxiv.org/abs/1904.12088
+    Signal Estimation from Modified Short-Time Fourier Transform (Griffin & Lim, 1984): the projections
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from wavedistill.audio.mel import MelConfig, mel_filter_bank
+from wavedistill.dsp.mel_inversion import MelInversion
+from wavedistill.dsp.mel_stft import MelSTFT, power
+
+
+class Pitch(NamedTuple):
+    """f0 in Hz (batch, frames) and the probability of voicing (batch, frames)."""
+
+    f0: Tensor
+    voicing: Tensor
+
+
+class HarmonicSource(nn.Module):
+    """Pulse train -> waveform whose magnitudes fit the mel, times the probability of voicing.
+
+    Args:
+        mel: settings of the spectrogram.
+        iterations: further projections after the first; each lets the result look ceil(n_fft / hop_length) frames
+            further to both sides.
+
+    Shapes:
+        pitch (batch, frames + 2) with one more frame on either side, log_mel (batch, n_mels, frames), phase (batch,) in
+        cycles at the start -> waveform (batch, frames * hop_length) and the phase after each sample in the same shape.
+        The outer `context_frames` frames of either side are not final.
+    """
+
+    def __init__(self, mel: MelConfig, iterations: int) -> None:
+        super().__init__()
+        self.mel = mel
+        self.iterations = iterations
+        self.stft = MelSTFT(mel)
+        self.context_frames = (1 + iterations) * self.stft.context_frames
+        self.inversion = MelInversion(mel_filter_bank(mel))
+
+    @torch.no_grad()
+    def forward(self, pitch: Pitch, log_mel: Tensor, phase: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        hop = self.mel.hop_length
+        pulses, phases = pulse_train(pitch, hop, self.mel.sample_rate, phase, log_mel.dtype)
+        spectrum = self.stft(pulses)
+        magnitude = self.inversion(log_mel.transpose(1, 2).exp().contiguous(), power(spectrum).sqrt_()).pow(
+            1.0 / self.mel.power
+        )
+        weight = self.stft.weight(log_mel.shape[-1], log_mel.dtype)
+        wave = self.stft.inverse(_with_magnitude(spectrum, magnitude), weight)
+        for _ in range(self.iterations):
+            wave = self.stft.inverse(_with_magnitude(self.stft(wave), magnitude), weight)
+        return wave * interpolate_frames(pitch.voicing.to(wave.dtype), hop), phases
+
+
+def pulse_train(
+    pitch: Pitch, hop_length: int, sample_rate: int, phase: Tensor | None = None, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """A band-limited pulse train of unit power.
+
+    The sum of all K = floor(sample_rate / 2 / f0) harmonics in closed form: sum_k cos(k p) = sin((K + 1/2) p) / (2
+    sin(p / 2)) - 1/2. Between the centres of frames log-F0 is interpolated, weighted by voicing.
+
+    Shapes:
+        pitch (batch, frames + 2), one more frame on either side than is wanted; phase (batch,) at the start in cycles
+            (default
+        0) -> pulses (batch, frames * hop_length) of ``dtype`` and the phase in cycles after each sample, in the same
+            shape.
+    """
+    weights = pitch.voicing.double() + 1e-4
+    log_f0 = interpolate_frames(pitch.f0.double().log() * weights, hop_length) / interpolate_frames(weights, hop_length)
+    f0 = log_f0.exp()
+    cycles = f0.div(sample_rate).cumsum(1)
+    if phase is not None:
+        cycles = cycles + phase.unsqueeze(1)
+    harmonics = torch.floor(0.5 * sample_rate / f0)
+    # in double precision up to what the sines see: less than one turn, around zero, where their float32 is exact enough
+    around = cycles - cycles.round()
+    turns = (harmonics + 0.5) * around
+    half, whole = (torch.sin(2.0 * math.pi * x.to(dtype)) for x in (0.5 * around, turns - turns.round()))
+    harmonics = harmonics.to(dtype)
+    small = half.abs() < 1e-6
+    total = torch.where(small, harmonics, whole / (2.0 * half.masked_fill(small, 1.0)) - 0.5)
+    return total * torch.sqrt(2.0 / harmonics), cycles.frac()
+
+
+def interpolate_frames(frames: Tensor, hop_length: int) -> Tensor:
+    """(batch, frames + 2) at frame centres -> (batch, frames * hop_length), linear; the outer frames only lend their
+    values.
+    """
+    offset = (torch.arange(hop_length, dtype=frames.dtype, device=frames.device) + 0.5) / hop_length - 0.5
+    left, centre, right = (frames[:, start : frames.shape[1] - 2 + start, None] for start in range(3))
+    return (centre + offset.clamp_min(0) * (right - centre) + offset.clamp_max(0) * (centre - left)).flatten(1)
+
+
+def _with_magnitude(spectrum: Tensor, magnitude: Tensor) -> Tensor:
+    return spectrum * (magnitude * power(spectrum).clamp_min_(1e-18).rsqrt_())

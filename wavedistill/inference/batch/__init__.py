@@ -1,0 +1,1 @@
+"""Synthesis of folders: inputs, plan, pipeline, engines."""

@@ -1,0 +1,139 @@
+"""Inputs of a batch synthesis: which there are, what their outputs are called, and each as a log-mel on the CPU.
+
+Each error of reading names the file: it becomes a line of the failures.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wavedistill.audio.io import AUDIO_SUFFIXES, check_audible, load_audio
+from wavedistill.audio.mel import LogMelSpectrogram, MelConfig, check_mel
+from wavedistill.errors import WavedistillError
+
+MEL_SUFFIX = ".npy"
+SUFFIXES = (*AUDIO_SUFFIXES, MEL_SUFFIX)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One input: ``name`` is its output's path below the output folder, without ``.wav``."""
+
+    name: str
+    input: Path
+    output: Path
+
+
+def find_items(inputs: Sequence[str | Path], out: Path) -> list[Item]:
+    """The items of files and folders, sorted by name.
+
+    A folder is searched with its sub-folders, which are kept below ``out``; hidden files, and ``out`` itself where it
+    lies inside, are left out. Where two inputs would share an output name, each keeps its suffix (``b.flac.wav``).
+
+    Raises:
+        WavedistillError: an input is missing, nothing is found, two inputs cannot be told apart by name, or an output
+            would overwrite an input.
+    """
+    if not inputs:
+        raise WavedistillError("there is nothing to synthesise: give files or folders")
+    sources = sorted({pair for given in inputs for pair in _sources(Path(given), out)})
+    by_name: dict[str, list[tuple[str, Path]]] = defaultdict(list)
+    for relative, path in sources:
+        by_name[os.path.splitext(relative)[0]].append((relative, path))
+    named: dict[str, Path] = {}
+    for name, group in by_name.items():
+        for relative, path in group:
+            unique = name if len(group) == 1 else relative
+            if unique in named:
+                raise WavedistillError(
+                    f"{named[unique]} and {path} would both be written as {out / unique}.wav\n"
+                    "synthesise them into two output folders, or give the folder above both"
+                )
+            named[unique] = path
+    items = [Item(name, path, out / f"{name}.wav") for name, path in sorted(named.items())]
+    originals = {path.resolve() for path in named.values()}
+    for item in items:
+        if item.output.resolve() in originals:
+            raise WavedistillError(f"the output {item.output} would overwrite an input: choose another output folder")
+    return items
+
+
+def _sources(given: Path, out: Path) -> list[tuple[str, Path]]:
+    """(path below the output folder, input path) of all inputs that ``given`` means."""
+    if given.is_file():
+        if given.suffix.lower() not in SUFFIXES:
+            raise WavedistillError(f"{given}: inputs are {', '.join(SUFFIXES)} files, or folders of them")
+        return [(given.name, given)]
+    if not given.is_dir():
+        raise WavedistillError(f"{given}: no such file or folder")
+    skip = out.resolve()
+    found = []
+    for folder, subfolders, files in os.walk(given):
+        subfolders[:] = [d for d in subfolders if d[0] != "." and (Path(folder) / d).resolve() != skip]
+        for file in files:
+            if file[0] != "." and os.path.splitext(file)[1].lower() in SUFFIXES:
+                path = Path(folder) / file
+                found.append((str(path.relative_to(given)), path))
+    if not found:
+        raise WavedistillError(f"{given}: no {', '.join(SUFFIXES)} files in this folder")
+    return found
+
+
+MAX_SECONDS = 3600.0
+"""Longer audio files are refused (and listed): cut them first."""
+MIN_SECONDS = 0.02
+"""Shorter audio files are refused: they hold no mel frame worth the name."""
+
+
+def read_mel(path: Path, front_end: LogMelSpectrogram) -> tuple[Tensor, int]:
+    """The mel (n_mels, frames) of a recording or of a ``.npy`` file, and how many samples its output has."""
+    config = front_end.config
+    if path.suffix.lower() == MEL_SUFFIX:
+        mel = load_mel(path, config)
+        return mel, mel.shape[-1] * config.hop_length
+    audio, _ = load_audio(path, config.sample_rate, max_seconds=MAX_SECONDS)
+    check_audible(audio, config.sample_rate, min_seconds=MIN_SECONDS, name=str(path))
+    return front_end(audio), len(audio)
+
+
+def load_mel(path: Path, config: MelConfig) -> Tensor:
+    """A log-mel (n_mels, frames) from a ``.npy`` file."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise WavedistillError(f"{path}: not readable as a numpy array ({error})") from error
+    if array.ndim == 3 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != 2 or array.dtype.kind != "f":
+        raise WavedistillError(
+            f"{path}: a float array ({config.n_mels}, frames) is needed, not {array.dtype} {array.shape}"
+        )
+    try:
+        return check_mel(torch.from_numpy(array.astype(np.float32)), config)
+    except WavedistillError as error:
+        raise WavedistillError(f"{path}: {error}") from error
+
+
+def num_frames(path: Path, config: MelConfig) -> int:
+    """Mel frames of an input, from its header."""
+    import soundfile
+
+    if path.suffix.lower() == MEL_SUFFIX:
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False).shape[-1]
+        except (OSError, ValueError, EOFError, IndexError) as error:
+            raise WavedistillError(f"{path}: not readable as a numpy array ({error})") from error
+    try:
+        info = soundfile.info(str(path))
+    except (OSError, soundfile.LibsndfileError):
+        load_audio(path, max_seconds=MAX_SECONDS)  # says why
+        raise
+    return -(-info.frames * config.sample_rate // (info.samplerate * config.hop_length))

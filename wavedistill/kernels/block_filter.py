@@ -1,0 +1,95 @@
+"""A finite filter whose taps change from block to block, compiled by numba at its first use (the machine code is cached
+on disk).
+
+As a matrix product it needs every window of the signal written out, as many times the signal's memory as there are
+taps; the loops below read the signal where it lies (10 to 20 times as fast on a CPU core, measured).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wavedistill.kernels.recursive_filter import SIMD, over_batches
+
+
+@torch.library.custom_op("wavedistill::block_fir", mutates_args=(), device_types="cpu")
+def block_fir(padded: Tensor, coefficients: Tensor) -> Tensor:
+    """y_t = sum_k c_k(block of t) p_{t + order - 1 - k}: p begins order - 1 samples before y.
+
+    An operator of torch, differentiable in both arguments, so that torch.compile and vmap can go through it.
+
+    Shapes: padded (batch, order - 1 + blocks * n), coefficients (batch, blocks, order), newest tap first -> (batch,
+    blocks * n).
+    """
+    y = padded.new_zeros(padded.shape[0], padded.shape[1] - coefficients.shape[-1] + 1)
+    _kernels()[0](_array(padded), _array(coefficients), y.numpy())
+    return y
+
+
+@torch.library.custom_op("wavedistill::block_fir_backward", mutates_args=(), device_types="cpu")
+def block_fir_backward(gradient: Tensor, padded: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of `block_fir` in its two arguments, from that of its result."""
+    of_padded = torch.zeros_like(padded, memory_format=torch.contiguous_format)
+    of_coefficients = torch.zeros_like(coefficients, memory_format=torch.contiguous_format)
+    arrays = _array(gradient), _array(padded), _array(coefficients), of_padded.numpy(), of_coefficients.numpy()
+    _kernels()[1](*arrays)
+    return of_padded, of_coefficients
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return x.detach().contiguous().numpy()
+
+
+def _backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    return block_fir_backward(gradient, *ctx.saved_tensors)
+
+
+block_fir.register_fake(lambda p, c: p.new_empty(p.shape[0], p.shape[1] - c.shape[-1] + 1))
+block_fir.register_autograd(_backward, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
+block_fir.register_vmap(over_batches(block_fir))
+block_fir_backward.register_fake(lambda g, p, c: (p.new_empty(p.shape), c.new_empty(c.shape)))
+block_fir_backward.register_vmap(over_batches(block_fir_backward))
+
+
+@functools.cache
+def _kernels():
+    import numba
+
+    @numba.njit(cache=True, fastmath=SIMD, nogil=True)
+    def forward(padded, coefficients, y):
+        batch, blocks, order = coefficients.shape
+        size = y.shape[1] // blocks
+        for item in range(batch):
+            for block in range(blocks):
+                start = block * size
+                out = y[item, start : start + size]
+                for k in range(order):
+                    tap = coefficients[item, block, k]
+                    window = padded[item, start + order - 1 - k : start + order - 1 - k + size]
+                    for i in range(size):
+                        out[i] += tap * window[i]
+
+    @numba.njit(cache=True, fastmath=SIMD, nogil=True)
+    def backward(gradient, padded, coefficients, of_padded, of_coefficients):
+        batch, blocks, order = coefficients.shape
+        size = gradient.shape[1] // blocks
+        for item in range(batch):
+            for block in range(blocks):
+                start = block * size
+                g = gradient[item, start : start + size]
+                for k in range(order):
+                    tap = coefficients[item, block, k]
+                    total = of_coefficients[item, block, k]
+                    first = start + order - 1 - k
+                    window = padded[item, first : first + size]
+                    back = of_padded[item, first : first + size]
+                    for i in range(size):
+                        back[i] += tap * g[i]
+                        total += window[i] * g[i]
+                    of_coefficients[item, block, k] = total
+
+    return forward, backward

@@ -1,0 +1,57 @@
+"""The Levinson-Durbin recursion, compiled by numba at its first use (the machine code is cached on disk).
+
+Its steps are many and small: written in tensor operations, one after another, starting them costs more than their
+arithmetic.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+from wavedistill.kernels.recursive_filter import SIMD, over_batches
+
+
+@torch.library.custom_op("wavedistill::levinson_recursion", mutates_args=(), device_types="cpu")
+def levinson_recursion(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
+    """`wavedistill.dsp.filters.levinson_durbin` as an operator of torch, without gradient.
+
+    Shapes: autocorrelation (..., order + 1) -> coefficients (..., order), error variance (...).
+    """
+    rows = autocorrelation.detach().reshape(-1, autocorrelation.shape[-1]).contiguous()
+    coefficients = rows.new_zeros(rows.shape[0], rows.shape[1] - 1)
+    error = rows[:, 0].clone()
+    _kernel()(rows.numpy(), coefficients.numpy(), error.numpy())
+    leading = autocorrelation.shape[:-1]
+    return coefficients.reshape(*leading, -1), error.reshape(leading)
+
+
+levinson_recursion.register_fake(lambda r: (r.new_empty(*r.shape[:-1], r.shape[-1] - 1), r.new_empty(r.shape[:-1])))
+levinson_recursion.register_vmap(over_batches(levinson_recursion))
+
+
+@functools.cache
+def _kernel():
+    import numba
+
+    @numba.njit(cache=True, fastmath=SIMD, nogil=True, error_model="numpy")
+    def recursion(rows, coefficients, error):
+        order = coefficients.shape[1]
+        for row in range(rows.shape[0]):
+            r = rows[row]
+            a = coefficients[row]
+            before = a.copy()
+            for step in range(order):
+                known = r[0] - r[0]
+                for k in range(step):
+                    known += a[k] * r[step - k]
+                reflection = (r[step + 1] - known) / error[row]
+                before[:step] = a[:step]
+                for k in range(step):
+                    a[k] = before[k] - reflection * before[step - 1 - k]
+                a[step] = reflection
+                error[row] *= 1.0 - reflection * reflection
+
+    return recursion

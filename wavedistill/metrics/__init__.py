@@ -1,0 +1,1 @@
+"""Quality of audio: each metric by itself; knows no model."""

@@ -1,0 +1,120 @@
+"""Parameters of each sample's distribution from the samples before it: a WaveNet stack beside a linear path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wavedistill.dsp.filters import moving_average, predict
+from wavedistill.kernels.wavenet_step import INPUT_RANGE
+from wavedistill.nn.causal_conv import keep_last
+from wavedistill.nn.wavenet_stack import StackConfig, WaveNetStack
+from wavedistill.numerics import full_precision
+
+
+@dataclass
+class PredictorState:
+    """What a `CausalPredictor` remembers between chunks: (batch, samples) of past input and source, and the stack's."""
+
+    inputs: Tensor
+    source: Tensor | None
+    stack: list[Tensor]
+
+
+class CausalPredictor(nn.Module):
+    """out_t = stack(x_{t-1}, x_{t-2}, ...; cond) and shift_t = sum_{k >= 1} h_k x_{t-k} + sum_{k >= 0} b_k s_{t-k}.
+
+    The linear path knows at once what a stack learns slowly: its coefficients h (one set a block, from the condition;
+    constant without one) start at zero and cost almost nothing. A deterministic source signal s (see
+    `wavedistill.dsp.harmonic_source`) is optional and enters both the stack and, through coefficients b, the linear
+    path.
+
+    Args:
+        out_channels: parameters per sample.
+        stack: size of the WaveNet stack.
+        cond_channels: width of the condition (0: none).
+        linear_order: coefficients h (0: no linear path on x).
+        source_order: coefficients b (0: no source).
+        patch_size: samples a step of the stack stands for; must divide the samples of a block.
+
+    Shapes:
+        x (batch, samples), cond (batch, blocks, cond_channels), source (batch, samples)
+        -> parameters (batch, samples, out_channels), shift (batch, samples).
+    """
+
+    def __init__(
+        self,
+        out_channels: int,
+        stack: StackConfig,
+        cond_channels: int,
+        linear_order: int,
+        source_order: int = 0,
+        patch_size: int = 1,
+    ) -> None:
+        super().__init__()
+        self.linear_order = linear_order
+        self.source_order = source_order
+        self.patch_size = patch_size
+        inputs = 2 * patch_size if source_order else patch_size
+        self.stack = WaveNetStack(inputs, out_channels * patch_size, stack, cond_channels)
+        self.reach = max(patch_size * (stack.receptive_field + 1) - 1, linear_order)
+        taps = linear_order + source_order
+        if taps and cond_channels:
+            self.taps = nn.Linear(cond_channels, taps)
+            nn.init.zeros_(self.taps.weight)
+            nn.init.zeros_(self.taps.bias)
+        elif taps:
+            self.constant_taps = nn.Parameter(torch.zeros(taps))
+        self.has_condition = bool(cond_channels)
+
+    def linear_taps(self, cond: Tensor | None, batch: int) -> tuple[Tensor, Tensor]:
+        """h (batch, blocks, linear_order) and b (batch, blocks, source_order), in float32 at least."""
+        taps = full_precision(self.taps(cond)) if self.has_condition else self.constant_taps.expand(batch, 1, -1)
+        return taps[..., : self.linear_order], taps[..., self.linear_order :]
+
+    def forward(self, x: Tensor, cond: Tensor | None, source: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        parameters, shift, _ = self._run(x, cond, source, None, keep_state=False)
+        return parameters, shift
+
+    def forward_chunk(
+        self, x: Tensor, cond: Tensor | None, source: Tensor | None, state: PredictorState | None
+    ) -> tuple[Tensor, Tensor, PredictorState]:
+        """One chunk of a long signal: also returns the state that the next chunk needs."""
+        return self._run(x, cond, source, state, keep_state=True)
+
+    def _run(self, x, cond, source, state, keep_state):
+        (batch, samples), size = x.shape, self.patch_size
+        before = x.new_zeros(batch, size) if state is None else state.inputs[:, -size:]
+        shifted = torch.cat([before, x[:, : samples - size]], dim=1).clamp(-INPUT_RANGE, INPUT_RANGE)
+        channels = [shifted, source] if self.source_order else [shifted]
+        stacked = torch.cat([channel.reshape(batch, channel.shape[1] // size, size) for channel in channels], dim=-1)
+        if keep_state:
+            parameters, past = self.stack.forward_chunk(stacked, cond, state.stack if state else None)
+        else:
+            parameters = self.stack(stacked, cond)
+            past = None
+        parameters = parameters.reshape(batch, parameters.shape[1] * size, parameters.shape[-1] // size)[:, :samples]
+        shift = self._linear_path(x, cond, source, state)
+        if not keep_state:
+            return parameters, shift, None
+        inputs = keep_last(x, state.inputs if state else None, max(self.linear_order, size))
+        sources = (
+            keep_last(source, state.source if state else None, self.source_order - 1) if self.source_order else None
+        )
+        return parameters, shift, PredictorState(inputs, sources, past)
+
+    def _linear_path(
+        self, x: Tensor, cond: Tensor | None, source: Tensor | None, state: PredictorState | None
+    ) -> Tensor:
+        shift = torch.zeros_like(x)
+        if not self.linear_order + self.source_order:
+            return shift
+        of_input, of_source = self.linear_taps(cond, x.shape[0])
+        with torch.autocast(x.device.type, enabled=False):
+            if self.linear_order:
+                shift = shift + predict(x, of_input, state.inputs[:, -self.linear_order :] if state else None)
+            if self.source_order:
+                shift = shift + moving_average(source, of_source, state.source if state else None)
+        return shift

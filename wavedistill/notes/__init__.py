@@ -1,0 +1,1 @@
+"""Notes of instruments in place of speech: corpus, template of a pitch, playing, scores."""

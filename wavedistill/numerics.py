@@ -1,0 +1,138 @@
+"""Numbers: the precision of densities, positive parameters, roots of increasing functions, the normal tail.
+
+Positive numbers without overflow or underflow: positive(raw) = (raw + sqrt(raw^2 + 4)) / 2 = exp(asinh(raw / 2)). Where
+exp overflows at raw = 89 in float32, this map grows like raw and falls like 1 / |raw|: raw = -1e4 gives 1e-4.
+positive(0) = 1 and positive(-raw) = 1 / positive(raw).
+
+Roots of increasing functions of one variable are found for many at once: the numeric inverses of elementwise and planar
+maps. The upper tail of the normal distribution is handled by its logarithm, accurate where probabilities underflow.
+
+Example:
+    >>> import torch
+    >>> from wavedistill.numerics import log_positive, normal_quantile_of_tail, raw_of_log
+    >>> log_positive(torch.tensor([0.0, 1e4, -1e4]))
+    tensor([ 0.0000,  9.2103, -9.2103])
+    >>> log_positive(raw_of_log(torch.tensor([2.5])))
+    tensor([2.5000])
+    >>> log_tail = torch.special.log_ndtr(torch.tensor([-1.0, -1000.0]))  # the second is exp(-500,008)
+    >>> normal_quantile_of_tail(log_tail)
+    tensor([   1., 1000.])
+
+References:
+    Numerical Recipes (Press et al., 2007), section 9.4: Newton's method held in a bracket by bisection
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch._higher_order_ops.while_loop import while_loop
+
+LOG_2PI = math.log(2.0 * math.pi)
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """float32 at least; float64 is kept."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def log_positive(raw: Tensor) -> Tensor:
+    """log positive(raw), between -88 and 88 for every float32."""
+    return torch.asinh(0.5 * raw)
+
+
+def positive(raw: Tensor) -> Tensor:
+    return torch.exp(log_positive(raw))
+
+
+def raw_of_log(log_value: Tensor) -> Tensor:
+    """The raw parameter of a wanted logarithm: the inverse of `log_positive`."""
+    return 2.0 * torch.sinh(log_value)
+
+
+@torch.no_grad()
+def increasing_root(
+    function: Callable[[Tensor], tuple[Tensor, Tensor]], low: Tensor, high: Tensor, iterations: int
+) -> Tensor:
+    """x with f(x) = 0 for an increasing f, elementwise: Newton's steps, held in the bracket, while they halve, else
+    bisection.
+
+    The number of iterations is fixed, so that nothing depends on the values; compiled, they are one loop in the graph.
+    Of all points evaluated the one with the smallest |f| is given back, without gradient: `attach_gradient` adds it.
+
+    Args:
+        function: x -> f(x) and f'(x), in x's shape.
+        low, high: the bracket, f(low) <= 0 <= f(high).
+        iterations: evaluations of ``function``.
+    """
+
+    def advance(x, best, best_value, low, high, last, before_last):
+        value, slope = function(x)
+        better = value.abs() < best_value
+        best = torch.where(better, x, best)
+        best_value = torch.where(better, value.abs(), best_value)
+        low = torch.where(value <= 0, x, low)
+        high = torch.where(value >= 0, x, high)
+        newton = torch.minimum(torch.maximum(x - value / slope, low), high)  # rounding may carry it over the edge
+        halves = 2.0 * (newton - x).abs() <= before_last
+        proposal = torch.where(halves, newton, 0.5 * (low + high))
+        return proposal, best, best_value, low, high, (proposal - x).abs(), last.clone()
+
+    x = 0.5 * (low + high)
+    width = high - low
+    state = (x, x.clone(), torch.full_like(x, torch.inf), low, high, width, width.clone())
+    if torch.compiler.is_compiling():
+        counter = torch.zeros((), dtype=torch.int64, device=x.device)
+        return while_loop(
+            lambda count, *_: count < iterations, lambda count, *state: (count + 1, *advance(*state)), (counter, *state)
+        )[2]
+    for _ in range(iterations):
+        state = advance(*state)
+    return state[1]
+
+
+def attach_gradient(root: Tensor, value: Tensor, slope: Tensor) -> Tensor:
+    """The root with its first derivatives by everything that the value depends on (implicit function theorem).
+
+    Args:
+        root: a solution of f(x; parameters) = 0, without gradient.
+        value, slope: f and f' at the root; ``value`` with the gradient by the parameters.
+    """
+    step = value / slope.detach()
+    return root.detach() - (step - step.detach())
+
+
+def log_mills_ratio(t: Tensor) -> Tensor:
+    """log((1 - Phi(t)) / phi(t)) for every t; minus this is the log-hazard of the normal distribution.
+
+    Three formulas, none of which subtracts large numbers, neither in the value nor in the derivative: below 1 the
+    logarithms of tail and density, up to 20 the scaled complementary error function, beyond its asymptotic series.
+    """
+    near = t < 1.0
+    far = t >= 20.0
+    left = torch.where(near, t, 0.0)
+    left = torch.special.log_ndtr(-left) + 0.5 * left.square() + 0.5 * LOG_2PI
+    middle = torch.special.erfcx(torch.where(near | far, 5.0, t) * math.sqrt(0.5)).log() + 0.5 * math.log(0.5 * math.pi)
+    right = torch.where(far, t, 30.0)
+    v = right.square().reciprocal()
+    series = torch.ones_like(v)
+    for odd in (13, 11, 9, 7, 5, 3, 1):  # 1 - v + 3 v^2 - 15 v^3 + ...
+        series = 1.0 - odd * v * series
+    right = torch.log(series) - torch.log(right)
+    return torch.where(near, left, torch.where(far, right, middle))
+
+
+def normal_quantile_of_tail(log_tail: Tensor) -> Tensor:
+    """z >= 0 with log(1 - Phi(z)) = log_tail, for log_tail <= log(1/2); with first derivatives.
+
+    Newton's method on the convex function -log(1 - Phi): from sqrt(-2 log(2 p)), which lies above the root, it comes
+    down to it.
+    """
+    with torch.no_grad():
+        z = torch.sqrt((-2.0 * (log_tail + math.log(2.0))).clamp_min(0.0))
+        for _ in range(5):
+            z = z + (torch.special.log_ndtr(-z) - log_tail) * torch.exp(log_mills_ratio(z))
+    return attach_gradient(z, log_tail, torch.exp(-log_mills_ratio(z)))

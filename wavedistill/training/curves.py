@@ -1,0 +1,73 @@
+"""Training curves from a run's metrics.jsonl: as numbers, a table, a picture, and on a page."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from wavedistill.audio.plot import save_figure
+from wavedistill.errors import WavedistillError
+from wavedistill.files import write_text
+
+Curve = Sequence[tuple[int, float]]
+"""(step, value) pairs."""
+
+
+def read_curve(path: str | Path, name: str, kind: str = "train") -> list[tuple[int, float]]:
+    """The finite values of a metric by step.
+
+    Args:
+        path: a run's metrics.jsonl.
+        name: of the metric, for example "loss" or "bits".
+        kind: "train" (means over the steps between two logs) or "valid" (held-out recordings).
+
+    Raises:
+        WavedistillError: the file is missing, or has no such value.
+    """
+    try:
+        lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise WavedistillError(f"cannot read the curves of {path}: {error}") from error
+    values = [(line["step"], line.get(name)) for line in lines if line["kind"] == kind]
+    curve = [(step, value) for step, value in values if value is not None and math.isfinite(value)]
+    if not curve:
+        raise WavedistillError(f"{path} has no {kind} values of '{name}'.")
+    return curve
+
+
+def plot_curves(panels: Mapping[str, Mapping[str, Curve]], path: str | Path) -> None:
+    """Draw panels side by side: title -> (label -> curve). A label "" is left out of the legend."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5 * len(panels), 3.2), layout="constrained")
+    for axis, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for label, curve in curves.items():
+            axis.plot(*zip(*curve, strict=True), marker=".", label=label)
+        if any(curves):
+            axis.legend(fontsize=8)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
+    save_figure(figure, path)
+
+
+def curve_table(curves: Mapping[str, Curve], rows: int = 8) -> str:
+    """Markdown table of curves with the same steps: about ``rows`` of them, evenly spread, first and last included."""
+    steps = [step for step, _ in next(iter(curves.values()))]
+    picked = sorted({round(i * (len(steps) - 1) / max(1, rows - 1)) for i in range(rows)})
+    lines = ["| step | " + " | ".join(curves) + " |", "| ---: |" + " ---: |" * len(curves)]
+    for index in picked:
+        lines.append(f"| {steps[index]} | " + " | ".join(f"{curve[index][1]:.3f}" for curve in curves.values()) + " |")
+    return "\n".join(lines)
+
+
+def fill_block(page: str | Path, name: str, text: str) -> None:
+    """Put ``text`` between the marks ``<!-- name:begin -->`` and ``<!-- name:end -->`` of a Markdown page."""
+    page = Path(page)
+    before, begin, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name}:begin -->\n")
+    _, end, after = rest.partition(f"<!-- {name}:end -->")
+    if not (begin and end):
+        raise WavedistillError(f"{page} has no block '{name}': add <!-- {name}:begin --> and <!-- {name}:end -->.")
+    write_text(page, f"{before}{begin}\n{text}\n\n{end}{after}")
