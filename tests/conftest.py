@@ -2,7 +2,7 @@
 
 import signal
 
-from web_browser import app, browser, monkeypatch_module, outside  # noqa: F401, fixtures
+from helpers.web_browser import app, browser, monkeypatch_module, outside  # noqa: F401, fixtures
 
 # A shell without job control starts background commands with SIGINT ignored, and children inherit that: the tests of
 # Ctrl-C must not depend on how pytest itself was started.

@@ -29,7 +29,7 @@ _HOME = {
     "train_flow": "wavedistill.training",
     "train_teacher": "wavedistill.training",
     "distill_student": "wavedistill.training",
-    "synthesize": "wavedistill.inference.batch.synthesize.synthesize",
+    "synthesize": "wavedistill.inference.batch.synthesize",
     "evaluate": "wavedistill.evaluation.report",
     "load_audio": "wavedistill.audio.io",
     "save_audio": "wavedistill.audio.io",

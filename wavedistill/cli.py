@@ -237,7 +237,7 @@ def build_parser() -> argparse.ArgumentParser:
         "write a student as one file for other runtimes: ONNX or torch.export",
         epilog="The file takes noise, mel and speaker, any batch, any length. An ONNX file needs onnxruntime alone to "
         "speak:\n"
-        "recipes/onnx/synthesize.py.",
+        "examples/onnx/synthesize.py.",
     )
     verb.add_argument("checkpoint", metavar="DIR|NAME", help=CHECKPOINT_HELP)
     verb.add_argument("--out", required=True, metavar="FILE", help="file.onnx or file.pt2")

@@ -219,7 +219,6 @@ def doctor(args: Namespace) -> None:
 
 
 def benchmark(args: Namespace) -> int:
-    from wavedistill.assets import recipe_path
 
     device = None if args.device is None else _device(args.device)
     given = [("--teacher", args.teacher), *(("--student", name) for name in args.student or ()), ("--device", device)]
@@ -232,7 +231,7 @@ def benchmark(args: Namespace) -> int:
     # getting it anew
     script = [
         sys.executable,
-        str(recipe_path(f"benchmark/{args.what}.py")),
+        str(Path(__file__).parent / "benchmark" / {"voices": "peers.py", "flows": "flow_peers.py"}[args.what]),
         *options,
         *(("--out", args.out) if args.out else ()),
     ]

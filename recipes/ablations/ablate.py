@@ -1,4 +1,4 @@
-"""Train and compare the variants of ablations.yaml; the results go beside this file.
+"""Train and compare the variants of ablations.yaml; the results go into results/.
 
 OMP_NUM_THREADS=1 python recipes/ablations/ablate.py
 """
@@ -30,7 +30,7 @@ def main() -> None:
         FOLDER / "ablations.yaml",
         args.data,
         args.runs,
-        FOLDER,
+        FOLDER / "results",
         budget=budget,
         only=args.only,
         num_clips=args.clips,

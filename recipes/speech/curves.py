@@ -1,10 +1,11 @@
-"""Draw curves.png and fill the tables of README.md from the metrics files: python recipes/speech/curves.py"""
+"""Draw results/curves.png and fill the tables of README.md from the metrics files: python recipes/speech/curves.py"""
 
 from pathlib import Path
 
 from wavedistill.training.curves import curve_table, fill_block, plot_curves, read_curve
 
 FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results"
 STUDENTS = {
     "student": "student",
     "fast student": "student-fast",
@@ -15,7 +16,7 @@ TERMS = ("kl_nats", "stft", "mel", "pitch", "amplitude_std", "real_std")
 
 
 def curve(run: str, name: str) -> list[tuple[int, float]]:
-    return read_curve(FOLDER / f"metrics-{run}.jsonl", name, "valid")
+    return read_curve(RESULTS / f"metrics-{run}.jsonl", name, "valid")
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
     panels = {"bits per sample (valid)": {"teacher": bits, "flow": flow}}
     for name in ("loss", "kl_nats", "stft"):
         panels[f"students: {name} (valid)"] = {who: curves[name] for who, curves in students.items()}
-    plot_curves(panels, FOLDER / "curves.png")
+    plot_curves(panels, RESULTS / "curves.png")
     tables = [curve_table({"teacher's bits": bits})]
     tables += [
         curve_table({f"{who}: {name}" if name == "loss" else name: values for name, values in curves.items()})

@@ -1,7 +1,7 @@
 """Speed and exactness of the toolbox's flows beside other libraries', in one run.
 
 The package imports no other flow library (importing zuko switches off argument checks in torch.distributions for the
-whole process): ``recipes/benchmark/flows.py`` builds theirs, in a process of its own, and hands them to
+whole process): ``wavedistill/benchmark/flow_peers.py`` builds theirs, in a process of its own, and hands them to
 `run_flow_benchmark`.
 """
 

@@ -1,7 +1,7 @@
 """Speed on this machine, in one run: students, the teacher's samplers, training steps, and other vocoders.
 
-The package imports no other vocoder: ``recipes/benchmark/voices.py`` builds those that are installed, in a process of
-its own, and hands them to `run_benchmark`.
+Other vocoders are imported by ``peers.py`` alone, which builds those that are installed, in a process of its own, and
+hands them to `run_benchmark`.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from wavedistill.errors import WavedistillError
-from wavedistill.metrics import signal
 from wavedistill.evaluation.systems import Clip
+from wavedistill.metrics import signal
 from wavedistill.metrics.mos import distillmos, dnsmos
 from wavedistill.metrics.speaker import speaker_cosine
 from wavedistill.metrics.word_errors import word_errors

@@ -1,0 +1,58 @@
+"""Time-varying linear filters and the predictors that set them."""
+
+import math
+
+import pytest
+import torch
+from helpers.tiny_models import MEL
+
+from wavedistill.audio.mel import LogMelSpectrogram
+from wavedistill.dsp.filters import _all_pole_by_blocks, all_pole, levinson_durbin, moving_average, predict
+from wavedistill.flows import LinearPredictionFlow, MelLinearPredictor
+
+
+def test_levinson_durbin_solves_the_normal_equations():
+    x = torch.randn(3, 400, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    r = torch.stack([(x[:, : 400 - lag] * x[:, lag:]).sum(-1) for lag in range(7)], dim=-1)
+    coefficients, error = levinson_durbin(r)
+    index = (torch.arange(6)[:, None] - torch.arange(6)[None]).abs()
+    expected = torch.linalg.solve(r[:, index], r[:, 1:].unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(coefficients, expected)
+    torch.testing.assert_close(error, r[:, 0] - (expected * r[:, 1:]).sum(-1))
+
+
+def test_mel_predictor_whitens_a_resonance():
+    """White noise through a two-pole resonance comes out of the analysis filter nearly white, at unit variance."""
+    noise = 0.01 * torch.randn(1, 1, 16000, generator=torch.Generator().manual_seed(0))
+    a = torch.tensor([2 * 0.97 * math.cos(0.6), -(0.97**2)]).expand(1, 250, 2)
+    audio, _ = all_pole(noise.reshape(1, 250, 64), a)
+    mel = LogMelSpectrogram(MEL)(audio)
+    predictor = MelLinearPredictor(MEL, 16, 2, 1e-6)(mel)
+    u = LinearPredictionFlow().forward(audio.unsqueeze(1), predictor).value[0, 0, 500:]
+    correlation = float((u[1:] * u[:-1]).mean() / u.square().mean())
+    assert 0.7 < float(u.std()) < 1.3 and abs(correlation) < 0.15
+    assert float((audio[0, 1:] * audio[0, :-1]).mean() / audio.square().mean()) > 0.7
+
+
+@pytest.mark.parametrize("filtering", [predict, moving_average])
+def test_filters_continue_across_chunks(filtering):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 24, generator=generator)
+    taps = torch.randn(2, 6, 5, generator=generator)
+    whole = filtering(x, taps)
+    past = x[:, 7:12] if filtering is predict else x[:, 8:12]
+    torch.testing.assert_close(filtering(x[:, 12:], taps[:, 3:], past), whole[:, 12:])
+    expected = sum(taps[1, 20 // 4, k] * x[1, 20 - k - (filtering is predict)] for k in range(5))
+    torch.testing.assert_close(whole[1, 20], expected)
+
+
+def test_all_pole_gradient_and_continuation():
+    generator = torch.Generator().manual_seed(0)
+    e = torch.randn(1, 3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    a = 0.2 * torch.randn(1, 3, 6, generator=generator, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda value: all_pole(value, a)[0], e)
+    whole, _ = all_pole(e, a)
+    torch.testing.assert_close(_all_pole_by_blocks(e, a, torch.zeros(1, 6, dtype=torch.float64))[0], all_pole(e, a)[0])
+    first, past = all_pole(e[:, :1], a[:, :1])
+    rest, _ = all_pole(e[:, 1:], a[:, 1:], past)
+    torch.testing.assert_close(torch.cat([first, rest], dim=1), whole)

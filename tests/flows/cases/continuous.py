@@ -1,0 +1,50 @@
+"""Continuous flows."""
+
+import importlib.util
+
+import torch
+from helpers.flow_case import Case, shake
+
+COMPILE = "torchdiffeq branches in Python on the values of its times, also with fixed steps"
+TORCHDIFFEQ = {
+    "compile": COMPILE,
+    "vmap": "torchdiffeq writes the values into a buffer of its own and chooses its steps in Python",
+}
+
+
+def continuous(dim, **options):
+    from wavedistill.flows import ContinuousFlow
+
+    return shake(ContinuousFlow(dim, **({"hidden": 6, "num_layers": 1, "solver": "dopri8"} | options)), 0.2)
+
+
+CASES = {}
+if importlib.util.find_spec("torchdiffeq"):
+    CASES = {
+        "continuous": Case(
+            lambda: continuous(3),
+            (3,),
+            density=lambda dim: continuous(dim, solver="rk4", step_size=0.5),
+            exempt=TORCHDIFFEQ,
+        ),
+        "continuous-waveform": Case(
+            lambda: continuous(1, kernel_size=3, cond_dim=2),
+            (1, 5),
+            cond=lambda batch: torch.randn(batch, 2),
+            events=[(1, 1), (1, 4)],
+            exempt=TORCHDIFFEQ
+            | {
+                "long": (
+                    "the exact trace of 240,000 samples takes 240,000 products; test_continuous.py has an estimated one"
+                )
+            },
+        ),
+        # Steps of 0.1 leave errors of about 1e-8, which the adaptive solver of the cases above does not.
+        "continuous-fixed-steps": Case(
+            lambda: continuous(2, solver="rk4", step_size=0.1, adjoint=False),
+            (2,),
+            tolerance64=1e-7,
+            log_det_tolerance=1e-7,
+            exempt=TORCHDIFFEQ,
+        ),
+    }

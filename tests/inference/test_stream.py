@@ -1,0 +1,113 @@
+"""Streaming: the joined chunks are the whole, in constant memory, and the first comes early."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import soundfile
+import torch
+from helpers.tiny_models import MEL, tiny_flow, tiny_student, tiny_teacher
+
+from wavedistill import Vocoder
+from wavedistill.errors import WavedistillError
+from wavedistill.inference.stream import write_stream
+
+
+@pytest.fixture(scope="module", params=[tiny_student, tiny_flow], ids=["student", "flow"])
+def voice(request) -> Vocoder:
+    return Vocoder(request.param())
+
+
+@pytest.fixture(scope="module")
+def mel() -> torch.Tensor:
+    return torch.randn(MEL.n_mels, 41, generator=torch.Generator().manual_seed(0)) - 4
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 7, 16, 40, 41, 100])
+def test_chunks_join_to_the_whole(voice, mel, frames):
+    chunks = list(voice.stream(mel, chunk_seconds=frames * 64 / 8000, seed=4))
+    assert all(len(chunk) == frames * 64 for chunk in chunks[:-1])
+    torch.testing.assert_close(torch.cat(chunks), voice(mel, seed=4), atol=1e-5, rtol=0)
+
+
+def test_speaker_and_temperature_reach_the_model(mel):
+    voice = Vocoder(tiny_student(speakers=("ann", "bob")))
+    chunks = list(voice.stream(mel, 0.1, 4, temperature=0.5, speaker="bob"))
+    torch.testing.assert_close(torch.cat(chunks), voice(mel, seed=4, temperature=0.5, speaker="bob"), atol=1e-5, rtol=0)
+
+
+def test_chunks_are_computed_when_asked_for(voice, mel):
+    asked = []
+    original = voice.model.stream
+
+    def counted(*args, **kwargs):
+        for chunk in original(*args, **kwargs):
+            asked.append(len(asked))
+            yield chunk
+
+    try:
+        voice.model.stream = counted
+        stream = voice.stream(mel, chunk_seconds=0.04)
+        assert asked == []
+        list(itertools.islice(stream, 2))
+        assert len(asked) == 2
+    finally:
+        del voice.model.stream
+
+
+def test_memory_does_not_grow(voice):
+    """The bytes that tensors reachable from the stream's state hold are the same early and late."""
+    import gc
+
+    def held() -> int:
+        gc.collect()
+        tensors = (t for t in gc.get_objects() if issubclass(type(t), torch.Tensor))  # isinstance wakes dead proxies
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+    long = torch.randn(MEL.n_mels, 60) - 4
+    stream = voice.stream(long, chunk_seconds=0.04)
+    list(itertools.islice(stream, 3))
+    early = held()
+    list(itertools.islice(stream, 8))
+    assert held() <= early + 4096
+
+
+def test_gradients_stay_on_for_the_caller(voice, mel):
+    for _ in itertools.islice(voice.stream(mel, 0.04), 2):
+        assert torch.is_grad_enabled()
+
+
+def test_file_is_written_as_chunks_come(voice, mel, tmp_path):
+    report = write_stream(voice.stream(mel, 0.04, seed=4), tmp_path / "out.wav", 8000)
+    audio, rate = soundfile.read(tmp_path / "out.wav", dtype="float32")
+    assert rate == 8000
+    torch.testing.assert_close(torch.from_numpy(audio), voice(mel, seed=4).clamp(-1, 1), atol=5e-5, rtol=0)
+    assert report.seconds == pytest.approx(41 * 64 / 8000)
+    assert 0 < report.first_chunk_seconds < report.compute_seconds
+    assert report.real_time_factor == pytest.approx(report.seconds / report.compute_seconds)
+
+
+def test_stopped_stream_leaves_no_file(tmp_path):
+    def chunks():
+        yield torch.zeros(10)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_stream(chunks(), tmp_path / "out.wav", 8000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_file(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(WavedistillError, match="cannot write"):
+        write_stream([torch.zeros(10)], tmp_path / "file" / "out.wav", 8000)
+
+
+def test_refusals(voice, mel):
+    with pytest.raises(WavedistillError, match="positive"):
+        voice.stream(mel, chunk_seconds=0.0)
+    with pytest.raises(WavedistillError, match="transposed"):
+        voice.stream(mel.T)
+    with pytest.raises(WavedistillError, match="only a student or a one-stage flow streams"):
+        Vocoder(tiny_teacher()).stream(mel)

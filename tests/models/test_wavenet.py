@@ -1,0 +1,171 @@
+import math
+
+import pytest
+import torch
+from helpers.tiny_models import FRONTS, MEL, TEACHER_KINDS, speech_batch, teacher_inputs, tiny_teacher
+
+from wavedistill.errors import WavedistillError
+from wavedistill.flows.solvers.stepping import StepwisePredictor
+from wavedistill.models.front import FrontConfig
+from wavedistill.models.wavenet import WaveNet, WaveNetConfig, dequantized
+from wavedistill.nn.wavenet_stack import StackConfig
+
+
+@pytest.mark.parametrize("kind", TEACHER_KINDS)
+def test_stepwise_pass_equals_parallel_pass(kind):
+    model = tiny_teacher(**TEACHER_KINDS[kind])
+    audio, mel, speaker = teacher_inputs(model)
+    with torch.no_grad():
+        u = model.front.forward(audio, model.front.condition(mel)).value[:, 0]
+        parameters, shift = model.predict(u, mel, speaker)
+        stepper = StepwisePredictor(model.predictor, *u.shape, model.features(mel, speaker), None)
+        for t in range(u.shape[1]):
+            one, shift_one = stepper.parameters(t)
+            torch.testing.assert_close(one, parameters[:, t], atol=2e-5, rtol=1e-4)
+            torch.testing.assert_close(shift_one.expand(2), shift[:, t], atol=2e-5, rtol=1e-4)
+            stepper.feed(t, u[:, t])
+
+
+def test_stepwise_pass_survives_many_turns_of_its_rings():
+    model = tiny_teacher(mel=None)
+    u = torch.randn(1, 20 * model.receptive_field, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        parameters, _ = model.predict(u, None, None)
+        stepper = StepwisePredictor(model.predictor, *u.shape, None, None)
+        for t in range(u.shape[1]):
+            one, _ = stepper.parameters(t)
+            torch.testing.assert_close(one, parameters[:, t], atol=2e-5, rtol=1e-4)
+            stepper.feed(t, u[:, t])
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_teacher_is_a_maf_encode_and_sample_are_inverse(front):
+    model = tiny_teacher(front=FRONTS[front])
+    audio, mel, _ = teacher_inputs(model)
+    noise = model.encode(audio, mel)
+    torch.testing.assert_close(model.sample(mel, noise=noise), audio, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", TEACHER_KINDS)
+def test_likelihood_sees_only_the_past(kind):
+    model = tiny_teacher(**TEACHER_KINDS[kind])
+    audio, mel, speaker = teacher_inputs(model)
+    changed = audio.clone()
+    changed[..., 200:] = changed[..., 200:].flip(-1)
+    with torch.no_grad():
+        first = model.log_prob(audio, mel, speaker, dequantize=False)
+        second = model.log_prob(changed, mel, speaker, dequantize=False)
+    assert torch.equal(first[:, :200], second[:, :200])
+    assert not torch.allclose(first[:, 200:], second[:, 200:])
+
+
+@pytest.mark.parametrize("kind", ["gaussian, front pre-emphasis", "mixture of logistics", "mu-law"])
+def test_density_of_the_next_sample_integrates_to_one(kind):
+    model = tiny_teacher(**{**TEACHER_KINDS[kind], "mel": None})
+    grid = torch.linspace(-1, 1, 20001)[:-1] + 0.5e-4 if kind == "mu-law" else torch.linspace(-30, 30, 60001)
+    audio = torch.zeros(len(grid), 1, 2)
+    audio[:, 0, 0] = 0.1
+    audio[:, 0, 1] = grid
+    with torch.no_grad():
+        log_prob = model.log_prob(audio, dequantize=False)[:, 1]
+    assert float(log_prob.exp().double().sum() * (grid[1] - grid[0])) == pytest.approx(1.0, abs=2e-3)
+
+
+@pytest.mark.parametrize("kind", TEACHER_KINDS)
+def test_every_parameter_has_a_gradient(kind):
+    model = tiny_teacher(**TEACHER_KINDS[kind]).train()
+    audio, mel, speaker = teacher_inputs(model)
+    model.log_prob(audio, mel, speaker).mean().backward()
+    assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+
+
+@pytest.mark.parametrize("kind", TEACHER_KINDS)
+def test_seed_decides_each_item_alone(kind):
+    model = tiny_teacher(**TEACHER_KINDS[kind])
+    _, mel, speaker = teacher_inputs(model, frames=3)
+    options = (
+        dict(mel=mel, speaker=speaker) if mel is not None else dict(num_samples=192, speaker=speaker, batch_size=2)
+    )
+    both = model.sample(**options, seed=5)
+    assert both.shape == (2, 1, 192) and torch.isfinite(both).all()
+    torch.testing.assert_close(both, model.sample(**options, seed=5), rtol=0, atol=0)
+    second = {name: value[1:] if torch.is_tensor(value) else value for name, value in options.items()} | {
+        "batch_size": 1
+    }
+    torch.testing.assert_close(model.sample(**second, seed=6), both[1:], atol=1e-5, rtol=0)
+    assert not torch.allclose(both, model.sample(**options, seed=7))
+
+
+def test_samples_follow_the_stated_density():
+    """The mean log-likelihood of its own samples is minus the Gaussian's entropy, within 5 standard errors."""
+    model = tiny_teacher(mel=None)
+    audio = model.sample(num_samples=2048, batch_size=4, seed=0)
+    with torch.no_grad():
+        log_prob = model.log_prob(audio, dequantize=False)
+        _, log_scale = model.distribution.loc_scale(*model.predict(audio[:, 0], None, None))
+    surplus = log_prob + log_scale + 0.5 * (1 + math.log(2 * math.pi))
+    assert abs(float(surplus.mean())) < 5 * float(surplus.std()) / math.sqrt(surplus.numel())
+
+
+def test_temperature_zero_follows_the_mean_and_priming_is_kept():
+    model = tiny_teacher(front=FRONTS["mel-prediction"])
+    audio, mel, _ = teacher_inputs(model)
+    assert torch.equal(model.sample(mel, temperature=0.0, seed=1), model.sample(mel, temperature=0.0, seed=2))
+    primed = model.sample(mel, prime=audio[..., :300], seed=0)
+    torch.testing.assert_close(primed[..., :300], audio[..., :300], atol=1e-4, rtol=0)
+    assert not torch.allclose(primed[..., 300:], audio[..., 300:], atol=1e-3)
+
+
+def test_dequantisation_stays_inside_its_16_bit_step():
+    audio, _ = speech_batch(1, 4)
+    steps = (dequantized(audio) - audio) * 32768
+    assert 0 <= float(steps.min()) and float(steps.max()) <= 1 and 0.4 < float(steps.mean()) < 0.6
+    assert torch.equal(dequantized(audio), dequantized(audio))
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (dict(stack=StackConfig(5, 2)), "multiple of num_cycles"),
+        (dict(stack=StackConfig(4, 2, 1)), "kernel_size"),
+        (dict(sample_rate=16000), "make them equal"),
+        (dict(cond_upsample=3), "multiple of cond_upsample"),
+        (dict(mel=None, front=FrontConfig(mel_prediction_order=8)), "needs a mel"),
+        (dict(distribution="mulaw"), "mulaw"),
+    ],
+)
+def test_impossible_configurations_are_refused(settings, message):
+    with pytest.raises(WavedistillError, match=message):
+        WaveNetConfig(**{"mel": MEL, "sample_rate": 8000, **settings})
+
+
+def test_front_refuses_options_without_effect():
+    with pytest.raises(WavedistillError, match="already whitens"):
+        FrontConfig(mel_prediction_order=8, pre_emphasis=0.9)
+
+
+def test_wrong_conditions_are_refused():
+    model = tiny_teacher(speakers=["a", "b"])
+    _, mel, _ = teacher_inputs(model)
+    with pytest.raises(WavedistillError, match="needs a mel"):
+        model.sample(num_samples=10)
+    with pytest.raises(WavedistillError, match="speaker index"):
+        model.sample(mel)
+    with pytest.raises(WavedistillError, match="indices in 0..1"):
+        model.sample(mel, speaker=torch.tensor([0, 2]))
+    with pytest.raises(WavedistillError, match="takes no mel"):
+        tiny_teacher(mel=None).sample(mel)
+    with pytest.raises(WavedistillError, match="above 0"):
+        tiny_teacher(mel=None).sample(num_samples=0)
+    with pytest.raises(WavedistillError, match="gaussian"):
+        tiny_teacher(**TEACHER_KINDS["mu-law"]).encode(torch.zeros(1, 1, 64), mel[:1, :, :1])
+
+
+def test_receptive_field_is_exact():
+    model = WaveNet(WaveNetConfig(mel=None, stack=StackConfig(4, 2, 3, 8, 8), linear_order=0))
+    torch.nn.init.normal_(model.predictor.stack.output.weight)
+    u = torch.randn(1, 60, requires_grad=True)
+    parameters, _ = model.predict(u, None, None)
+    parameters[0, 59].sum().backward()
+    reached = u.grad[0].nonzero().flatten()
+    assert 59 - int(reached.min()) == model.receptive_field == 1 + 2 * (1 + 2 + 1 + 2) and int(reached.max()) == 58

@@ -1,0 +1,216 @@
+"""Recipes, and whole runs of tiny real models from a recipe's YAML file to a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from helpers.tiny_models import MEL, STACK, prepared_speech, tiny_flow, tiny_student
+
+from wavedistill.config import dump_yaml
+from wavedistill.data.dataset import DataConfig
+from wavedistill.errors import WavedistillError
+from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
+from wavedistill.models.pretrained import load_pretrained, save_pretrained
+from wavedistill.models.waveform_flow import WaveformFlow
+from wavedistill.models.wavenet import WaveNet, WaveNetConfig
+from wavedistill.training import (
+    FlowRecipe,
+    StudentRecipe,
+    TeacherRecipe,
+    distill_student,
+    load_recipe,
+    train_flow,
+    train_teacher,
+)
+from wavedistill.training.checkpoint import load_newest_state
+from wavedistill.training.config import OptimConfig, RunConfig
+
+QUICK = dict(steps=4, log_every=2, validate_every=2, validate_batches=1, sample_every=4, save_every=2, wandb="off")
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepared_speech(tmp_path_factory.mktemp("data"), train=4, valid=2)
+
+
+@pytest.fixture
+def teacher_recipe(manifest: Path, tmp_path: Path) -> TeacherRecipe:
+    model = WaveNetConfig(mel=MEL, sample_rate=8000, stack=STACK, cond_channels=8, linear_order=4)
+    data = DataConfig(str(manifest), segment_seconds=0.3, batch_size=2)
+    run = RunConfig(dir=str(tmp_path / "teacher"), device="cpu", **QUICK)
+    return TeacherRecipe(model=model, data=data, optim=OptimConfig(warmup_steps=1), run=run)
+
+
+@pytest.fixture
+def student_recipe(teacher_recipe: TeacherRecipe, tmp_path: Path) -> StudentRecipe:
+    model = ParallelWaveNetConfig(
+        mel=MEL, sample_rate=8000, num_flows=2, stack=STACK, cond_channels=8, linear_order=4, source_order=4
+    )
+    run = dataclasses.replace(teacher_recipe.run, dir=str(tmp_path / "student"))
+    return StudentRecipe(
+        model=model, data=teacher_recipe.data, optim=teacher_recipe.optim, run=run, teacher=str(tmp_path / "teacher")
+    )
+
+
+@pytest.fixture
+def flow_recipe(teacher_recipe: TeacherRecipe, tmp_path: Path) -> FlowRecipe:
+    run = dataclasses.replace(teacher_recipe.run, dir=str(tmp_path / "flow"))
+    model = tiny_flow().config
+    return FlowRecipe(kind="waveform_flow", model=model, data=teacher_recipe.data, optim=teacher_recipe.optim, run=run)
+
+
+# ---- files and overrides
+
+
+def test_a_recipe_survives_its_file(
+    teacher_recipe: TeacherRecipe, student_recipe: StudentRecipe, flow_recipe: FlowRecipe, tmp_path: Path
+) -> None:
+    for name, recipe in (("t.yaml", teacher_recipe), ("s.yaml", student_recipe), ("f.yaml", flow_recipe)):
+        dump_yaml(recipe, tmp_path / name)
+        assert load_recipe(tmp_path / name) == recipe
+
+
+def test_overrides_reach_every_depth(student_recipe: StudentRecipe, tmp_path: Path) -> None:
+    dump_yaml(student_recipe, tmp_path / "s.yaml")
+    overrides = ["--run.minutes", "5", "--optim.lr=3e-4", "--model.stack.num_layers", "8", "--loss.weights.kl", "0.25"]
+    overrides += ["--loss.allow-weak-teacher", "--teacher", "other", "--model.speakers", "a", "b"]
+    recipe = load_recipe(tmp_path / "s.yaml", overrides)
+    assert (recipe.run.minutes, recipe.optim.lr, recipe.model.stack.num_layers) == (5.0, 3e-4, 8)
+    assert recipe.loss.weights == student_recipe.loss.weights | {"kl": 0.25}
+    assert (recipe.loss.allow_weak_teacher, recipe.teacher, recipe.model.speakers) == (True, "other", ["a", "b"])
+    assert recipe.run.steps == student_recipe.run.steps and recipe.model.mel == student_recipe.model.mel
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["--run.minuts", "5"], r"unknown option --run.minuts. Did you mean --run.minutes\?"),
+        (["--optim.warmup_step=5"], r"Did you mean --optim.warmup_steps\?"),
+        (["--run.minutes", "five"], "run.minutes.*five"),
+        (["--optim.decay", "linear"], "cosine"),
+        (["stray"], "stray"),
+        (["--model.stack.num_layers", "5"], "multiple of num_cycles"),
+    ],
+)
+def test_wrong_overrides_say_what_to_type(
+    teacher_recipe: TeacherRecipe, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    dump_yaml(teacher_recipe, tmp_path / "t.yaml")
+    with pytest.raises(WavedistillError, match=message) as error:
+        load_recipe(tmp_path / "t.yaml", overrides)
+    assert len(str(error.value).splitlines()) <= 2
+
+
+def test_wrong_files_are_refused_by_name(teacher_recipe: TeacherRecipe, tmp_path: Path) -> None:
+    path = tmp_path / "t.yaml"
+    with pytest.raises(WavedistillError, match="t.yaml"):
+        load_recipe(path)
+    dump_yaml(teacher_recipe, path)
+    values = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(values | {"optm": {}}))
+    with pytest.raises(WavedistillError, match="unknown key 'optm'.*'optim'"):
+        load_recipe(path)
+    path.write_text("model: [")
+    with pytest.raises(WavedistillError, match="not valid YAML"):
+        load_recipe(path)
+    with pytest.raises(WavedistillError, match="StudentRecipe.*wavedistill train"):
+        distill_student(teacher_recipe)
+    with pytest.raises(WavedistillError, match="FlowRecipe, this is a TeacherRecipe.*kind: waveform_flow"):
+        train_flow(teacher_recipe)
+    path.write_text(yaml.safe_dump(values | {"kind": "waveflow"}))
+    with pytest.raises(WavedistillError, match="kind: 'waveflow' is not one of 'waveform_flow'"):
+        load_recipe(path)
+    path.write_text(yaml.safe_dump(values | {"kind": "waveform_flow"}))
+    with pytest.raises(WavedistillError, match="unknown key 'distribution'"):
+        load_recipe(path)
+
+
+# ---- whole runs
+
+
+def test_from_recipe_to_teacher_to_student(
+    teacher_recipe: TeacherRecipe, student_recipe: StudentRecipe, tmp_path: Path
+) -> None:
+    dump_yaml(teacher_recipe, tmp_path / "t.yaml")
+    run = train_teacher(tmp_path / "t.yaml", ["--run.precision", "bf16"])
+    assert run == tmp_path / "teacher"
+    assert isinstance(load_pretrained(run), WaveNet)
+    assert {path.suffix for path in (run / "samples" / "step-0000004").iterdir()} == {".wav", ".png"}
+    assert load_recipe(run / "config.yaml").run.precision == "bf16"
+
+    with pytest.raises(WavedistillError, match="bits per sample.*--loss.allow_weak_teacher"):
+        distill_student(student_recipe)
+    student = distill_student(student_recipe, overrides=["--loss.allow_weak_teacher"])
+    assert isinstance(load_pretrained(student), ParallelWaveNet)
+    lines = [json.loads(line) for line in (student / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss", *student_recipe.loss.weights} <= lines[0].keys()
+    with pytest.raises(WavedistillError, match="is a student"):
+        distill_student(student_recipe, teacher=student)
+
+    dump_yaml(student_recipe, tmp_path / "s.yaml")  # resuming: the teacher has passed the gate before
+    more = distill_student(tmp_path / "s.yaml", teacher=run, overrides=["--run.steps", "6"])
+    assert load_newest_state(more)["step"] == 6
+
+
+def test_a_student_starts_from_the_teachers_conditioning_network(
+    teacher_recipe: TeacherRecipe, student_recipe: StudentRecipe
+) -> None:
+    teacher = load_pretrained(train_teacher(teacher_recipe)).conditioning.state_dict()
+    overrides = ["--loss.allow_weak_teacher", "--optim.lr", "1e-12"]
+    student = load_pretrained(distill_student(student_recipe, overrides=overrides)).conditioning.state_dict()
+    for name, weight in teacher.items():
+        torch.testing.assert_close(student[name], weight, rtol=0, atol=1e-6)
+
+
+def test_a_student_starts_from_another_student(
+    teacher_recipe: TeacherRecipe, student_recipe: StudentRecipe, tmp_path: Path
+) -> None:
+    teacher = train_teacher(teacher_recipe)
+    overrides = ["--loss.allow_weak_teacher", "--optim.lr", "1e-12", "--run.dir", str(tmp_path / "more")]
+    with pytest.raises(WavedistillError, match="start_from .*: a student whose.*this is a teacher"):
+        distill_student(student_recipe, overrides=[*overrides, "--start_from", str(teacher)])
+    donor = tiny_student(
+        mel=student_recipe.model.mel, patch_size=4, cond_channels=student_recipe.model.cond_channels, seed=3
+    )
+    save_pretrained(donor, tmp_path / "donor")
+    overrides += ["--start_from", str(tmp_path / "donor")]
+    student = load_pretrained(distill_student(student_recipe, overrides=overrides))
+    for part in ("conditioning", "pitch"):
+        given, own = (getattr(model, part).state_dict() for model in (donor, student))
+        for name, weight in given.items():
+            torch.testing.assert_close(own[name], weight, rtol=0, atol=1e-6)
+    shutil.rmtree(tmp_path / "donor")  # a run that goes on has no more need of it
+    assert load_newest_state(distill_student(student_recipe, overrides=[*overrides, "--run.steps", "6"]))["step"] == 6
+
+
+def test_from_recipe_to_flow(flow_recipe: FlowRecipe, student_recipe: StudentRecipe, tmp_path: Path) -> None:
+    dump_yaml(flow_recipe, tmp_path / "f.yaml")
+    run = train_flow(tmp_path / "f.yaml", ["--run.precision", "bf16"])
+    assert run == tmp_path / "flow" and isinstance(load_pretrained(run), WaveformFlow)
+    assert {path.suffix for path in (run / "samples" / "step-0000004").iterdir()} == {".wav", ".png"}
+    assert load_recipe(run / "config.yaml") == load_recipe(tmp_path / "f.yaml", ["--run.precision", "bf16"])
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert all({"bits", "pitch"} <= line.keys() for line in lines)
+    more = train_flow(run / "config.yaml", ["--run.steps", "6"])
+    assert load_newest_state(more)["step"] == 6
+    with pytest.raises(WavedistillError, match="is a one-stage flow"):
+        distill_student(student_recipe, teacher=run)
+
+
+def test_fine_tuning_starts_from_a_checkpoint(teacher_recipe: TeacherRecipe, tmp_path: Path) -> None:
+    first = train_teacher(teacher_recipe)
+    overrides = ["--run.dir", str(tmp_path / "tuned"), "--run.init_from", str(first), "--optim.lr", "1e-12"]
+    tuned = train_teacher(teacher_recipe, overrides)
+    before = load_pretrained(first).state_dict()
+    after = load_pretrained(tuned).state_dict()
+    for name, weight in before.items():
+        torch.testing.assert_close(after[name], weight, rtol=0, atol=1e-6)
+    with pytest.raises(WavedistillError, match="init_from.*has shape"):
+        other = ["--model.cond_channels", "4", "--run.dir", str(tmp_path / "other")]
+        train_teacher(teacher_recipe, overrides[2:] + other)
