@@ -144,12 +144,12 @@ def test_one_variant_joins_those_finished_before(bench: Path):
 
 def test_nats_agree_with_the_closed_form_for_a_gaussian_teacher(bench: Path):
     from wavedistill.evaluation.likelihood import student_divergence
-    from wavedistill.evaluation.systems import Voice
+    from wavedistill.evaluation.systems import LoadedModel
 
     go(bench, only=["full"])
     run = next((bench / "runs").glob("full-*"))
-    student = Voice.load(run, "student", "cpu")
-    teacher = Voice.load(bench / "released", "teacher", "cpu")
+    student = LoadedModel.load(run, "student", "cpu")
+    teacher = LoadedModel.load(bench / "released", "teacher", "cpu")
     clip = ablations.load_clips(
         bench / "data", "test", limit=1, speakers=None, min_seconds=1, sample_rate=8000, hop_length=64
     )[0]

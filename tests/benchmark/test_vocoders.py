@@ -11,21 +11,21 @@ from helpers.tiny_models import tiny_student, tiny_teacher
 
 from wavedistill import cli, commands
 from wavedistill.benchmark.report import BenchmarkResult, Cost, GemmPeak
-from wavedistill.benchmark.systems import Speed, StreamSpeed, Voice, time_voices
+from wavedistill.benchmark.systems import Speed, StreamSpeed, TimedSystem, time_voices
 from wavedistill.benchmark.teacher import CACHED, NAIVE, PLAIN, SamplerSpeed, TrainingSpeed
 from wavedistill.benchmark.timing import Setting, interleaved, peak_memory
 from wavedistill.benchmark.vocoders import run_benchmark
 from wavedistill.errors import WavedistillError
 
 
-def tiny_peer(name: str = "peer") -> Voice:
+def tiny_peer(name: str = "peer") -> TimedSystem:
     """A vocoder of one layer at 4 kHz."""
     layer = torch.nn.Conv1d(3, 32, 1)
 
     def prepare(batch, frames, device):
         return lambda: layer(torch.zeros(batch, 3, frames, device=device))
 
-    return Voice(name, layer, 4000, 32, prepare, note="one layer")
+    return TimedSystem(name, layer, 4000, 32, prepare, note="one layer")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from helpers.tiny_models import MEL
 
 from wavedistill.audio.mel import LogMelSpectrogram
 from wavedistill.dsp.filters import _all_pole_by_blocks, all_pole, levinson_durbin, moving_average, predict
-from wavedistill.flows import LinearPredictionFlow, MelLinearPredictor
+from wavedistill.flows import LinearPredictionFlow, MelLPC
 
 
 def test_levinson_durbin_solves_the_normal_equations():
@@ -27,7 +27,7 @@ def test_mel_predictor_whitens_a_resonance():
     a = torch.tensor([2 * 0.97 * math.cos(0.6), -(0.97**2)]).expand(1, 250, 2)
     audio, _ = all_pole(noise.reshape(1, 250, 64), a)
     mel = LogMelSpectrogram(MEL)(audio)
-    predictor = MelLinearPredictor(MEL, 16, 2, 1e-6)(mel)
+    predictor = MelLPC(MEL, 16, 2, 1e-6)(mel)
     u = LinearPredictionFlow().forward(audio.unsqueeze(1), predictor).value[0, 0, 500:]
     correlation = float((u[1:] * u[:-1]).mean() / u.square().mean())
     assert 0.7 < float(u.std()) < 1.3 and abs(correlation) < 0.15

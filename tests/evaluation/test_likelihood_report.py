@@ -23,12 +23,12 @@ from wavedistill.evaluation.nats import (
     nats_table,
 )
 from wavedistill.evaluation.results_cache import Results, plain
-from wavedistill.evaluation.systems import Clip, Voice
+from wavedistill.evaluation.systems import Clip, LoadedModel
 from wavedistill.losses.distillation import first_counted
 
 CLIPS = [Clip(f"{i}", "a", torch.round(speech_like(0.08, seed=i) * 32768) / 32768) for i in range(3)]
 TEACHER, STUDENT, UNSTABLE = (
-    Voice(name, name, model)
+    LoadedModel(name, name, model)
     for name, model in (("T", tiny_teacher()), ("S", tiny_student()), ("U", unstable_student()))
 )
 

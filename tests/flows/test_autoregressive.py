@@ -8,10 +8,10 @@ import torch
 from flows.cases.autoregressive import ORDER, vectors, waveform
 
 from wavedistill.errors import WavedistillError
-from wavedistill.flows import AutoregressiveFlow, Condition, Flow, MaskedPredictor
+from wavedistill.flows import MADE, AutoregressiveFlow, Condition, Flow
 from wavedistill.flows.autoregressive import LocScale
 from wavedistill.flows.solvers import stepping as stepping_module
-from wavedistill.nn.causal_network import CausalPredictor
+from wavedistill.nn.causal_network import CausalNetwork
 from wavedistill.nn.wavenet_stack import StackConfig
 
 DIM = 5
@@ -55,7 +55,7 @@ def from_zuko(order):
     zuko = pytest.importorskip("zuko")
     torch.distributions.Distribution.set_default_validate_args(True)  # zuko switches it off for the whole process
     theirs = zuko.flows.MaskedAutoregressiveTransform(DIM, order=order, hidden_features=(HIDDEN, HIDDEN)).double()
-    network = MaskedPredictor(DIM, HIDDEN, 2, "natural" if order is None else order).double()
+    network = MADE(DIM, HIDDEN, 2, "natural" if order is None else order).double()
     linears = [layer for layer in theirs.hyper if isinstance(layer, torch.nn.Linear)]
     bound = torch.tensor(1e-3, dtype=F64).log()
     ours = WithScale(copied(network, linears, shift_first=True), lambda a: (a / (1 + (a / bound).abs())).exp())
@@ -89,7 +89,7 @@ def from_normflows():
 def with_made(theirs, first, scale):
     made = theirs.autoregressive_net
     linears = [first, made.blocks[-1].linear, made.final_layer]
-    ours = WithScale(copied(MaskedPredictor(DIM, HIDDEN, 2).double(), linears, shift_first=False), scale)
+    ours = WithScale(copied(MADE(DIM, HIDDEN, 2).double(), linears, shift_first=False), scale)
     return ours, theirs.forward, theirs.inverse
 
 
@@ -135,7 +135,7 @@ def test_conditions_reach_every_feature():
 @pytest.mark.parametrize("hidden", [3, 7, 40])
 @pytest.mark.parametrize("dim", [2, 9])
 def test_degrees_are_spread_over_all_features(dim, hidden):
-    degrees = MaskedPredictor(dim, hidden).degrees
+    degrees = MADE(dim, hidden).degrees
     assert degrees == sorted(degrees) and (degrees[0], degrees[-1]) == (1, dim - 1)
     if hidden >= dim - 1:
         counts = torch.tensor(degrees).bincount(minlength=dim)[1:]
@@ -172,7 +172,7 @@ def test_autocast_does_not_part_the_two_directions_of_vectors():
 
 
 def test_log_scale_stays_within_its_limits():
-    flow = AutoregressiveFlow(MaskedPredictor(3), log_scale_min=-1.0, log_scale_max=2.0)
+    flow = AutoregressiveFlow(MADE(3), log_scale_min=-1.0, log_scale_max=2.0)
     with torch.no_grad():
         flow.predictor.layers[-1].bias[3:] = torch.tensor([-50.0, 0.5, 50.0])
     log_scale = flow.loc_scale(torch.zeros(1, 3)).log_scale
@@ -212,12 +212,12 @@ def test_impossible_constructions_are_refused():
     with pytest.raises(WavedistillError, match="got Linear"):
         AutoregressiveFlow(torch.nn.Linear(2, 2))
     with pytest.raises(WavedistillError, match="log_scale_min must be below"):
-        AutoregressiveFlow(MaskedPredictor(2), log_scale_min=1.0, log_scale_max=0.0)
+        AutoregressiveFlow(MADE(2), log_scale_min=1.0, log_scale_max=0.0)
     with pytest.raises(WavedistillError, match="at least 1"):
-        MaskedPredictor(0)
+        MADE(0)
     for order in ("sideways", [0, 0, 1], [1, 2]):
         with pytest.raises(WavedistillError, match="permutation"):
-            MaskedPredictor(3, order=order)
+            MADE(3, order=order)
 
 
 def test_no_samples():
@@ -236,7 +236,7 @@ def test_density_of_one_sample_integrates_to_one():
 
 def test_second_derivatives_through_the_sequential_direction():
     torch.manual_seed(0)
-    flow = AutoregressiveFlow(CausalPredictor(2, StackConfig(2, 1, 2, 4, 4), 0, 2)).double()
+    flow = AutoregressiveFlow(CausalNetwork(2, StackConfig(2, 1, 2, 4, 4), 0, 2)).double()
     with torch.no_grad():
         flow.predictor.stack.output.weight.normal_()
     assert torch.autograd.gradgradcheck(lambda y: flow.inverse(y).value, draw(1, 1, 4).requires_grad_())

@@ -11,7 +11,7 @@ from wavedistill.errors import WavedistillError
 from wavedistill.flows import AdditiveCoupling, AffineCoupling, Compose, Flow, SplineCoupling
 from wavedistill.flows.masks import checkerboard, halved_condition, merge, split
 from wavedistill.flows.spline import MIN_DERIVATIVE, rational_quadratic_spline, spline_knots
-from wavedistill.nn.coupling_net import ConditionerNet
+from wavedistill.nn.coupling_net import CouplingNet
 
 F64 = torch.float64
 LAYERS = [AdditiveCoupling, AffineCoupling, SplineCoupling]
@@ -373,7 +373,7 @@ def test_spline_refuses_what_it_cannot_use():
 
 
 def test_a_condition_at_the_frame_rate_equals_one_at_the_sample_rate():
-    network = shake(ConditionerNet(2, 3, hidden=8, kernel_size=3, cond_dim=4)).double()
+    network = shake(CouplingNet(2, 3, hidden=8, kernel_size=3, cond_dim=4)).double()
     x = draw(2, 2, 12)
     cond = draw(2, 4, 3, seed=2)
     agree([network(x, cond)], [network(x, cond.repeat_interleave(4, dim=-1))])
@@ -381,20 +381,20 @@ def test_a_condition_at_the_frame_rate_equals_one_at_the_sample_rate():
 
 
 def test_vectors_and_single_samples_are_the_same():
-    network = shake(ConditionerNet(2, 3, hidden=8, cond_dim=4)).double()
+    network = shake(CouplingNet(2, 3, hidden=8, cond_dim=4)).double()
     x = draw(5, 2)
     cond = draw(5, 4, seed=2)
     agree([network(x, cond)], [network(x.unsqueeze(-1), cond)[..., 0]])
 
 
 def test_receptive_field_of_the_dilated_layers():
-    network = shake(ConditionerNet(1, 1, hidden=4, num_layers=3, kernel_size=3)).double()
+    network = shake(CouplingNet(1, 1, hidden=4, num_layers=3, kernel_size=3)).double()
     matrix = torch.autograd.functional.jacobian(lambda x: network(x.reshape(1, 1, 31))[0, 0], draw(31))
     assert torch.equal(matrix[15].nonzero().flatten(), torch.arange(15 - 7, 15 + 8))
 
 
 def test_a_wide_kernel_refuses_vectors():
     with pytest.raises(WavedistillError, match=r"kernel_size 3 needs \(batch, channels, samples\), got \(2, 3\)"):
-        ConditionerNet(3, 3, kernel_size=3)(torch.ones(2, 3))
+        CouplingNet(3, 3, kernel_size=3)(torch.ones(2, 3))
     with pytest.raises(WavedistillError, match="of 1 or more"):
-        ConditionerNet(0, 3)
+        CouplingNet(0, 3)

@@ -10,7 +10,7 @@ from helpers.flow_case import shake
 
 from wavedistill.errors import WavedistillError
 from wavedistill.flows import AutoregressiveFlow, Condition, IllConditionedWarning, check_conditioning, invert
-from wavedistill.nn.causal_network import CausalPredictor
+from wavedistill.nn.causal_network import CausalNetwork
 from wavedistill.nn.wavenet_stack import StackConfig
 
 F64 = torch.float64
@@ -186,7 +186,7 @@ def test_only_autoregressive_flows_and_their_shapes():
 def long_flow(standardize=True, patch=1, samples=240):
     """A waveform flow over several windows, whose linear path resonates."""
     torch.manual_seed(1)
-    network = CausalPredictor(2, StackConfig(3, 1, 2, 8, 8), 5, 3, 2, patch)
+    network = CausalNetwork(2, StackConfig(3, 1, 2, 8, 8), 5, 3, 2, patch)
     flow = shake(AutoregressiveFlow(network, standardize), 0.1).double()
     with torch.no_grad():
         flow.predictor.taps.bias[:2] += torch.tensor([1.2, -0.7]) if standardize else torch.tensor([0.3, 0.1])
@@ -220,7 +220,7 @@ def test_the_linear_path_is_solved_inside_a_sweep():
 
 def test_a_linear_path_longer_than_the_band_or_the_signal():
     torch.manual_seed(1)
-    flow = shake(AutoregressiveFlow(CausalPredictor(2, StackConfig(2, 1, 2, 4, 4), 0, 40)), 0.05).double()
+    flow = shake(AutoregressiveFlow(CausalNetwork(2, StackConfig(2, 1, 2, 4, 4), 0, 40)), 0.05).double()
     for samples in (1, 30, 130):
         y = draw(2, 1, samples)
         found = invert(flow, y, method="quasi_newton", tolerance=1e-12)
@@ -259,7 +259,7 @@ def test_an_iteration_that_settles_nowhere_still_ends_with_the_samples_of_steppi
 def chaotic(steps, dtype=torch.float32):
     """A flow whose samples stay bounded while neighbouring ones part at every step."""
     torch.manual_seed(0)
-    flow = shake(AutoregressiveFlow(CausalPredictor(2, StackConfig(2, 1, 2, 8, 8), 0, 0)), 0.7)
+    flow = shake(AutoregressiveFlow(CausalNetwork(2, StackConfig(2, 1, 2, 8, 8), 0, 0)), 0.7)
     with torch.no_grad():
         flow.predictor.stack.output.weight[1] = 0.0
         flow.predictor.stack.output.bias.zero_()

@@ -10,7 +10,7 @@ from wavedistill.errors import WavedistillError
 from wavedistill.flows.autoregressive import Condition
 from wavedistill.models import parallel_wavenet
 from wavedistill.models.parallel_wavenet import ParallelWaveNetConfig
-from wavedistill.nn.causal_network import CausalPredictor
+from wavedistill.nn.causal_network import CausalNetwork
 from wavedistill.nn.pitch_predictor import F0_MAX, F0_MIN, PitchPredictor
 from wavedistill.nn.wavenet_stack import StackConfig
 
@@ -189,7 +189,7 @@ def test_each_flow_is_inverted_step_by_step(patch_size):
 
 
 def test_the_network_of_a_patch_sees_earlier_patches_only():
-    predictor = CausalPredictor(2, StackConfig(2, 1, 2, 8, 8), cond_channels=0, linear_order=3, patch_size=8)
+    predictor = CausalNetwork(2, StackConfig(2, 1, 2, 8, 8), cond_channels=0, linear_order=3, patch_size=8)
     shake(predictor, 0.1).double()
     x = torch.randn(1, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     jacobian = torch.autograd.functional.jacobian(lambda x: predictor(x, None)[0].sum(-1)[0], x)[:, 0]

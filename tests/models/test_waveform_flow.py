@@ -11,7 +11,7 @@ from helpers.tiny_models import FRONTS, MEL, speech_batch, tiny_flow
 from wavedistill.data.baseline import bits_per_sample, linear_prediction_bits
 from wavedistill.data.dataset import Batch
 from wavedistill.errors import WavedistillError
-from wavedistill.flows import LongTermPredictionFlow, LongTermPredictor
+from wavedistill.flows import LTP, LongTermPredictionFlow
 from wavedistill.models.waveform_flow import WaveformFlow, WaveformFlowConfig
 from wavedistill.training.flow import FlowTask
 
@@ -194,7 +194,7 @@ def predictor(batch=2, blocks=12, order=5, seed=0):
     generator = torch.Generator().manual_seed(seed)
     lags = torch.randint(10, 31, (batch, blocks), generator=generator)
     taps = torch.rand(batch, blocks, order, generator=generator, dtype=torch.float64) - 0.5
-    return LongTermPredictor(lags, taps / (1 + taps.abs().sum(-1, keepdim=True)))
+    return LTP(lags, taps / (1 + taps.abs().sum(-1, keepdim=True)))
 
 
 def test_long_term_prediction_follows_its_formula():
@@ -220,7 +220,7 @@ def test_long_term_prediction_goes_on_from_its_past():
     past = None
     parts = []
     for start in range(0, 12, 4):
-        part = LongTermPredictor(*(value[:, start : start + 4] for value in cond))
+        part = LTP(*(value[:, start : start + 4] for value in cond))
         made, past = flow.synthesize(y[:, 8 * start : 8 * start + 32], part, past)
         parts.append(made)
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-12, rtol=0)
@@ -233,7 +233,7 @@ def test_long_term_prediction_passes_gradients_both_ways():
     taps = cond.taps.clone().requires_grad_()
     for run in (flow.forward, flow.inverse):
         assert torch.autograd.gradcheck(
-            lambda x, taps, run=run: run(x, LongTermPredictor(cond.lags, taps)).value, (x, taps), fast_mode=True
+            lambda x, taps, run=run: run(x, LTP(cond.lags, taps)).value, (x, taps), fast_mode=True
         )
 
 
@@ -245,7 +245,7 @@ def test_lags_are_the_smallest_whole_periods_that_reach_back_before_the_block():
 
 def test_long_term_prediction_refuses_what_does_not_fit():
     flow = LongTermPredictionFlow(30)
-    with pytest.raises(WavedistillError, match="needs a LongTermPredictor as condition, got NoneType"):
+    with pytest.raises(WavedistillError, match="needs a LTP as condition, got NoneType"):
         flow.forward(torch.zeros(1, 1, 16))
     with pytest.raises(WavedistillError, match="17 samples, 4 blocks and 3 taps"):
         flow.forward(torch.zeros(2, 1, 17), predictor(2, 4, 3))

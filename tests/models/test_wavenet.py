@@ -5,7 +5,7 @@ import torch
 from helpers.tiny_models import FRONTS, MEL, TEACHER_KINDS, speech_batch, teacher_inputs, tiny_teacher
 
 from wavedistill.errors import WavedistillError
-from wavedistill.flows.solvers.stepping import StepwisePredictor
+from wavedistill.flows.solvers.stepping import CausalStepper
 from wavedistill.models.front import FrontConfig
 from wavedistill.models.wavenet import WaveNet, WaveNetConfig, dequantized
 from wavedistill.nn.wavenet_stack import StackConfig
@@ -18,7 +18,7 @@ def test_stepwise_pass_equals_parallel_pass(kind):
     with torch.no_grad():
         u = model.front.forward(audio, model.front.condition(mel)).value[:, 0]
         parameters, shift = model.predict(u, mel, speaker)
-        stepper = StepwisePredictor(model.predictor, *u.shape, model.features(mel, speaker), None)
+        stepper = CausalStepper(model.predictor, *u.shape, model.features(mel, speaker), None)
         for t in range(u.shape[1]):
             one, shift_one = stepper.parameters(t)
             torch.testing.assert_close(one, parameters[:, t], atol=2e-5, rtol=1e-4)
@@ -31,7 +31,7 @@ def test_stepwise_pass_survives_many_turns_of_its_rings():
     u = torch.randn(1, 20 * model.receptive_field, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         parameters, _ = model.predict(u, None, None)
-        stepper = StepwisePredictor(model.predictor, *u.shape, None, None)
+        stepper = CausalStepper(model.predictor, *u.shape, None, None)
         for t in range(u.shape[1]):
             one, _ = stepper.parameters(t)
             torch.testing.assert_close(one, parameters[:, t], atol=2e-5, rtol=1e-4)

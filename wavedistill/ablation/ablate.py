@@ -22,7 +22,7 @@ from wavedistill.data.manifest import read_manifest, write_manifest
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.quality import GROUPS
 from wavedistill.evaluation.results_cache import Results
-from wavedistill.evaluation.systems import Clip, Voice, digest, load_clips
+from wavedistill.evaluation.systems import Clip, LoadedModel, digest, load_clips
 from wavedistill.losses.distillation import first_counted
 from wavedistill.metrics.signal import missing_packages
 from wavedistill.models.pretrained import fingerprint, load_pretrained
@@ -232,8 +232,8 @@ class _Bench:
             self.echo(f"{name}: {self.plan.variants[name].about}")
             distill_student(recipe)
             _finish(run)
-        student = Voice.load(run, name, "cpu")
-        teacher = Voice.load(teacher, "teacher", "cpu")
+        student = LoadedModel.load(run, name, "cpu")
+        teacher = LoadedModel.load(teacher, "teacher", "cpu")
         key = digest(student.key, teacher.key, str(self.seed))
         values = self.results.quality([student.system(self.seed)], self.clips, self.rate)[name]
         ours = self.results.each(f"{name}-nats", key, self.clips, lambda clip: self._nats(student, teacher, clip))
@@ -272,7 +272,7 @@ class _Bench:
         return dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, dir=str(self.runs / folder)))
 
     @torch.inference_mode()
-    def _nats(self, student: Voice, teacher: Voice, clip: Clip) -> dict[str, float]:
+    def _nats(self, student: LoadedModel, teacher: LoadedModel, clip: Clip) -> dict[str, float]:
         """Means over one sample of the student, in nats per sample of audio: log q - log p and -log q; whatever the
         teacher's distribution.
         """
@@ -289,7 +289,7 @@ class _Bench:
         return {name: float(value) for name, value in means.items()} | {"amplitude_ratio": std}
 
     @torch.inference_mode()
-    def _bits(self, teacher: Voice, clip: Clip) -> dict[str, float]:
+    def _bits(self, teacher: LoadedModel, clip: Clip) -> dict[str, float]:
         generator = torch.Generator().manual_seed(self.seed)
         log_prob = teacher.model.log_prob(
             clip.audio[None, None], teacher.mel(clip), teacher.speaker(clip), generator=generator

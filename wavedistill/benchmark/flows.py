@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from wavedistill.benchmark.timing import machine, threads_restored
 from wavedistill.files import write_json, write_text
 from wavedistill.flows import AffineCoupling, AutoregressiveFlow, Compose, Condition, Reverse
-from wavedistill.nn.causal_network import CausalPredictor
-from wavedistill.nn.made import MaskedPredictor
+from wavedistill.nn.causal_network import CausalNetwork
+from wavedistill.nn.made import MADE
 from wavedistill.nn.wavenet_stack import StackConfig
 
 OURS = "wavedistill"
@@ -210,7 +210,7 @@ def ours(flow: str, dim: int) -> Contender:
     layers: list = []
     for index in range(LAYERS):
         if flow == "MAF":
-            layers += [AutoregressiveFlow(MaskedPredictor(dim, hidden=HIDDEN, num_layers=2)), Reverse(dim)]
+            layers += [AutoregressiveFlow(MADE(dim, hidden=HIDDEN, num_layers=2)), Reverse(dim)]
         else:
             layers.append(AffineCoupling(dim, swap=bool(index % 2), network=_Perceptron(dim)))
     transform = Compose(*layers).eval()
@@ -261,7 +261,7 @@ def _exactness(flow: str, dim: int, library: str, contender: Contender, x: Tenso
 def _wavenet_inverse(stack: StackConfig, lengths: Sequence[int]) -> list[WaveNetInverse]:
     """Noise -> waveform through one autoregressive flow with a WaveNet, without a condition."""
     torch.manual_seed(0)
-    flow = AutoregressiveFlow(CausalPredictor(2, stack, 0, 0)).eval()
+    flow = AutoregressiveFlow(CausalNetwork(2, stack, 0, 0)).eval()
     window = torch.randn(1, stack.receptive_field, generator=torch.Generator().manual_seed(0))
 
     def one_pass(x: Tensor) -> float:

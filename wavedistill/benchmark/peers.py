@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from wavedistill.benchmark.systems import Run, Voice, voice_of
+from wavedistill.benchmark.systems import Run, TimedSystem, voice_of
 from wavedistill.benchmark.vocoders import run_benchmark
 from wavedistill.errors import WavedistillError
 from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
@@ -35,7 +35,7 @@ HOP = 256
 PARALLEL_WAVEGAN = "pip install --no-deps --no-build-isolation parallel_wavegan h5py filelock"
 
 
-def vocos() -> Iterator[Voice]:
+def vocos() -> Iterator[TimedSystem]:
     from vocos.heads import ISTFTHead
     from vocos.models import VocosBackbone
 
@@ -45,7 +45,7 @@ def vocos() -> Iterator[Voice]:
     )  # centred frames: one more than hops
 
 
-def parallel_wavegan() -> Iterator[Voice]:
+def parallel_wavegan() -> Iterator[TimedSystem]:
     import scipy.signal
     from scipy.signal.windows import kaiser
 
@@ -82,7 +82,7 @@ def parallel_wavegan() -> Iterator[Voice]:
     )
 
 
-def clarinet() -> Iterator[Voice]:
+def clarinet() -> Iterator[TimedSystem]:
     """The open ClariNet student's shape, plainly and in this package's layers."""
     note = (
         "six flows of ten layers, kernel 3, residual 64, gate 128, skip 64, mel of 80 bands repeated to the sample "
@@ -163,17 +163,17 @@ def peer(
     n_mels: int,
     run: Callable[[Tensor], Tensor] | None = None,
     note: str = "",
-) -> Voice:
+) -> TimedSystem:
     """A vocoder that takes a mel (batch, n_mels, frames) of 256 samples a frame."""
 
     def prepare(batch: int, frames: int, device: str) -> Run:
         mel = torch.randn(batch, n_mels, frames, generator=torch.Generator().manual_seed(0)).to(device)
         return lambda: (run or module)(mel)
 
-    return Voice(name, module.eval(), sample_rate, HOP, prepare, "peer", note)
+    return TimedSystem(name, module.eval(), sample_rate, HOP, prepare, "peer", note)
 
 
-def installed() -> tuple[list[Voice], list[str]]:
+def installed() -> tuple[list[TimedSystem], list[str]]:
     """The peers that can be had, and a line about each that cannot."""
     voices = []
     missing = []

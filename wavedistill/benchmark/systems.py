@@ -27,7 +27,7 @@ Run = Callable[[], Any]
 
 
 @dataclass(frozen=True)
-class Voice:
+class TimedSystem:
     """A system that makes audio in one pass.
 
     Attributes:
@@ -66,14 +66,16 @@ class Voice:
         return MacCount(found.macs / self.seconds(COUNTED_FRAMES), found.uncounted)
 
 
-def voice_of(name: str, model: WaveformModel, group: Literal["student", "peer"] = "student", note: str = "") -> Voice:
-    """A one-pass model of this package as a `Voice`: mel -> `sample`, noise drawn inside."""
+def voice_of(
+    name: str, model: WaveformModel, group: Literal["student", "peer"] = "student", note: str = ""
+) -> TimedSystem:
+    """A one-pass model of this package as a `TimedSystem`: mel -> `sample`, noise drawn inside."""
 
     def prepare(batch: int, frames: int, device: str) -> Run:
         arguments = condition(model, batch, frames, device)
         return lambda: model.sample(**arguments, seed=0)
 
-    return Voice(name, model.eval(), model.sample_rate, model.hop_length, prepare, group, note)
+    return TimedSystem(name, model.eval(), model.sample_rate, model.hop_length, prepare, group, note)
 
 
 def condition(model: WaveformModel, batch: int, frames: int, device: str) -> dict[str, Any]:
@@ -131,7 +133,7 @@ class StreamSpeed:
 
 
 def time_voices(
-    voices: Sequence[Voice],
+    voices: Sequence[TimedSystem],
     setting: Setting,
     cells: Sequence[tuple[int, float]],
     repeats: int,

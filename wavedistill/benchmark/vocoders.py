@@ -20,7 +20,7 @@ from wavedistill.benchmark.systems import (
     COUNTED_FRAMES,
     Run,
     Speed,
-    Voice,
+    TimedSystem,
     condition,
     speech,
     time_streams,
@@ -55,7 +55,7 @@ def run_benchmark(
     teacher: str | Path | WaveNet = "speech-teacher",
     students: Sequence[str | Path | ParallelWaveNet | WaveformFlow] | None = None,
     *,
-    peers: Sequence[Voice] = (),
+    peers: Sequence[TimedSystem] = (),
     missing: Sequence[str] = (),
     devices: Sequence[str] | None = None,
     threads: Sequence[int] | None = None,
@@ -167,7 +167,7 @@ def _loaded(model: str | Path | WaveNet | ParallelWaveNet | WaveformFlow, defaul
     return (str(model), load_pretrained(model)) if isinstance(model, (str, Path)) else (default, model.eval())
 
 
-def _cost_of(voice: Voice, speeds: Sequence[Speed], settings: Sequence[Setting], seconds: float) -> Cost:
+def _cost_of(voice: TimedSystem, speeds: Sequence[Speed], settings: Sequence[Setting], seconds: float) -> Cost:
     """Arithmetic and memory; the latter where the speeds say that a run does not take long."""
     counted = voice.macs_per_second()
     memory = {}

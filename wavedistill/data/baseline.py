@@ -23,7 +23,7 @@ from torch import Tensor
 
 from wavedistill.audio.mel import MelConfig
 from wavedistill.errors import WavedistillError
-from wavedistill.flows.linear_prediction import MelLinearPredictor, levinson_durbin
+from wavedistill.flows.linear_prediction import MelLPC, levinson_durbin
 
 ORDER = 32
 _BLOCK, _WINDOW = 32, 640  # samples: how often the causal predictor adapts, and what it looks back on
@@ -88,7 +88,7 @@ def linear_prediction_log_prob(
     else:
         mel_config = mel_config or MelConfig()
         log_mel = torch.as_tensor(np.asarray(mel)).unsqueeze(0)
-        predictor = MelLinearPredictor(mel_config, order, upsample=1, white_noise=_WHITE_NOISE)
+        predictor = MelLPC(mel_config, order, upsample=1, white_noise=_WHITE_NOISE)
         coefficients = predictor(log_mel).coefficients[0].double().numpy()
         block = mel_config.hop_length
     errors = _prediction_errors(steps, coefficients, block)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wavedistill.data.baseline import bits_per_sample, linear_prediction_log_prob
 from wavedistill.distributions import Gaussian, gaussian_kl
-from wavedistill.evaluation.systems import Clip, Voice
+from wavedistill.evaluation.systems import Clip, LoadedModel
 from wavedistill.losses.distillation import first_counted
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.wavenet import WaveNet, dequantized
@@ -34,7 +34,7 @@ class Statistic(NamedTuple):
         return f"{self.mean:.{digits}f}{error}"
 
 
-def clip_log_probs(voice: Voice, clip: Clip) -> dict[str, float]:
+def clip_log_probs(voice: LoadedModel, clip: Clip) -> dict[str, float]:
     """Total log-density in nats of one clip by the voice's model and by both linear predictors, and its ``samples``."""
     mel = voice.mel(clip)
     with torch.inference_mode():

@@ -29,7 +29,7 @@ from wavedistill.evaluation.student_likelihood import (
     SENSITIVITY_LIMIT,
     student_likelihood,
 )
-from wavedistill.evaluation.systems import Clip, System, Voice, digest
+from wavedistill.evaluation.systems import Clip, LoadedModel, System, digest
 from wavedistill.evaluation.tables import cell, table
 from wavedistill.losses.distillation import first_counted
 from wavedistill.models.wavenet import dequantized
@@ -75,7 +75,7 @@ class HeldOut:
         return Statistic(15 + self.nats.mean / math.log(2), self.nats.standard_error / math.log(2), self.nats.n)
 
 
-def nats_rows(results: Results, voices: Sequence[Voice], clips: list[Clip], seed: int) -> Rows:
+def nats_rows(results: Results, voices: Sequence[LoadedModel], clips: list[Clip], seed: int) -> Rows:
     """Each student beside each teacher that could be its own, as "student ‖ teacher"."""
     rows: Rows = {}
     for teacher in (v for v in voices if v.is_teacher):
@@ -85,7 +85,11 @@ def nats_rows(results: Results, voices: Sequence[Voice], clips: list[Clip], seed
 
 
 def excerpt_rows(
-    results: Results, voices: Sequence[Voice], excerpts: list[Clip], spoken: Mapping[str, RememberingSystem], seed: int
+    results: Results,
+    voices: Sequence[LoadedModel],
+    excerpts: list[Clip],
+    spoken: Mapping[str, RememberingSystem],
+    seed: int,
 ) -> Rows:
     """The same on the excerpts that the teachers spoke, and each teacher on its own samples; in all rows the same
     samples count.
@@ -125,7 +129,7 @@ class RememberingSystem:
         return self.said[clip.key]
 
 
-def held_out_rows(results: Results, voices: Sequence[Voice], clips: list[Clip]) -> dict[str, HeldOut]:
+def held_out_rows(results: Results, voices: Sequence[LoadedModel], clips: list[Clip]) -> dict[str, HeldOut]:
     """Every student, by its inverse, and beside them every Gaussian teacher, on recordings of one length; nothing
     without a student.
     """
@@ -215,7 +219,7 @@ def nats_notes(rows: Rows, held_out: Mapping[str, HeldOut], seconds: float) -> l
 
 
 def _pair(
-    results: Results, student: Voice, teacher: Voice, clips: list[Clip], seed: int, skip: int | None
+    results: Results, student: LoadedModel, teacher: LoadedModel, clips: list[Clip], seed: int, skip: int | None
 ) -> dict[str, Statistic]:
     def one(clip: Clip) -> dict[str, float]:
         mel = teacher.mel(clip)
@@ -230,7 +234,7 @@ def _pair(
 
 
 def _alone(
-    results: Results, teacher: Voice, excerpts: list[Clip], system: RememberingSystem, skip: int
+    results: Results, teacher: LoadedModel, excerpts: list[Clip], system: RememberingSystem, skip: int
 ) -> dict[str, Statistic]:
     def one(clip: Clip) -> dict[str, float]:
         audio = system.recall(clip, excerpts)[None, None].to(teacher.device)
@@ -241,7 +245,7 @@ def _alone(
     return _statistics(values, ("own", "entropy", "recording"))
 
 
-def _recording(teacher: Voice, clip: Clip, samples: int) -> dict[str, float]:
+def _recording(teacher: LoadedModel, clip: Clip, samples: int) -> dict[str, float]:
     """The recording's last ``samples`` samples under the teacher, and how loud they are."""
     audio = clip.audio[None, None].to(teacher.device)
     skip = len(clip.audio) - samples
@@ -262,7 +266,7 @@ def _statistics(values: list[dict[str, float]], names: Sequence[str]) -> dict[st
     }
 
 
-def _inverted(student: Voice, clips: list[Clip]) -> list[dict[str, float]]:
+def _inverted(student: LoadedModel, clips: list[Clip]) -> list[dict[str, float]]:
     audio = torch.stack([clip.audio for clip in clips]).unsqueeze(1)
     mel = torch.cat([student.mel(clip) for clip in clips])
     speakers = [student.speaker(clip) for clip in clips]
@@ -283,7 +287,7 @@ def _inverted(student: Voice, clips: list[Clip]) -> list[dict[str, float]]:
 
 
 @torch.inference_mode()
-def _encoded(teacher: Voice, clip: Clip) -> dict[str, float]:
+def _encoded(teacher: LoadedModel, clip: Clip) -> dict[str, float]:
     audio = clip.audio[None, None].to(teacher.device)
     mel = teacher.mel(clip)
     speaker = teacher.speaker(clip)

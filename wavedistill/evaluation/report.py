@@ -29,8 +29,8 @@ from wavedistill.evaluation.quality import COLUMNS, choose_groups
 from wavedistill.evaluation.results_cache import Results, Rows, confidence_interval, means, plain
 from wavedistill.evaluation.systems import (
     Clip,
+    LoadedModel,
     System,
-    Voice,
     anchor_systems,
     load_clips,
     load_voices,
@@ -228,7 +228,7 @@ def evaluate(
 
 
 def _add_likelihood(
-    report: EvaluationReport, results: Results, voices: list[Voice], clips: list[Clip], seed: int
+    report: EvaluationReport, results: Results, voices: list[LoadedModel], clips: list[Clip], seed: int
 ) -> None:
     """Fill in ``bits`` and ``divergences``."""
     for voice in (v for v in voices if v.scores_audio):

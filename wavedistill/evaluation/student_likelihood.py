@@ -39,7 +39,7 @@ import torch
 from torch import Tensor
 
 from wavedistill.flows.autoregressive import Condition
-from wavedistill.flows.linear_prediction import LinearPredictor
+from wavedistill.flows.linear_prediction import LPC
 from wavedistill.flows.solvers.inversion import largest
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.wavenet import dequantized
@@ -139,7 +139,7 @@ def _invert(
     return list(signal[:, 0].chunk(count))
 
 
-def _repeated(parts: Condition | LinearPredictor | None, count: int) -> Condition | LinearPredictor | None:
+def _repeated(parts: Condition | LPC | None, count: int) -> Condition | LPC | None:
     """A condition for a batch that comes ``count`` times over."""
     return (
         None if parts is None else type(parts)(*(None if part is None else torch.cat([part] * count) for part in parts))

@@ -66,7 +66,7 @@ class System:
 
 
 @dataclass
-class Voice:
+class LoadedModel:
     """A checkpoint to evaluate."""
 
     name: str
@@ -82,9 +82,9 @@ class Voice:
         self.front_end = LogMelSpectrogram(self.model.config.mel)
 
     @staticmethod
-    def load(checkpoint: str | Path, name: str, device: str) -> Voice:
+    def load(checkpoint: str | Path, name: str, device: str) -> LoadedModel:
         model = load_pretrained(checkpoint, device)
-        return Voice(name, fingerprint(model), model)
+        return LoadedModel(name, fingerprint(model), model)
 
     @property
     def is_teacher(self) -> bool:
@@ -141,11 +141,11 @@ class Voice:
         return [made[0, : len(clip.audio)].cpu() for made, clip in zip(audio, clips, strict=True)]
 
 
-def load_voices(checkpoints: list[str], device: str) -> list[Voice]:
+def load_voices(checkpoints: list[str], device: str) -> list[LoadedModel]:
     """Load checkpoints, named by the last part of their path where that tells them apart."""
     short = [Path(c).name for c in checkpoints]
     names = [s if short.count(s) == 1 else c for s, c in zip(short, checkpoints, strict=True)]
-    voices = [Voice.load(c, name, device) for c, name in zip(checkpoints, names, strict=True)]
+    voices = [LoadedModel.load(c, name, device) for c, name in zip(checkpoints, names, strict=True)]
     rates = {voice.model.sample_rate for voice in voices}
     if len(rates) > 1:
         raise WavedistillError(

@@ -10,8 +10,8 @@ from wavedistill.flows.elementwise import Logit, PreEmphasis, Rescale, Scale
 from wavedistill.flows.flow import Flow, Likelihood, StandardNormal, StandardUniform
 from wavedistill.flows.gaussianization import GaussianizationFlow, MixtureCDF
 from wavedistill.flows.linear import InvertibleConv1x1, Orthogonal
-from wavedistill.flows.linear_prediction import LinearPredictionFlow, LinearPredictor, MelLinearPredictor
-from wavedistill.flows.long_term_prediction import LongTermPredictionFlow, LongTermPredictor
+from wavedistill.flows.linear_prediction import LPC, LinearPredictionFlow, MelLPC
+from wavedistill.flows.long_term_prediction import LTP, LongTermPredictionFlow
 from wavedistill.flows.normalization import ActNorm, InvertibleBatchNorm
 from wavedistill.flows.permutation import LearnedPermutation, Permutation, Reverse
 from wavedistill.flows.planar import Planar, Radial
@@ -22,7 +22,7 @@ from wavedistill.flows.reversible import ReversibleSequence
 from wavedistill.flows.solvers.inversion import Inversion, invert
 from wavedistill.flows.solvers.rounding import ConditioningReport, IllConditionedWarning, check_conditioning
 from wavedistill.flows.transform import Compose, Inverse, Mapped, Transform
-from wavedistill.nn.made import MaskedPredictor
+from wavedistill.nn.made import MADE
 
 __all__ = [
     "ActNorm",
@@ -46,13 +46,13 @@ __all__ = [
     "LearnedPermutation",
     "Likelihood",
     "LinearPredictionFlow",
-    "LinearPredictor",
+    "LPC",
     "Logit",
     "LongTermPredictionFlow",
-    "LongTermPredictor",
+    "LTP",
     "Mapped",
-    "MaskedPredictor",
-    "MelLinearPredictor",
+    "MADE",
+    "MelLPC",
     "MixtureCDF",
     "Orthogonal",
     "Permutation",

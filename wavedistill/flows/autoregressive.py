@@ -19,9 +19,9 @@ inverses, with their costs counted: `wavedistill.flows.solvers.inversion`.
 
 Example:
     >>> import torch
-    >>> from wavedistill.flows import AutoregressiveFlow, Flow, MaskedPredictor
+    >>> from wavedistill.flows import AutoregressiveFlow, Flow, MADE
     >>> _ = torch.manual_seed(0)
-    >>> maf = AutoregressiveFlow(MaskedPredictor(4, hidden=16))
+    >>> maf = AutoregressiveFlow(MADE(4, hidden=16))
     >>> _ = torch.nn.init.normal_(maf.predictor.layers[-1].weight, std=0.1)
     >>> x = torch.randn(2, 4)
     >>> z, log_det = maf.forward(x)                 # one pass
@@ -48,10 +48,10 @@ import torch
 from torch import Tensor
 
 from wavedistill.errors import WavedistillError
-from wavedistill.flows.solvers.stepping import MaskedStepper, StepwisePredictor
+from wavedistill.flows.solvers.stepping import CausalStepper, MaskedStepper
 from wavedistill.flows.transform import Transform, broadcast_condition
-from wavedistill.nn.causal_network import CausalPredictor, PredictorState
-from wavedistill.nn.made import MaskedPredictor
+from wavedistill.nn.causal_network import CausalNetwork, CausalState
+from wavedistill.nn.made import MADE
 
 LOG2_E = 1.4426950408889634
 
@@ -77,7 +77,7 @@ class AutoregressiveFlow(Transform):
     log|det| = -sum_i log s_i (or +sum_i log s_i).
 
     Args:
-        network: a `MaskedPredictor` for vectors in any order of the features, or a `CausalPredictor` for waveforms; two
+        network: a `MADE` for vectors in any order of the features, or a `CausalNetwork` for waveforms; two
             parameters an element.
         standardize: True for (x - m) / s, False for m + s x.
         log_scale_min, log_scale_max: log s is clamped to this range: nothing overflows, and tighter limits make better
@@ -94,9 +94,9 @@ class AutoregressiveFlow(Transform):
     Example:
         >>> import torch
         >>> from wavedistill.flows import AutoregressiveFlow
-        >>> from wavedistill.nn.causal_network import CausalPredictor
+        >>> from wavedistill.nn.causal_network import CausalNetwork
         >>> from wavedistill.nn.wavenet_stack import StackConfig
-        >>> flow = AutoregressiveFlow(CausalPredictor(2, StackConfig(4, 2, 2, 8, 8), cond_channels=0, linear_order=4))
+        >>> flow = AutoregressiveFlow(CausalNetwork(2, StackConfig(4, 2, 2, 8, 8), cond_channels=0, linear_order=4))
         >>> y, log_det = flow.forward(torch.randn(2, 1, 50))
         >>> y.shape, log_det.shape
         (torch.Size([2, 1, 50]), torch.Size([2]))
@@ -104,15 +104,15 @@ class AutoregressiveFlow(Transform):
 
     def __init__(
         self,
-        network: MaskedPredictor | CausalPredictor,
+        network: MADE | CausalNetwork,
         standardize: bool = True,
         log_scale_min: float = -9.0,
         log_scale_max: float = 9.0,
     ) -> None:
         super().__init__()
-        if not isinstance(network, (MaskedPredictor, CausalPredictor)):
+        if not isinstance(network, (MADE, CausalNetwork)):
             raise WavedistillError(
-                "AutoregressiveFlow needs a MaskedPredictor (vectors) or a CausalPredictor (waveforms), got "
+                "AutoregressiveFlow needs a MADE (vectors) or a CausalNetwork (waveforms), got "
                 f"{type(network).__name__}."
             )
         if not log_scale_min < log_scale_max:
@@ -123,7 +123,7 @@ class AutoregressiveFlow(Transform):
         self.standardize = standardize
         self.log_scale_min = log_scale_min
         self.log_scale_max = log_scale_max
-        self.of_vectors = isinstance(network, MaskedPredictor)
+        self.of_vectors = isinstance(network, MADE)
         if self.of_vectors:
             self.ranks = (2,)
             self.dim = network.dim
@@ -214,7 +214,7 @@ class AutoregressiveFlow(Transform):
             stepper = MaskedStepper(self.predictor, batch, cond)
             columns = columns[self.predictor.order.argsort()]
         else:
-            stepper = StepwisePredictor(self.predictor, batch, steps, *cond)
+            stepper = CausalStepper(self.predictor, batch, steps, *cond)
         values = []
         log_slopes = []
         for t, column in enumerate(columns.unbind(0)):
@@ -228,9 +228,7 @@ class AutoregressiveFlow(Transform):
         results = torch.stack(values, dim=1), torch.stack(log_slopes, dim=1)
         return tuple(one[:, self.predictor.order] for one in results) if self.of_vectors else results
 
-    def forward_chunk(
-        self, x: Tensor, cond: Condition, state: PredictorState | None
-    ) -> tuple[LocScale, PredictorState]:
+    def forward_chunk(self, x: Tensor, cond: Condition, state: CausalState | None) -> tuple[LocScale, CausalState]:
         """loc and scale of one chunk (batch, samples) of a long signal, and the state for the next. Waveforms only."""
         parameters, shift, state = self.predictor.forward_chunk(x, cond.features, cond.source, state)
         return self.split(parameters, shift), state

@@ -18,7 +18,7 @@ from torch.func import functional_call
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.solvers.log_det import NOISES, draw_noise, jacobian
 from wavedistill.flows.transform import Transform
-from wavedistill.nn.coupling_net import ConditionerNet
+from wavedistill.nn.coupling_net import CouplingNet
 from wavedistill.numerics import full_precision
 
 ADAPTIVE = ("dopri5", "dopri8")
@@ -42,7 +42,7 @@ class ContinuousFlow(Transform):
 
     Args:
         dim: features.
-        hidden, num_layers, kernel_size: of f, a `ConditionerNet` that gets t as one more feature; an odd kernel_size
+        hidden, num_layers, kernel_size: of f, a `CouplingNet` that gets t as one more feature; an odd kernel_size
             above 1 is for waveforms.
         cond_dim: channels of the condition, 0 for none.
         trace: "exact" or "hutchinson".
@@ -105,7 +105,7 @@ class ContinuousFlow(Transform):
         self.cond_dim = cond_dim
         if kernel_size > 1:
             self.ranks = (3,)
-        self.network = ConditionerNet(dim + 1, dim, hidden, num_layers, kernel_size, cond_dim)
+        self.network = CouplingNet(dim + 1, dim, hidden, num_layers, kernel_size, cond_dim)
         self.trace = trace
         self.noise = noise
         self.generator = generator

@@ -25,7 +25,7 @@ from wavedistill.errors import WavedistillError
 from wavedistill.flows.masks import MASKS, checkerboard, halved_condition, merge, split
 from wavedistill.flows.spline import rational_quadratic_spline
 from wavedistill.flows.transform import Transform
-from wavedistill.nn.coupling_net import ConditionerNet
+from wavedistill.nn.coupling_net import CouplingNet
 from wavedistill.numerics import full_precision
 
 
@@ -69,9 +69,7 @@ class _Coupling(Transform):
         sizes = ((dim + 1) // 2, dim // 2) if over_features else (dim, dim)
         kept, moved = reversed(sizes) if swap else sizes
         if network is None:
-            network = ConditionerNet(
-                kept, self.parameters_per_feature * moved, hidden, num_layers, kernel_size, cond_dim
-            )
+            network = CouplingNet(kept, self.parameters_per_feature * moved, hidden, num_layers, kernel_size, cond_dim)
         self.network = network
 
     def extra_repr(self) -> str:
@@ -136,7 +134,7 @@ class AdditiveCoupling(_Coupling):
             "checkerboard" (feature + sample) for waveforms, one channel is enough; with one channel a checkerboard
             needs a kernel size of 3 to see anything. See `wavedistill.flows.masks`.
         swap: keep the second part and move the first.
-        hidden, num_layers, kernel_size: of the `ConditionerNet`; an odd kernel size above 1 sees neighbouring samples
+        hidden, num_layers, kernel_size: of the `CouplingNet`; an odd kernel size above 1 sees neighbouring samples
             (waveforms only).
         cond_dim: channels of the condition; 0: none.
         network: a module of your own, called as network(kept, cond). With P parameters a feature (here P = 1) and

@@ -26,14 +26,14 @@ from wavedistill.dsp.filters import all_pole, levinson_durbin, predict
 from wavedistill.flows.transform import Transform
 
 
-class LinearPredictor(NamedTuple):
+class LPC(NamedTuple):
     """coefficients (batch, blocks, order) and log_gain (batch, blocks)."""
 
     coefficients: Tensor
     log_gain: Tensor
 
 
-class MelLinearPredictor(nn.Module):
+class MelLPC(nn.Module):
     """Linear-prediction coefficients and gain from a log-mel spectrogram.
 
     Each mel value gives the mean spectral magnitude around its centre frequency; linear interpolation between centres
@@ -47,7 +47,7 @@ class MelLinearPredictor(nn.Module):
         white_noise: white noise added to the spectrum, relative to its mean: keeps the recursion well-conditioned.
 
     Shapes:
-        log_mel (batch, n_mels, frames) -> `LinearPredictor` with frames * upsample blocks.
+        log_mel (batch, n_mels, frames) -> `LPC` with frames * upsample blocks.
     """
 
     def __init__(self, mel: MelConfig, order: int, upsample: int, white_noise: float) -> None:
@@ -60,14 +60,14 @@ class MelLinearPredictor(nn.Module):
         self.register_buffer("lag_window", _lag_window(mel.sample_rate, order), persistent=False)
 
     @torch.no_grad()
-    def forward(self, log_mel: Tensor) -> LinearPredictor:
+    def forward(self, log_mel: Tensor) -> LPC:
         power = (log_mel.double() * (2.0 / self.mel.power)).exp().transpose(1, 2)
         autocorrelation = (power @ self.to_autocorrelation.double()).transpose(1, 2)
         blocks = self._interpolate(autocorrelation).transpose(1, 2) * self.lag_window.double()
         quantisation = (1.0 / 32768.0) ** 2 / 12.0
         blocks[..., 0] = blocks[..., 0] * (1.0 + self.white_noise) + quantisation
         coefficients, error = levinson_durbin(blocks)
-        return LinearPredictor(coefficients.to(log_mel.dtype), (0.5 * error.log()).to(log_mel.dtype))
+        return LPC(coefficients.to(log_mel.dtype), (0.5 * error.log()).to(log_mel.dtype))
 
     def _interpolate(self, frames: Tensor) -> Tensor:
         """(batch, lags, frames) -> (batch, lags, frames * upsample), linear between the frames' centres."""
@@ -85,15 +85,15 @@ class MelLinearPredictor(nn.Module):
 
 
 class LinearPredictionFlow(Transform):
-    """Waveform x -> excitation u, given a `LinearPredictor` as condition.
+    """Waveform x -> excitation u, given a `LPC` as condition.
 
     Shapes:
         x, u (batch, 1, samples), samples a multiple of the number of blocks.
 
     Example:
         >>> import torch
-        >>> from wavedistill.flows import LinearPredictionFlow, LinearPredictor
-        >>> cond = LinearPredictor(coefficients=torch.tensor([[[0.5]]]), log_gain=torch.zeros(1, 1))
+        >>> from wavedistill.flows import LinearPredictionFlow, LPC
+        >>> cond = LPC(coefficients=torch.tensor([[[0.5]]]), log_gain=torch.zeros(1, 1))
         >>> LinearPredictionFlow().inverse(torch.tensor([[[1.0, 0.0, 0.0]]]), cond).value
         tensor([[[1.0000, 0.5000, 0.2500]]])
     """
@@ -101,16 +101,16 @@ class LinearPredictionFlow(Transform):
     dim = 1
     ranks = (3,)
 
-    def _forward(self, x: Tensor, cond: LinearPredictor) -> tuple[Tensor, Tensor]:
+    def _forward(self, x: Tensor, cond: LPC) -> tuple[Tensor, Tensor]:
         residual = x[:, 0] - predict(x[:, 0], cond.coefficients)
         excitation = _by_block(residual, cond.log_gain) * torch.exp(-cond.log_gain).unsqueeze(-1)
         return excitation.flatten(1).unsqueeze(1), -self._log_gain(x, cond)
 
-    def _inverse(self, y: Tensor, cond: LinearPredictor) -> tuple[Tensor, Tensor]:
+    def _inverse(self, y: Tensor, cond: LPC) -> tuple[Tensor, Tensor]:
         return self.synthesize(y[:, 0], cond, None)[0].unsqueeze(1), self._log_gain(y, cond)
 
     @staticmethod
-    def synthesize(u: Tensor, cond: LinearPredictor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+    def synthesize(u: Tensor, cond: LPC, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """The inverse with memory: u (batch, samples) and the waveform's last samples -> the waveform and its last
         samples.
         """
@@ -118,7 +118,7 @@ class LinearPredictionFlow(Transform):
         return all_pole(scaled, cond.coefficients, past)
 
     @staticmethod
-    def _log_gain(x: Tensor, cond: LinearPredictor) -> Tensor:
+    def _log_gain(x: Tensor, cond: LPC) -> Tensor:
         """log g_t of every sample, (batch, samples)."""
         return cond.log_gain.repeat_interleave(x.shape[-1] // cond.log_gain.shape[1], dim=1)
 

@@ -23,7 +23,7 @@ from wavedistill.errors import WavedistillError
 from wavedistill.flows.transform import Transform
 
 
-class LongTermPredictor(NamedTuple):
+class LTP(NamedTuple):
     """lags (batch, blocks) in samples, whole numbers; taps (batch, blocks, order): b_k for k = -reach ... reach, order
     = 2 reach + 1.
     """
@@ -33,7 +33,7 @@ class LongTermPredictor(NamedTuple):
 
 
 class LongTermPredictionFlow(Transform):
-    """Excitation x -> y without what the period before tells, given a `LongTermPredictor` as condition; log|det| = 0.
+    """Excitation x -> y without what the period before tells, given a `LTP` as condition; log|det| = 0.
 
     Args:
         max_lag: the largest lag.
@@ -47,8 +47,8 @@ class LongTermPredictionFlow(Transform):
 
     Example:
         >>> import torch
-        >>> from wavedistill.flows import LongTermPredictionFlow, LongTermPredictor
-        >>> cond = LongTermPredictor(torch.tensor([[3, 3, 3]]), torch.tensor([0.5]).expand(1, 3, 1))
+        >>> from wavedistill.flows import LongTermPredictionFlow, LTP
+        >>> cond = LTP(torch.tensor([[3, 3, 3]]), torch.tensor([0.5]).expand(1, 3, 1))
         >>> flow = LongTermPredictionFlow(max_lag=3)
         >>> x, _ = flow.inverse(torch.tensor([[[1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]]]), cond)
         >>> x
@@ -70,7 +70,7 @@ class LongTermPredictionFlow(Transform):
         """The smallest multiple of each period that is a lag for blocks of so many samples, rounded to samples."""
         return (periods * torch.ceil((block + reach) / periods)).round().clamp_min(block + reach).long()
 
-    def _forward(self, x: Tensor, cond: LongTermPredictor) -> tuple[Tensor, Tensor]:
+    def _forward(self, x: Tensor, cond: LTP) -> tuple[Tensor, Tensor]:
         size, reach = self._block(x, cond)
         padded = torch.nn.functional.pad(x[:, 0], (self.max_lag + reach, 0))
         start = torch.arange(cond.lags.shape[1], device=x.device) * size + self.max_lag - cond.lags.long()
@@ -78,10 +78,10 @@ class LongTermPredictionFlow(Transform):
         windows = padded.gather(1, seen.flatten(1)).reshape(seen.shape)
         return x - _filtered(windows, cond.taps).flatten(1).unsqueeze(1), torch.zeros_like(x)
 
-    def _inverse(self, y: Tensor, cond: LongTermPredictor) -> tuple[Tensor, Tensor]:
+    def _inverse(self, y: Tensor, cond: LTP) -> tuple[Tensor, Tensor]:
         return self.synthesize(y[:, 0], cond, None)[0].unsqueeze(1), torch.zeros_like(y)
 
-    def synthesize(self, y: Tensor, cond: LongTermPredictor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+    def synthesize(self, y: Tensor, cond: LTP, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """The inverse with memory: takes y (batch, samples) and the last samples of x, gives x and its last samples."""
         size, reach = self._block(y, cond)
         held = self.max_lag + reach
@@ -94,12 +94,10 @@ class LongTermPredictionFlow(Transform):
             past = torch.cat([past, blocks[-1]], dim=1)[:, -held:]
         return torch.cat(blocks, dim=1), past
 
-    def _block(self, x: Tensor, cond: LongTermPredictor) -> tuple[int, int]:
+    def _block(self, x: Tensor, cond: LTP) -> tuple[int, int]:
         """Samples in a block, and taps on either side of the lag."""
-        if not isinstance(cond, LongTermPredictor):
-            raise WavedistillError(
-                f"LongTermPredictionFlow needs a LongTermPredictor as condition, got {type(cond).__name__}."
-            )
+        if not isinstance(cond, LTP):
+            raise WavedistillError(f"LongTermPredictionFlow needs a LTP as condition, got {type(cond).__name__}.")
         size, rest = divmod(x.shape[-1], cond.lags.shape[1])
         if rest or cond.taps.shape[-1] % 2 == 0:
             raise WavedistillError(
@@ -109,7 +107,7 @@ class LongTermPredictionFlow(Transform):
         return size, cond.taps.shape[-1] // 2
 
 
-def pitch_predictor(pitch: Pitch, raw: Tensor, sample_rate: int, block: int) -> LongTermPredictor:
+def pitch_predictor(pitch: Pitch, raw: Tensor, sample_rate: int, block: int) -> LTP:
     """Lags from a pitch, and taps b = v r / (1 + sum |r|), so that sum |b| < v, the probability of voicing: the inverse
     is stable.
 
@@ -124,7 +122,7 @@ def pitch_predictor(pitch: Pitch, raw: Tensor, sample_rate: int, block: int) -> 
     log_f0 = interpolate_frames(pitch.f0.double().log() * weights, per_frame) / interpolate_frames(weights, per_frame)
     lags = LongTermPredictionFlow.admissible(sample_rate * torch.exp(-log_f0), block, raw.shape[-1] // 2)
     voicing = interpolate_frames(pitch.voicing, per_frame).to(raw.dtype).unsqueeze(-1)
-    return LongTermPredictor(lags, voicing * raw / (1.0 + raw.abs().sum(-1, keepdim=True)))
+    return LTP(lags, voicing * raw / (1.0 + raw.abs().sum(-1, keepdim=True)))
 
 
 def _filtered(windows: Tensor, taps: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from wavedistill.audio.mel import LogMelSpectrogram
 from wavedistill.distributions import Gaussian, gaussian_kl
 from wavedistill.errors import WavedistillError
-from wavedistill.flows.linear_prediction import LinearPredictor
+from wavedistill.flows.linear_prediction import LPC
 from wavedistill.models.parallel_wavenet import ParallelWaveNet, StudentOutput
 from wavedistill.models.wavenet import WaveNet
 from wavedistill.nn.discriminators import DiscriminatorConfig, Discriminators
@@ -267,10 +267,10 @@ class DistillationLoss(nn.Module):
         }
 
 
-def _first(value: Tensor | LinearPredictor | None, count: int) -> Tensor | LinearPredictor | None:
+def _first(value: Tensor | LPC | None, count: int) -> Tensor | LPC | None:
     """The first ``count`` clips of a batch."""
-    if isinstance(value, LinearPredictor):
-        return LinearPredictor(*(part[:count] for part in value))
+    if isinstance(value, LPC):
+        return LPC(*(part[:count] for part in value))
     return None if value is None else value[:count]
 
 

@@ -11,7 +11,7 @@ from wavedistill.audio.mel import MelConfig
 from wavedistill.dsp.filters import all_pole
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.elementwise import PreEmphasis, Scale
-from wavedistill.flows.linear_prediction import LinearPredictionFlow, LinearPredictor, MelLinearPredictor
+from wavedistill.flows.linear_prediction import LPC, LinearPredictionFlow, MelLPC
 from wavedistill.flows.transform import Compose, Mapped, Transform
 
 
@@ -55,22 +55,22 @@ class Front(Transform):
         self.config = config
         self.block = math.gcd(mel.hop_length, 64) if mel is not None else 64
         if config.mel_prediction_order:
-            self.predictor = MelLinearPredictor(mel, config.mel_prediction_order, upsample, config.white_noise)
+            self.predictor = MelLPC(mel, config.mel_prediction_order, upsample, config.white_noise)
             self.transform = LinearPredictionFlow()
         else:
             self.predictor = None
             self.transform = Compose(PreEmphasis(config.pre_emphasis), Scale(config.scale))
 
-    def condition(self, mel: Tensor | None) -> LinearPredictor | None:
+    def condition(self, mel: Tensor | None) -> LPC | None:
         return self.predictor(mel) if self.predictor is not None else None
 
-    def forward(self, x: Tensor, cond: LinearPredictor | None = None, per_step: bool = False) -> Mapped:
+    def forward(self, x: Tensor, cond: LPC | None = None, per_step: bool = False) -> Mapped:
         return self.transform.forward(x, cond, per_step)
 
-    def inverse(self, y: Tensor, cond: LinearPredictor | None = None, per_step: bool = False) -> Mapped:
+    def inverse(self, y: Tensor, cond: LPC | None = None, per_step: bool = False) -> Mapped:
         return self.transform.inverse(y, cond, per_step)
 
-    def synthesize(self, u: Tensor, cond: LinearPredictor | None, past: Tensor | None) -> tuple[Tensor, Tensor]:
+    def synthesize(self, u: Tensor, cond: LPC | None, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """`inverse` of u (batch, samples), without log-determinant but with memory: takes and returns the waveform's
         last samples.
         """
@@ -80,7 +80,7 @@ class Front(Transform):
             return all_pole(excitation, u.new_full((*excitation.shape[:2], 1), self.config.pre_emphasis), past)
         return self.transform.synthesize(u, cond, past)
 
-    def log_slope(self, u: Tensor, cond: LinearPredictor | None) -> Tensor:
+    def log_slope(self, u: Tensor, cond: LPC | None) -> Tensor:
         """log du_t / dx_t at every sample of u (batch, samples), in its dtype: (batch or 1, samples)."""
         if cond is None:
             return u.new_full((1, u.shape[1]), math.log(self.config.scale))

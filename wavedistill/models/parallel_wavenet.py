@@ -25,10 +25,10 @@ from wavedistill.dsp.harmonic_source import HarmonicSource, Pitch
 from wavedistill.dsp.mel_projection import MelProjection
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.autoregressive import AutoregressiveFlow, Condition, LocScale
-from wavedistill.flows.linear_prediction import LinearPredictor
+from wavedistill.flows.linear_prediction import LPC
 from wavedistill.models.front import FrontConfig
 from wavedistill.models.wavenet import GRID_HOP, WaveformModel, check_common
-from wavedistill.nn.causal_network import CausalPredictor, PredictorState
+from wavedistill.nn.causal_network import CausalNetwork, CausalState
 from wavedistill.nn.mel_encoder import extended
 from wavedistill.nn.pitch_predictor import PitchPredictor
 from wavedistill.nn.wavenet_stack import StackConfig
@@ -108,14 +108,14 @@ class StudentOutput(NamedTuple):
     excitation: Tensor
     loc: Tensor
     log_scale: Tensor
-    predictor: LinearPredictor | None
+    predictor: LPC | None
     pitch_logits: Tensor | None
 
 
 class StreamState(NamedTuple):
     """What a stream remembers between chunks."""
 
-    flows: list[PredictorState | None]
+    flows: list[CausalState | None]
     phase: Tensor | None
     past: Tensor | None
 
@@ -131,7 +131,7 @@ class ParallelWaveNet(WaveformModel):
         super().__init__(config)
         self.flows = nn.ModuleList(
             AutoregressiveFlow(
-                CausalPredictor(
+                CausalNetwork(
                     2, config.stack, self.cond_channels, config.linear_order, config.source_order, config.patch_size
                 ),
                 standardize=False,
@@ -237,7 +237,7 @@ class ParallelWaveNet(WaveformModel):
             output, state = self._run(noise, part, speaker, state)
             yield output.audio
 
-    def condition(self, mel: Tensor | None, speaker: Tensor | None = None) -> tuple[Condition, LinearPredictor | None]:
+    def condition(self, mel: Tensor | None, speaker: Tensor | None = None) -> tuple[Condition, LPC | None]:
         """What the flows and the front are given in a pass over the whole of ``mel`` (batch, n_mels, frames)."""
         return self._conditions(self._in_context(mel), speaker, None)[:2]
 
@@ -292,19 +292,19 @@ class ParallelWaveNet(WaveformModel):
 
     def _conditions(
         self, mel: Tensor | None, speaker: Tensor | None, state: StreamState | None
-    ) -> tuple[Condition, LinearPredictor | None, Tensor | None, Tensor | None]:
+    ) -> tuple[Condition, LPC | None, Tensor | None, Tensor | None]:
         """Condition of flows and front, the source's phase where the next chunk begins, the pitch logits."""
         features = self._inner(self.features(mel, speaker), mel)
         window_predictor = self.front.condition(mel)
         predictor = None
         if window_predictor is not None:
-            predictor = LinearPredictor(*(self._inner(part, mel) for part in window_predictor))
+            predictor = LPC(*(self._inner(part, mel) for part in window_predictor))
         source, phase, logits = self._harmonics(mel, window_predictor, state)
         return Condition(features, source), predictor, phase, logits
 
     def _in_pieces(
-        self, flow: AutoregressiveFlow, u: Tensor, condition: Condition, state: PredictorState | None
-    ) -> tuple[LocScale, PredictorState]:
+        self, flow: AutoregressiveFlow, u: Tensor, condition: Condition, state: CausalState | None
+    ) -> tuple[LocScale, CausalState]:
         """`AutoregressiveFlow.forward_chunk` over pieces whose activations stay in a CPU core's cache.
 
         All at once, every layer would write and read the whole signal in main memory. A GPU does take it all at once.
@@ -331,7 +331,7 @@ class ParallelWaveNet(WaveformModel):
         return blocks[:, edge : blocks.shape[1] - edge]
 
     def _harmonics(
-        self, mel: Tensor | None, predictor: LinearPredictor | None, state: StreamState | None
+        self, mel: Tensor | None, predictor: LPC | None, state: StreamState | None
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Harmonic source in the front's domain, its phase where the next chunk's begins, and the pitch logits."""
         if self.source is None:
@@ -344,7 +344,7 @@ class ParallelWaveNet(WaveformModel):
             outer = edge + 1
             wave, phases = self.source(pitch, mel[..., outer : frames - outer], state.phase if state else None)
             if predictor is not None:
-                predictor = LinearPredictor(*(self._inner(part, mel, outer) for part in predictor))
+                predictor = LPC(*(self._inner(part, mel, outer) for part in predictor))
             whitened = self.front.forward(wave.unsqueeze(1), predictor).value[:, 0]
         context = self.context_frames
         start = (context - outer) * self.hop_length

@@ -1,6 +1,6 @@
 """The teacher's cached sampler in compiled code: one call of `wavedistill.kernels.wavenet_step` per stretch of samples.
 
-`StepwisePredictor` of `wavedistill.flows.solvers.stepping` is the reference: any device, any precision, differentiable.
+`CausalStepper` of `wavedistill.flows.solvers.stepping` is the reference: any device, any precision, differentiable.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from wavedistill.kernels.wavenet_step import ROWS, Draw, Memory, Weights, kernel
-from wavedistill.nn.causal_network import CausalPredictor
+from wavedistill.nn.causal_network import CausalNetwork
 
 AHEAD = 16
 """Steps, at most, for which the products with a layer's old taps are made at once."""
@@ -22,14 +22,14 @@ STRETCH = 1024
 """Samples, about, of one call: the condition is projected for so many, and a progress bar moves by so many."""
 
 
-def can_compile(predictor: CausalPredictor) -> bool:
+def can_compile(predictor: CausalNetwork) -> bool:
     """Whether `fill` can draw from this network: float32 on the CPU."""
     weight = predictor.stack.input.weight
     return weight.is_cpu and weight.dtype is torch.float32
 
 
 def fill(
-    predictor: CausalPredictor, u: Tensor, known: int, noise: Tensor, features: Tensor | None, draw: Draw
+    predictor: CausalNetwork, u: Tensor, known: int, noise: Tensor, features: Tensor | None, draw: Draw
 ) -> Iterator[int]:
     """Draw u in place from sample ``known`` on (those before it are taken as they are); yields how many samples each
     stretch added.
@@ -63,7 +63,7 @@ def fill(
 
 
 class CompiledSampler:
-    """Samples a `CausalPredictor` without source, one sample a step, stretch by stretch.
+    """Samples a `CausalNetwork` without source, one sample a step, stretch by stretch.
 
     Args:
         predictor: the network.
@@ -71,7 +71,7 @@ class CompiledSampler:
         draw: the output distribution.
     """
 
-    def __init__(self, predictor: CausalPredictor, batch: int, draw: Draw) -> None:
+    def __init__(self, predictor: CausalNetwork, batch: int, draw: Draw) -> None:
         config = predictor.stack.config
         self.predictor = predictor
         self.draw = draw
@@ -101,7 +101,7 @@ class CompiledSampler:
         return _array(torch.nn.functional.pad(halves, (0, more)).flatten(-2))
 
 
-def _weights(predictor: CausalPredictor) -> Weights:
+def _weights(predictor: CausalNetwork) -> Weights:
     stack = predictor.stack
     channels = stack.config.channels
     skip = stack.config.skip_channels

@@ -28,8 +28,8 @@ from wavedistill.errors import WavedistillError
 from wavedistill.flows.coupling import AffineCoupling
 from wavedistill.flows.flow import StandardNormal
 from wavedistill.flows.linear import InvertibleConv1x1
-from wavedistill.flows.linear_prediction import LinearPredictor
-from wavedistill.flows.long_term_prediction import LongTermPredictionFlow, LongTermPredictor, pitch_predictor
+from wavedistill.flows.linear_prediction import LPC
+from wavedistill.flows.long_term_prediction import LTP, LongTermPredictionFlow, pitch_predictor
 from wavedistill.flows.reshape import Split, Squeeze
 from wavedistill.flows.reversible import ReversibleSequence
 from wavedistill.flows.transform import Compose, Transform
@@ -116,8 +116,8 @@ class Context(NamedTuple):
     """
 
     flow: Tensor | None
-    front: LinearPredictor | None
-    long_term: LongTermPredictor | None
+    front: LPC | None
+    long_term: LTP | None
     pitch_logits: Tensor | None
 
 
@@ -315,11 +315,9 @@ class WaveformFlow(WaveformModel):
         of_long_term = None
         of_front = None
         if context.long_term is not None:
-            predictor = LongTermPredictor(*(_inner(part, blocks) for part in context.long_term))
+            predictor = LTP(*(_inner(part, blocks) for part in context.long_term))
             u, of_long_term = self.long_term.synthesize(u, predictor, state.long_term_past if state else None)
-        predictor = (
-            None if context.front is None else LinearPredictor(*(_inner(part, blocks) for part in context.front))
-        )
+        predictor = None if context.front is None else LPC(*(_inner(part, blocks) for part in context.front))
         audio, of_front = self.front.synthesize(u, predictor, state.front_past if state else None)
         return audio.unsqueeze(1), StreamState(noise[..., noise.shape[-1] - 2 * edge :], of_long_term, of_front)
 
@@ -346,7 +344,7 @@ class WaveformFlow(WaveformModel):
         edge = self._context_frames * self.config.cond_upsample
         features = _inner(features, edge)
         if predictor is not None:
-            predictor = LinearPredictor(*(_inner(part, edge) for part in predictor))
+            predictor = LPC(*(_inner(part, edge) for part in predictor))
         if self.pitch is None:
             return Context(features.transpose(1, 2), predictor, None, None)
         with torch.autocast(mel.device.type, enabled=False):

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from wavedistill.audio.mel import MelConfig, check_mel
 from wavedistill.distributions import Gaussian, MixtureOfLogistics, MuLawCategorical, noise_generators
 from wavedistill.errors import WavedistillError
-from wavedistill.flows.solvers.stepping import StepwisePredictor
+from wavedistill.flows.solvers.stepping import CausalStepper
 from wavedistill.kernels.wavenet_step import CATEGORICAL, GAUSSIAN, MIXTURE, Draw
 from wavedistill.models.front import Front, FrontConfig
 from wavedistill.models.sequential_sampling import can_compile, fill
-from wavedistill.nn.causal_network import CausalPredictor
-from wavedistill.nn.mel_encoder import ConditioningNetwork
+from wavedistill.nn.causal_network import CausalNetwork
+from wavedistill.nn.mel_encoder import MelEncoder
 from wavedistill.nn.wavenet_stack import StackConfig
 from wavedistill.numerics import full_precision
 
@@ -110,7 +110,7 @@ class WaveformModel(nn.Module):
         n_mels = config.mel.n_mels if config.mel else 0
         self.cond_channels = config.cond_channels if (n_mels or config.speakers) else 0
         self.conditioning = (
-            ConditioningNetwork(n_mels, len(config.speakers), config.cond_channels, config.cond_upsample)
+            MelEncoder(n_mels, len(config.speakers), config.cond_channels, config.cond_upsample)
             if self.cond_channels
             else None
         )
@@ -165,7 +165,7 @@ class WaveNet(WaveformModel):
             "mol": lambda: MixtureOfLogistics(config.num_mixtures, config.log_scale_min),
             "mulaw": lambda: MuLawCategorical(config.num_classes),
         }[config.distribution]()
-        self.predictor = CausalPredictor(
+        self.predictor = CausalNetwork(
             self.distribution.num_parameters, config.stack, self.cond_channels, config.linear_order
         )
         self.receptive_field: int = max(config.stack.receptive_field, config.linear_order)
@@ -280,7 +280,7 @@ class WaveNet(WaveformModel):
     def _steps(
         self, u: Tensor, known: int, noise: Tensor, features: Tensor | None, temperature: float
     ) -> Iterator[int]:
-        stepper = StepwisePredictor(self.predictor, *u.shape, features, None)
+        stepper = CausalStepper(self.predictor, *u.shape, features, None)
         for t in range(u.shape[1]):
             parameters, shift = stepper.parameters(t)
             if t >= known:

@@ -15,15 +15,15 @@ from wavedistill.numerics import full_precision
 
 
 @dataclass
-class PredictorState:
-    """What a `CausalPredictor` remembers between chunks: (batch, samples) of past input and source, and the stack's."""
+class CausalState:
+    """What a `CausalNetwork` remembers between chunks: (batch, samples) of past input and source, and the stack's."""
 
     inputs: Tensor
     source: Tensor | None
     stack: list[Tensor]
 
 
-class CausalPredictor(nn.Module):
+class CausalNetwork(nn.Module):
     """out_t = stack(x_{t-1}, x_{t-2}, ...; cond) and shift_t = sum_{k >= 1} h_k x_{t-k} + sum_{k >= 0} b_k s_{t-k}.
 
     The linear path knows at once what a stack learns slowly: its coefficients h (one set a block, from the condition;
@@ -79,8 +79,8 @@ class CausalPredictor(nn.Module):
         return parameters, shift
 
     def forward_chunk(
-        self, x: Tensor, cond: Tensor | None, source: Tensor | None, state: PredictorState | None
-    ) -> tuple[Tensor, Tensor, PredictorState]:
+        self, x: Tensor, cond: Tensor | None, source: Tensor | None, state: CausalState | None
+    ) -> tuple[Tensor, Tensor, CausalState]:
         """One chunk of a long signal: also returns the state that the next chunk needs."""
         return self._run(x, cond, source, state, keep_state=True)
 
@@ -103,11 +103,9 @@ class CausalPredictor(nn.Module):
         sources = (
             keep_last(source, state.source if state else None, self.source_order - 1) if self.source_order else None
         )
-        return parameters, shift, PredictorState(inputs, sources, past)
+        return parameters, shift, CausalState(inputs, sources, past)
 
-    def _linear_path(
-        self, x: Tensor, cond: Tensor | None, source: Tensor | None, state: PredictorState | None
-    ) -> Tensor:
+    def _linear_path(self, x: Tensor, cond: Tensor | None, source: Tensor | None, state: CausalState | None) -> Tensor:
         shift = torch.zeros_like(x)
         if not self.linear_order + self.source_order:
             return shift

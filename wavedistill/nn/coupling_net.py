@@ -10,7 +10,7 @@ from wavedistill.errors import WavedistillError
 from wavedistill.numerics import full_precision
 
 
-class ConditionerNet(nn.Module):
+class CouplingNet(nn.Module):
     """h_0 = A x + c_0;  h_l = h_{l-1} + W_l silu(h_{l-1}) + c_l;  output = B silu(h): a residual network of any map's
     parameters.
 
@@ -36,8 +36,8 @@ class ConditionerNet(nn.Module):
 
     Example:
         >>> import torch
-        >>> from wavedistill.nn.coupling_net import ConditionerNet
-        >>> network = ConditionerNet(2, 6, kernel_size=3, cond_dim=4)
+        >>> from wavedistill.nn.coupling_net import CouplingNet
+        >>> network = CouplingNet(2, 6, kernel_size=3, cond_dim=4)
         >>> network(torch.randn(1, 2, 20), torch.randn(1, 4, 5)).shape
         torch.Size([1, 6, 20])
         >>> bool((network(torch.randn(1, 2, 20), torch.randn(1, 4, 5)) == 0).all())
@@ -55,10 +55,10 @@ class ConditionerNet(nn.Module):
     ) -> None:
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0:
-            raise WavedistillError(f"ConditionerNet needs an odd kernel_size, got {kernel_size}.")
+            raise WavedistillError(f"CouplingNet needs an odd kernel_size, got {kernel_size}.")
         if min(in_channels, out_channels, hidden, num_layers) < 1:
             raise WavedistillError(
-                "ConditionerNet needs in_channels, out_channels, hidden and num_layers of 1 or more, "
+                "CouplingNet needs in_channels, out_channels, hidden and num_layers of 1 or more, "
                 f"got {in_channels}, {out_channels}, {hidden} and {num_layers}."
             )
         self.kernel_size = kernel_size
@@ -75,7 +75,7 @@ class ConditionerNet(nn.Module):
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         if x.dim() == 2 and self.kernel_size > 1:
             raise WavedistillError(
-                f"ConditionerNet with kernel_size {self.kernel_size} needs (batch, channels, samples), "
+                f"CouplingNet with kernel_size {self.kernel_size} needs (batch, channels, samples), "
                 f"got {tuple(x.shape)}: take kernel_size 1 for vectors."
             )
         shares = self._project(x, cond)

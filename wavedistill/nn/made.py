@@ -31,7 +31,7 @@ class MaskedLinear(nn.Linear):
         return nn.functional.linear(x, self.masked_weight, self.bias)
 
 
-class MaskedPredictor(nn.Module):
+class MADE(nn.Module):
     """out_i = network(x_j for the j before i; cond): masked linear layers with rectifiers between them.
 
     A hidden unit of degree k sees the first k features in the order; it feeds units of the same or a higher degree, and
@@ -61,9 +61,9 @@ class MaskedPredictor(nn.Module):
 
     Example:
         >>> import torch
-        >>> from wavedistill.nn.made import MaskedPredictor
+        >>> from wavedistill.nn.made import MADE
         >>> _ = torch.manual_seed(0)
-        >>> network = MaskedPredictor(3, hidden=8, order="reverse")
+        >>> network = MADE(3, hidden=8, order="reverse")
         >>> _ = torch.nn.init.normal_(network.layers[-1].weight)
         >>> x = torch.randn(3)
         >>> jacobian = torch.func.jacrev(lambda x: network(x[None])[0, :, 0])(x)  # 1 and 2 before 0, 2 before 1
@@ -87,7 +87,7 @@ class MaskedPredictor(nn.Module):
         super().__init__()
         if min(dim, hidden, num_layers, out_channels) < 1:
             raise WavedistillError(
-                f"MaskedPredictor needs dim, hidden, num_layers and out_channels of at least 1, got {dim}, "
+                f"MADE needs dim, hidden, num_layers and out_channels of at least 1, got {dim}, "
                 f"{hidden}, {num_layers}, {out_channels}."
             )
         self.dim = dim

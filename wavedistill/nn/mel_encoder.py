@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
-class ConditioningNetwork(nn.Module):
+class MelEncoder(nn.Module):
     """Convolutions over frames, then nearest upsampling to blocks and one more convolution.
 
     Nearest upsampling followed by a convolution leaves no checkerboard, which transposed convolutions do. The mel is

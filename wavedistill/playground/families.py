@@ -18,6 +18,7 @@ from typing import Any
 from torch import nn
 
 from wavedistill.flows import (
+    MADE,
     ActNorm,
     AdditiveCoupling,
     AffineCoupling,
@@ -25,7 +26,6 @@ from wavedistill.flows import (
     Compose,
     ContinuousFlow,
     InvertibleConv1x1,
-    MaskedPredictor,
     MixtureCDF,
     Orthogonal,
     Planar,
@@ -110,7 +110,7 @@ def _spline(depth: int) -> Compose:
 
 def _maf(depth: int) -> Compose:
     def layer(order: str) -> Transform:
-        network = MaskedPredictor(DIM, hidden=128, order=order)
+        network = MADE(DIM, hidden=128, order=order)
         return _unsettled(
             AutoregressiveFlow(network, log_scale_min=-BOUND, log_scale_max=BOUND), network.layers[-1].weight, 0.1
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from helpers.flow_case import Case, shake
 
-from wavedistill.flows import AutoregressiveFlow, Compose, Condition, MaskedPredictor, PreEmphasis, Scale
-from wavedistill.nn.causal_network import CausalPredictor
+from wavedistill.flows import MADE, AutoregressiveFlow, Compose, Condition, PreEmphasis, Scale
+from wavedistill.nn.causal_network import CausalNetwork
 from wavedistill.nn.wavenet_stack import StackConfig
 
 SAMPLES = 8
@@ -15,11 +15,11 @@ LENGTHENS = "the check cannot lengthen a named tuple; 'maf-waveform' covers it"
 
 
 def vectors(dim=4, order="natural", cond_dim=0, **options):
-    return shake(AutoregressiveFlow(MaskedPredictor(dim, 12, 2, order, cond_dim), **options))
+    return shake(AutoregressiveFlow(MADE(dim, 12, 2, order, cond_dim), **options))
 
 
 def waveform(standardize=True, cond=5, source=0, **options):
-    network = CausalPredictor(2, StackConfig(2, 1, 2, 5, 5), cond, 3, source)
+    network = CausalNetwork(2, StackConfig(2, 1, 2, 5, 5), cond, 3, source)
     return shake(AutoregressiveFlow(network, standardize, **options))
 
 

@@ -3,13 +3,13 @@
 from helpers.flow_case import Case
 from helpers.tiny_models import MEL, speech_batch
 
-from wavedistill.flows import LinearPredictionFlow, LinearPredictor, MelLinearPredictor
+from wavedistill.flows import LPC, LinearPredictionFlow, MelLPC
 
 
 def predictor(batch):
     _, mel = speech_batch(batch, 2)
-    coefficients, log_gain = MelLinearPredictor(MEL, order=8, upsample=2, white_noise=1e-3)(mel)
-    return LinearPredictor(coefficients[:, :3], log_gain[:, :3])
+    coefficients, log_gain = MelLPC(MEL, order=8, upsample=2, white_noise=1e-3)(mel)
+    return LPC(coefficients[:, :3], log_gain[:, :3])
 
 
 CASES = {

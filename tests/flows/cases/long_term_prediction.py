@@ -3,12 +3,12 @@
 import torch
 from helpers.flow_case import Case
 
-from wavedistill.flows import LongTermPredictionFlow, LongTermPredictor
+from wavedistill.flows import LTP, LongTermPredictionFlow
 
 
 def predictor(batch):
     taps = torch.randn(batch, 3, 5)
-    return LongTermPredictor(torch.randint(10, 17, (batch, 3)), taps / (1.0 + taps.abs().sum(-1, keepdim=True)))
+    return LTP(torch.randint(10, 17, (batch, 3)), taps / (1.0 + taps.abs().sum(-1, keepdim=True)))
 
 
 CASES = {

@@ -32,7 +32,7 @@ from wavedistill.errors import WavedistillError
 from wavedistill.flows.autoregressive import AutoregressiveFlow, Condition, LocScale
 from wavedistill.flows.solvers.quasi_newton import select, solve
 from wavedistill.flows.solvers.stepping import MaskedStepper
-from wavedistill.nn.causal_network import PredictorState
+from wavedistill.nn.causal_network import CausalState
 
 METHODS = ("incremental", "naive", "jacobi", "gauss_seidel", "quasi_newton")
 ITERATIONS = METHODS[2:]
@@ -90,9 +90,9 @@ def invert(
 
     Example:
         >>> import torch
-        >>> from wavedistill.flows import AutoregressiveFlow, MaskedPredictor, invert
+        >>> from wavedistill.flows import AutoregressiveFlow, MADE, invert
         >>> _ = torch.manual_seed(0)
-        >>> flow = AutoregressiveFlow(MaskedPredictor(6, hidden=32)).double()
+        >>> flow = AutoregressiveFlow(MADE(6, hidden=32)).double()
         >>> _ = torch.nn.init.normal_(flow.predictor.layers[-1].weight, std=0.05)
         >>> y = torch.randn(2, 6).double()
         >>> found = invert(flow, y, method="jacobi", tolerance=1e-12)
@@ -262,7 +262,7 @@ class _WaveformBlocks:
         self.flow = flow
         self.samples = samples
         self.cond = cond
-        self.state: PredictorState | None = None
+        self.state: CausalState | None = None
 
     def open(self, start: int, end: int) -> None:
         features, source = self.cond

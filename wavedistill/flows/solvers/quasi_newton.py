@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from wavedistill.flows.autoregressive import AutoregressiveFlow, Condition
-from wavedistill.nn.causal_network import PredictorState
+from wavedistill.nn.causal_network import CausalState
 
 LAGS = 32
 """Band of the Jacobian, at least. Nine of twelve rows of the bundled speech teacher's had more than nine tenths of
@@ -128,7 +128,7 @@ class _Windows:
             self.features = torch.cat(
                 [cond.features, cond.features[:, -1:].expand(-1, padding // self.block, -1)], dim=1
             )
-        self.state: PredictorState | None = None
+        self.state: CausalState | None = None
         self.evaluated = 0
         self.time = torch.arange(self.length, device=y.device)
         lag = self.time[:, None] - self.time
@@ -183,7 +183,7 @@ class _Windows:
         for one in (self.last_step, self.predicted):
             one[examples] = torch.nn.functional.pad(one[examples, self.step :], (0, self.step))
 
-    def _evaluate(self, examples: Tensor, x: Tensor, length: int) -> tuple[Tensor, PredictorState]:
+    def _evaluate(self, examples: Tensor, x: Tensor, length: int) -> tuple[Tensor, CausalState]:
         """F(x) of these examples' samples from their windows' starts on, and the state after them."""
         here = self.start[examples, None] + self.time[:length]
         cond = Condition(
@@ -223,13 +223,13 @@ class _Windows:
         return torch.addcmul(self.jacobian[examples], correction.unsqueeze(-1), step)
 
 
-def select(state: PredictorState, examples: Tensor) -> PredictorState:
+def select(state: CausalState, examples: Tensor) -> CausalState:
     """The state of these examples."""
     return _mapped(lambda past: past[examples], state)
 
 
-def _mapped(function: Callable[..., Tensor], *states: PredictorState) -> PredictorState:
+def _mapped(function: Callable[..., Tensor], *states: CausalState) -> CausalState:
     first = states[0]
     source = None if first.source is None else function(*(state.source for state in states))
     stack = [function(*pasts) for pasts in zip(*(state.stack for state in states), strict=True)]
-    return PredictorState(function(*(state.inputs for state in states)), source, stack)
+    return CausalState(function(*(state.inputs for state in states)), source, stack)

@@ -70,8 +70,8 @@ def check_conditioning(
 
     Example:
         >>> import torch
-        >>> from wavedistill.flows import AutoregressiveFlow, MaskedPredictor, check_conditioning
-        >>> flow = AutoregressiveFlow(MaskedPredictor(4, hidden=8))
+        >>> from wavedistill.flows import AutoregressiveFlow, MADE, check_conditioning
+        >>> flow = AutoregressiveFlow(MADE(4, hidden=8))
         >>> check_conditioning(flow, torch.randn(2, 4)).trusted
         True
     """

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from wavedistill.dsp.filters import moving_average
 from wavedistill.kernels.wavenet_step import INPUT_RANGE
-from wavedistill.nn.causal_network import CausalPredictor
-from wavedistill.nn.made import MaskedPredictor
+from wavedistill.nn.causal_network import CausalNetwork
+from wavedistill.nn.made import MADE
 
 BLOCK = 16
 """Steps of a masked perceptron after which its pending sums are brought up to date by one matrix product per layer: few
@@ -34,7 +34,7 @@ enough that on a CPU the small products in between stay on one thread.
 
 
 class MaskedStepper:
-    """Steps through a `MaskedPredictor` in its order; equal to its parallel pass up to float rounding.
+    """Steps through a `MADE` in its order; equal to its parallel pass up to float rounding.
 
     Units are stored sorted by degree, so what a step makes known is a slice of rows, and what it changes are the rows
     after it. Each layer's sums (rows, batch) are kept in two parts: ``near``, the rows of this block of steps, updated
@@ -46,7 +46,7 @@ class MaskedStepper:
         cond: (batch, cond_dim) or None.
     """
 
-    def __init__(self, predictor: MaskedPredictor, batch: int, cond: Tensor | None) -> None:
+    def __init__(self, predictor: MADE, batch: int, cond: Tensor | None) -> None:
         self.dim = predictor.dim
         self.channels = predictor.out_channels
         sorted_features = predictor.order.argsort()
@@ -134,8 +134,8 @@ class MaskedStepper:
         self.known[layer].append(new)
 
 
-class StepwisePredictor:
-    """Steps through a `CausalPredictor`; equal to its parallel pass up to float rounding.
+class CausalStepper:
+    """Steps through a `CausalNetwork`; equal to its parallel pass up to float rounding.
 
     Args:
         predictor: the network.
@@ -145,7 +145,7 @@ class StepwisePredictor:
     """
 
     def __init__(
-        self, predictor: CausalPredictor, batch: int, samples: int, features: Tensor | None, source: Tensor | None
+        self, predictor: CausalNetwork, batch: int, samples: int, features: Tensor | None, source: Tensor | None
     ) -> None:
         stack = predictor.stack
         self.stack = stack
