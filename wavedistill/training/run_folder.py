@@ -1,16 +1,12 @@
-"""What a run folder tells: its recipe, the logged numbers, the newest samples beside their originals, and what stopped
-it.
-"""
+"""What a run folder tells: its recipe, the logged numbers, the newest samples, and what stopped it."""
 
 from __future__ import annotations
 
-import json
-import math
 import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +16,7 @@ from wavedistill.assets import bundled_checkpoints
 from wavedistill.audio.io import load_audio
 from wavedistill.errors import WavedistillError
 from wavedistill.training.lock import run_lock
+from wavedistill.training.metrics_file import METRICS_FILE, read_metrics
 from wavedistill.training.recipe import FlowRecipe, Recipe, StudentRecipe, load_recipe
 from wavedistill.training.schedule import progress
 
@@ -33,6 +30,14 @@ class SamplePair:
     name: str
     original: Tensor
     spoken: Tensor
+
+
+class _Samples(NamedTuple):
+    """The newest step with samples, its pairs of original and spoken audio, and their sample rate in Hz."""
+
+    step: int | None
+    pairs: list[SamplePair]
+    sample_rate: int
 
 
 @dataclass(frozen=True)
@@ -86,17 +91,14 @@ class RunFolder:
 
     @property
     def mark(self) -> str:
-        """The number that training brings down: ``bits`` of a teacher or a flow, a student's ``loss`` (``stft`` where a
-        discriminator takes part).
-        """
+        """The number that training brings down: ``bits``, or a student's ``loss`` (``stft`` beside discriminators)."""
         if not isinstance(self.recipe, StudentRecipe):
             return "bits"
         return "stft" if {"adversarial", "stft"} <= self.recipe.loss.weights.keys() else "loss"
 
     def values(self, name: str, kind: Kind = "train") -> np.ndarray:
         """A metric by line, (lines,); NaN where it was not finite, empty where it was never logged."""
-        found = [line[name] for line in self.lines if line["kind"] == kind and name in line]
-        return np.array([math.nan if value is None else value for value in found], dtype=float)
+        return np.array([line[name] for line in self.lines if line["kind"] == kind and name in line], dtype=float)
 
     def steps(self, name: str, kind: Kind = "train") -> np.ndarray:
         """The steps of `values`."""
@@ -109,9 +111,7 @@ class RunFolder:
         return float(newest.mean()) if len(newest) and np.isfinite(newest).all() else None
 
     def command(self, *options: str, afresh: bool = False) -> str:
-        """The command that continues this run with other options, or (``afresh``) starts another one with them beside
-        it.
-        """
+        """The command that continues this run with other options, or (``afresh``) starts another run beside it."""
         verb = "distill" if isinstance(self.recipe, StudentRecipe) else "train"
         words = ["wavedistill", verb, str(self.folder / "config.yaml")]
         if afresh:
@@ -143,40 +143,27 @@ def read_run(run: str | Path) -> RunFolder:
             f"{run} {what}: give the folder of a run (its recipe's run.dir), which holds config.yaml and metrics.jsonl."
         )
     recipe = load_recipe(folder / "config.yaml")
-    lines, idle = _read_metrics(folder / "metrics.jsonl")
+    samples = _newest_samples(folder / "samples")
+    metrics = folder / METRICS_FILE
+    lines = read_metrics(metrics) if metrics.exists() else []
+    idle = max(0.0, time.time() - metrics.stat().st_mtime) if metrics.exists() else 0.0
     nonfinite = _nonfinite_step(folder)
     if nonfinite is None and not any(line["kind"] == "train" for line in lines):
         raise WavedistillError(
             f"{run} has logged nothing yet: let it train for run.log_every = {recipe.run.log_every} steps, then "
             "ask again."
         )
-    step, pairs, rate = _read_samples(folder / "samples")
-    return RunFolder(folder, recipe, lines, step, pairs, rate, nonfinite, _is_training(folder), idle)
-
-
-def _read_metrics(path: Path) -> tuple[list[dict[str, Any]], float]:
-    """The whole lines of a metrics.jsonl (a killed run may leave half a line at the end), and seconds since it was
-    written.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        written = path.stat().st_mtime
-    except FileNotFoundError:
-        return [], 0.0
-    except (OSError, UnicodeDecodeError) as error:
-        raise WavedistillError(f"cannot read {path}: {error}") from None
-    lines = []
-    rows = text.splitlines()
-    for number, row in enumerate(rows, 1):
-        try:
-            line = json.loads(row)
-            lines.append({"kind": line["kind"], **line, "step": int(line["step"]), "elapsed": float(line["elapsed"])})
-        except (ValueError, KeyError, TypeError):
-            if number < len(rows):
-                raise WavedistillError(
-                    f"{path}, line {number} is no line of a run's metrics. Mend or delete the line."
-                ) from None
-    return lines, max(0.0, time.time() - written)
+    return RunFolder(
+        folder=folder,
+        recipe=recipe,
+        lines=lines,
+        samples_step=samples.step,
+        pairs=samples.pairs,
+        sample_rate=samples.sample_rate,
+        nonfinite=nonfinite,
+        is_training=_is_training(folder),
+        idle_seconds=idle,
+    )
 
 
 def _nonfinite_step(folder: Path) -> int | None:
@@ -190,11 +177,10 @@ def _nonfinite_step(folder: Path) -> int | None:
     return max(steps, default=None)
 
 
-def _read_samples(folder: Path) -> tuple[int | None, list[SamplePair], int]:
-    """The newest step with samples, its pairs of spoken and original audio, and their sample rate."""
+def _newest_samples(folder: Path) -> _Samples:
     steps = sorted((int(path.name[5:]), path) for path in folder.glob("step-*") if path.name[5:].isdecimal())
     if not steps:
-        return None, [], 0
+        return _Samples(None, [], 0)
     step, newest = steps[-1]
     pairs = []
     rate = 0
@@ -207,7 +193,7 @@ def _read_samples(folder: Path) -> tuple[int | None, list[SamplePair], int]:
                 second, _ = load_audio(spoken)
                 length = min(len(first), len(second))
                 pairs.append(SamplePair(name.rstrip("-") or role, first[:length], second[:length]))
-    return step, pairs, rate
+    return _Samples(step, pairs, rate)
 
 
 def _is_training(folder: Path) -> bool:
