@@ -1,4 +1,4 @@
-"""What a run folder tells: its recipe, the logged numbers, the newest samples, and what stopped it."""
+"""What a run folder tells: recipe, logged numbers, the newest samples beside their originals, and what stopped it."""
 
 from __future__ import annotations
 
@@ -29,15 +29,26 @@ class SamplePair:
 
     name: str
     original: Tensor
-    spoken: Tensor
+    generated: Tensor
 
 
-class _Samples(NamedTuple):
-    """The newest step with samples, its pairs of original and spoken audio, and their sample rate in Hz."""
+class Samples(NamedTuple):
+    """The newest samples of a run.
+
+    Attributes:
+        step: at which they were made, None where there are none.
+        pairs: each sample beside its original.
+        sample_rate: of both, Hz.
+    """
 
     step: int | None
     pairs: list[SamplePair]
     sample_rate: int
+
+    @property
+    def seconds(self) -> float:
+        """Length of all of them."""
+        return sum(len(pair.original) for pair in self.pairs) / self.sample_rate if self.pairs else 0.0
 
 
 @dataclass(frozen=True)
@@ -48,9 +59,7 @@ class RunFolder:
         folder: the run folder.
         recipe: its config.yaml.
         lines: of metrics.jsonl; numbers that were not finite are NaN.
-        samples_step: step of the newest samples, None where there are none.
-        pairs: those samples, each beside its original.
-        sample_rate: of the samples, Hz.
+        samples: the newest ones.
         nonfinite: step at which the loss was not finite and its batch was kept, if that happened.
         is_training: a process trains there now.
         idle_seconds: since the last line of metrics.jsonl was written.
@@ -59,9 +68,7 @@ class RunFolder:
     folder: Path
     recipe: Recipe
     lines: list[dict[str, Any]]
-    samples_step: int | None
-    pairs: list[SamplePair]
-    sample_rate: int
+    samples: Samples
     nonfinite: int | None
     is_training: bool
     idle_seconds: float
@@ -90,8 +97,11 @@ class RunFolder:
         return progress(self.step, run.steps, self.elapsed, run.minutes)
 
     @property
-    def mark(self) -> str:
-        """The number that training brings down: ``bits``, or a student's ``loss`` (``stft`` beside discriminators)."""
+    def objective(self) -> str:
+        """The number that training brings down: ``bits`` of a teacher or a flow, a student's ``loss``.
+
+        ``stft`` of a student where a discriminator takes part, since the loss rises when the discriminator learns.
+        """
         if not isinstance(self.recipe, StudentRecipe):
             return "bits"
         return "stft" if {"adversarial", "stft"} <= self.recipe.loss.weights.keys() else "loss"
@@ -110,11 +120,11 @@ class RunFolder:
         newest = held_out[-1:] if len(held_out) else self.values(name)[-5:]
         return float(newest.mean()) if len(newest) and np.isfinite(newest).all() else None
 
-    def command(self, *options: str, afresh: bool = False) -> str:
-        """The command that continues this run with other options, or (``afresh``) starts another run beside it."""
+    def command(self, *options: str, fresh_run: bool = False) -> str:
+        """The command that continues this run with other options, or starts a new one beside it (``fresh_run``)."""
         verb = "distill" if isinstance(self.recipe, StudentRecipe) else "train"
         words = ["wavedistill", verb, str(self.folder / "config.yaml")]
-        if afresh:
+        if fresh_run:
             words += ["--run.dir", str(self.folder.with_name(f"{self.folder.name}-again"))]
         elif Path(self.recipe.run.dir).resolve() != self.folder:
             words += ["--run.dir", str(self.folder)]
@@ -136,14 +146,13 @@ def read_run(run: str | Path) -> RunFolder:
     """
     folder = Path(run).expanduser().resolve()
     if not (folder / "config.yaml").is_file():
-        what = "is no folder" if not folder.is_dir() else "holds no config.yaml"
-        if folder.is_dir() and (folder / "config.json").is_file() or str(run) in bundled_checkpoints():
+        what = "holds no config.yaml" if folder.is_dir() else "is no folder"
+        if (folder / "config.json").is_file() or str(run) in bundled_checkpoints():
             what = "is a checkpoint"
         raise WavedistillError(
             f"{run} {what}: give the folder of a run (its recipe's run.dir), which holds config.yaml and metrics.jsonl."
         )
     recipe = load_recipe(folder / "config.yaml")
-    samples = _newest_samples(folder / "samples")
     metrics = folder / METRICS_FILE
     lines = read_metrics(metrics) if metrics.exists() else []
     idle = max(0.0, time.time() - metrics.stat().st_mtime) if metrics.exists() else 0.0
@@ -157,9 +166,7 @@ def read_run(run: str | Path) -> RunFolder:
         folder=folder,
         recipe=recipe,
         lines=lines,
-        samples_step=samples.step,
-        pairs=samples.pairs,
-        sample_rate=samples.sample_rate,
+        samples=_newest_samples(folder / "samples"),
         nonfinite=nonfinite,
         is_training=_is_training(folder),
         idle_seconds=idle,
@@ -177,23 +184,23 @@ def _nonfinite_step(folder: Path) -> int | None:
     return max(steps, default=None)
 
 
-def _newest_samples(folder: Path) -> _Samples:
+def _newest_samples(folder: Path) -> Samples:
     steps = sorted((int(path.name[5:]), path) for path in folder.glob("step-*") if path.name[5:].isdecimal())
     if not steps:
-        return _Samples(None, [], 0)
+        return Samples(None, [], 0)
     step, newest = steps[-1]
     pairs = []
     rate = 0
     for original in sorted(newest.glob("*original.wav")):
         name = original.name.removesuffix("original.wav")
         for role in ("student", "flow", "teacher"):
-            spoken = newest / f"{name}{role}.wav"
-            if spoken.is_file():
+            generated = newest / f"{name}{role}.wav"
+            if generated.is_file():
                 first, rate = load_audio(original)
-                second, _ = load_audio(spoken)
+                second, _ = load_audio(generated)
                 length = min(len(first), len(second))
                 pairs.append(SamplePair(name.rstrip("-") or role, first[:length], second[:length]))
-    return _Samples(step, pairs, rate)
+    return Samples(step, pairs, rate)
 
 
 def _is_training(folder: Path) -> bool:
