@@ -145,7 +145,7 @@ def unfinished(run: RunFolder) -> Verdict | None:
         return Verdict("healthy", f"{where}; it is training now")
     if run.done >= 0.99:
         return Verdict("healthy", where)
-    return Verdict("worth knowing", f"{where}; nobody is training there", run.command())
+    return Verdict("worth knowing", f"{where}; no process is training there", run.command())
 
 
 def short(run: RunFolder) -> Verdict | None:
