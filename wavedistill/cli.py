@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from wavedistill import __version__
+from wavedistill.benchmark.options import add_arguments as benchmark_options
 from wavedistill.errors import WavedistillError
 
 CHECKPOINT_HELP = "checkpoint folder, run folder, bundled name (speech-teacher, speech-student) or hub id"
@@ -262,25 +263,7 @@ def build_parser() -> argparse.ArgumentParser:
         "WaveGAN) and flow\n"
         "libraries (zuko, nflows, normflows) take part where they are installed; the report names what is missing.",
     )
-    verb.add_argument(
-        "what",
-        nargs="?",
-        choices=("voices", "flows"),
-        default="voices",
-        help="voices: synthesis, sampling, training; flows: MAF, RealNVP and a WaveNet's inverse (default: "
-        "%(default)s)",
-    )
-    verb.add_argument("--teacher", metavar="DIR|NAME", help="of voices (default: speech-teacher)")
-    verb.add_argument(
-        "--student",
-        action="append",
-        metavar="DIR|NAME",
-        help="of voices; repeat it to compare (default: speech-student, speech-student-fast)",
-    )
-    verb.add_argument(
-        "--device", help="of voices: cpu, cuda or cuda:N (default: the CPU and, where there is one, the GPU)"
-    )
-    verb.add_argument("--out", metavar="DIR", help="folder for the table, as Markdown and JSON")
+    benchmark_options(verb)
     return parser
 
 

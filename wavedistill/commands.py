@@ -219,24 +219,14 @@ def doctor(args: Namespace) -> None:
 
 
 def benchmark(args: Namespace) -> int:
+    from wavedistill.benchmark.options import process
 
-    device = None if args.device is None else _device(args.device)
-    given = [("--teacher", args.teacher), *(("--student", name) for name in args.student or ()), ("--device", device)]
-    options = [word for option, value in given if value is not None for word in (option, value)]
-    if args.what == "flows" and options:
-        raise WavedistillError(
-            f"`wavedistill benchmark flows` measures no checkpoint, so {options[0]} means nothing to it: leave it out."
-        )
+    if args.device is not None:
+        args.device = _device(args.device)
     # in a process of its own, where the peers may be imported; glibc keeps freed memory there, so that nobody is timed
     # getting it anew
-    script = [
-        sys.executable,
-        str(Path(__file__).parent / "benchmark" / {"voices": "peers.py", "flows": "flow_peers.py"}[args.what]),
-        *options,
-        *(("--out", args.out) if args.out else ()),
-    ]
     keep = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
-    return subprocess.run(script, env={**os.environ, **keep}).returncode
+    return subprocess.run(process(args), env={**os.environ, **keep}).returncode
 
 
 def demo(args: Namespace) -> None:

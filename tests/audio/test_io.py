@@ -199,7 +199,7 @@ def test_refuses_to_write_what_is_not_audio(tmp_path):
 
 def test_unwritable_folder_and_full_disk_are_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WavedistillError, match="cannot be written"):
+    with pytest.raises(WavedistillError, match="cannot write"):
         save_audio(tmp_path / "file" / "a.wav", torch.zeros(10), RATE)
 
     def no_space(*_):

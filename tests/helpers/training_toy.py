@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wavedistill.training import metrics_file
 from wavedistill.training.checkpoint import load_state, state_path
 from wavedistill.training.config import OptimConfig, RunConfig
 from wavedistill.training.loop import fit
@@ -117,8 +117,8 @@ def run_files(folder: Path) -> list[str]:
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without what depends on the clock."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     clock = ("elapsed", "steps_per_second", "audio_seconds_per_second")
+    lines = metrics_file.read_metrics(folder / metrics_file.METRICS_FILE)
     return [{key: value for key, value in line.items() if key not in clock} for line in lines]
 
 

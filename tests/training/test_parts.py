@@ -14,13 +14,15 @@ from helpers.training_toy import ToyBatch, ToyModel, ToyModelConfig, recipe, run
 from torch import nn
 
 from wavedistill.distributed import Ranks
+from wavedistill.errors import WavedistillError
 from wavedistill.training.config import OptimConfig
 from wavedistill.training.ema import EMA
 from wavedistill.training.meter import Meter
+from wavedistill.training.metrics_file import read_metrics, truncate_metrics
 from wavedistill.training.prefetch import Prefetcher
 from wavedistill.training.schedule import learning_rate, progress
 from wavedistill.training.task import Sample
-from wavedistill.training.tracker import Tracker, truncate_metrics, wandb_mode
+from wavedistill.training.tracker import Tracker, wandb_mode
 
 
 @pytest.mark.parametrize("decay", ["cosine", "exponential"])
@@ -94,6 +96,17 @@ def test_metrics_are_cut_at_the_resumed_step(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps({"step": step, "loss": 1.0}) + "\n" for step in (1, 2, 3)) + '{"step": 2, "lo')
     truncate_metrics(path, 2)
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
+
+
+def test_metrics_are_read_without_a_torn_end_and_refused_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    line = '{"step": 1, "kind": "train", "elapsed": 2.5, "loss": null}\n'
+    path.write_text(line + '{"step": 2, "lo')
+    (read,) = read_metrics(path)
+    assert (read["step"], read["kind"], read["elapsed"]) == (1, "train", 2.5) and math.isnan(read["loss"])
+    path.write_text('{"step": 1, "lo\n' + line)
+    with pytest.raises(WavedistillError, match="metrics.jsonl, line 1 is no line of a run's metrics"):
+        read_metrics(path)
 
 
 def test_metrics_are_strict_json(tmp_path: Path) -> None:

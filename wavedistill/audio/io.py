@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import struct
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from wavedistill.errors import WavedistillError
+from wavedistill.files import write_bytes
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 SILENCE_PEAK = 1e-3  # -60 dBFS: below this peak a recording holds no speech
@@ -169,27 +167,8 @@ def save_audio(path: str | Path, audio: Tensor | np.ndarray, sample_rate: int, s
         raise WavedistillError(
             f"{path}: cannot be encoded as {subtype} at {sample_rate} Hz ({_reason(error)})"
         ) from error
-    with atomic_file(path) as file:
-        file.write(buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
     return path
-
-
-@contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that becomes ``path`` when all is written, or else leaves nothing behind."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            yield file
-        os.replace(temporary, path)
-    except OSError as error:
-        raise WavedistillError(
-            f"{path}: cannot be written ({error.strerror or error}); choose another folder or free some space"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def _riff_is_cut(path: Path) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wavedistill.errors import WavedistillError
+from wavedistill.files import atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,12 +71,14 @@ def plot_mels(
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Save a figure (type by suffix) under a temporary name and rename it."""
+    """Save a figure atomically; the suffix says which type of file.
+
+    Raises:
+        WavedistillError: for a suffix that matplotlib does not know, or where the folder cannot be written.
+    """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(temporary, dpi=110)
-        temporary.replace(path)
-    except (OSError, ValueError) as error:  # ValueError: a suffix that matplotlib does not know
+        with atomic(path) as temporary:
+            figure.savefig(temporary, dpi=110, format=path.suffix[1:])
+    except ValueError as error:
         raise WavedistillError(f"cannot write the picture {path}: {error}") from error

@@ -1,18 +1,17 @@
-"""`wavedistill benchmark flows`: the toolbox beside zuko, nflows and normflows, as far as they are installed.
+"""Flows of zuko, nflows and normflows for the benchmark, as far as they are installed.
 
-A process of its own, because importing zuko changes torch.distributions for the whole process.
+``python -m wavedistill.benchmark`` alone imports this module, in a process of its own: importing zuko changes
+torch.distributions for the whole process.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import sys
 
 import torch
 from torch import nn
 
-from wavedistill.benchmark.flows import HIDDEN, LAYERS, Contender, run_flow_benchmark
+from wavedistill.benchmark.flows import HIDDEN, LAYERS, Build, Contender
 
 
 def zuko(flow: str, dim: int) -> Contender:
@@ -70,16 +69,6 @@ def normflows(flow: str, dim: int) -> Contender:
     return Contender(module, lambda m, x: run(m, x, False), lambda m, z: run(m, z, True))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", metavar="DIR", help="folder for flows.md and flows.json")
-    args = parser.parse_args()
-    peers = {build.__name__: build for build in (zuko, nflows, normflows) if importlib.util.find_spec(build.__name__)}
-    result = run_flow_benchmark(peers, progress=lambda what: print(f"measuring {what}", file=sys.stderr, flush=True))
-    print(result.markdown)
-    if args.out:
-        result.save(args.out)
-
-
-if __name__ == "__main__":
-    main()
+def installed_flow_libraries() -> dict[str, Build]:
+    """Library -> builder of its flows, of those that are installed."""
+    return {build.__name__: build for build in (zuko, nflows, normflows) if importlib.util.find_spec(build.__name__)}

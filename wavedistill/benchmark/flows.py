@@ -1,7 +1,7 @@
 """Speed and exactness of the toolbox's flows beside other libraries', in one run.
 
-The package imports no other flow library (importing zuko switches off argument checks in torch.distributions for the
-whole process): ``wavedistill/benchmark/flow_peers.py`` builds theirs, in a process of its own, and hands them to
+Only ``flow_peers.py`` imports other flow libraries, in a process of its own, since importing zuko switches off argument
+checks in torch.distributions for the whole process; ``python -m wavedistill.benchmark flows`` hands what it builds to
 `run_flow_benchmark`.
 """
 
@@ -40,8 +40,12 @@ Map = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Contender:
-    """One library's version of a flow: ``forward(module, x)`` is data -> (latent, log_det), ``inverse`` latent ->
-    (data, log_det).
+    """One library's version of a flow.
+
+    Attributes:
+        module: its layers.
+        forward: (module, data) -> (latent, log_det).
+        inverse: (module, latent) -> (data, log_det).
     """
 
     module: nn.Module
@@ -77,9 +81,14 @@ class Exactness:
 
 @dataclass(frozen=True)
 class WaveNetInverse:
-    """A WaveNet's sequential inverse over ``samples`` samples; beside it, extrapolated from single passes, the naive
-    one, a pass over the whole signal for each sample (`invert` with method "naive"), and one with a pass over the
-    receptive field for each.
+    """Seconds of a WaveNet's sequential inverse.
+
+    Attributes:
+        samples: length of the signal.
+        cached_seconds: with caches, as the library does it.
+        naive_seconds: with a pass over the whole signal for each sample (`invert` with method "naive").
+        windowed_seconds: with a pass over the receptive field for each sample. Both are extrapolated from single
+            passes.
     """
 
     samples: int
@@ -234,8 +243,10 @@ class _Perceptron(nn.Sequential):
 
 
 def _take_turns(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each run, all of them run once in every round, in another order each time: what ran before
-    leaves caches and memory in a state of its own. The first round warms up and counts for slow runs only.
+    """Median seconds of each run.
+
+    Every round runs all of them once, in another order each time: what ran before leaves caches and memory in a state
+    of its own. The first round warms up and counts for slow runs only.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
     for round_ in range(repeats + 1):

@@ -1,8 +1,8 @@
-"""`wavedistill benchmark`: students and teacher beside other vocoders, as far as they are installed.
+"""Other vocoders for the benchmark, as far as they are installed.
 
-A process of its own, so that the package never imports them. All have random weights (a speed does not depend on them),
-the published sizes, weight norm removed, and run in float32 and inference mode in their own memory layout; each at its
-own sample rate.
+``python -m wavedistill.benchmark`` alone imports this module, in a process of its own. The vocoders have random weights
+(a speed does not depend on them), the published sizes and no weight norm; they run in float32 and inference mode in
+their own memory layout, each at its own sample rate.
 
     Vocos            pip install vocos
                      config of charactr/vocos-mel-24khz; https://arxiv.org/abs/2306.00814
@@ -17,17 +17,14 @@ no package: see `PlainClariNet`.
 
 from __future__ import annotations
 
-import argparse
-import sys
 import warnings
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from wavedistill.benchmark.systems import Run, TimedSystem, voice_of
-from wavedistill.benchmark.vocoders import run_benchmark
-from wavedistill.errors import WavedistillError
+from wavedistill.benchmark.systems import Run, TimedSystem, timed_model
 from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
 from wavedistill.nn.wavenet_stack import StackConfig
 
@@ -94,7 +91,7 @@ def clarinet() -> Iterator[TimedSystem]:
         "six flows of ten layers, kernel 3, 64 channels (gate 64), of this package's ParallelWaveNet without front "
         "and source"
     )
-    yield voice_of("6 x 10 x 64 student, our layers", ParallelWaveNet(config), "peer", note)
+    yield timed_model("6 x 10 x 64 student, our layers", ParallelWaveNet(config), "peer", note)
 
 
 class PlainClariNet(nn.Module):
@@ -117,8 +114,9 @@ class PlainClariNet(nn.Module):
 
 
 class PlainFlow(nn.Module):
-    """loc and log_scale, each (batch, 1, time), of every sample from the samples before it and the condition (batch,
-    80, time).
+    """loc and log_scale of every sample from the samples before it.
+
+    Shapes: samples, loc and log_scale (batch, 1, time), condition (batch, 80, time).
     """
 
     def __init__(self, layers: int = 10, residual: int = 64, gate: int = 128, skip: int = 64, front: int = 32) -> None:
@@ -133,7 +131,7 @@ class PlainFlow(nn.Module):
         self.head = nn.Sequential(nn.ReLU(), nn.Conv1d(skip, skip, 1), nn.ReLU(), nn.Conv1d(skip, 2, 1))
         nn.init.zeros_(self.head[-1].weight)
 
-    def forward(self, z: Tensor, condition: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, z: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         shifted = nn.functional.pad(z[..., :-1], (self.front.kernel_size[0], 0))
         h = torch.relu(self.front(shifted))
         total = 0.0
@@ -153,7 +151,8 @@ class PlainFlow(nn.Module):
             )
             h = (h + residual(gated)) * 0.5**0.5
             total = total + skip(gated)
-        return self.head(total).chunk(2, dim=1)
+        loc, log_scale = self.head(total).chunk(2, dim=1)
+        return loc, log_scale
 
 
 def peer(
@@ -173,46 +172,21 @@ def peer(
     return TimedSystem(name, module.eval(), sample_rate, HOP, prepare, "peer", note)
 
 
-def installed() -> tuple[list[TimedSystem], list[str]]:
-    """The peers that can be had, and a line about each that cannot."""
-    voices = []
-    missing = []
-    warnings.simplefilter("ignore", FutureWarning)  # the peers' old torch calls
+class Peers(NamedTuple):
+    """The vocoders that can be had, and a line about each that cannot."""
+
+    systems: list[TimedSystem]
+    missing: list[str]
+
+
+def installed_vocoders() -> Peers:
+    """Build every vocoder whose package is installed."""
+    found = Peers([], [])
+    warnings.simplefilter("ignore", FutureWarning)  # their old torch calls
     for build, remedy in ((vocos, "pip install vocos"), (parallel_wavegan, PARALLEL_WAVEGAN), (clarinet, "")):
         torch.manual_seed(0)
         try:
-            voices += build()
+            found.systems.extend(build())
         except ImportError as error:
-            missing.append(f"{build.__name__} is not installed ({error}): {remedy}.")
-    return voices, missing
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--teacher", metavar="DIR|NAME", default="speech-teacher", help="default: %(default)s")
-    parser.add_argument(
-        "--student",
-        metavar="DIR|NAME",
-        action="append",
-        help="may be repeated; default: speech-student, speech-student-fast",
-    )
-    parser.add_argument("--device", help="cpu, cuda or cuda:N; default: the CPU and, where there is one, the GPU")
-    parser.add_argument("--out", metavar="DIR", help="folder for benchmark.md and benchmark.json")
-    args = parser.parse_args()
-    voices, missing = installed()
-    devices = [args.device] if args.device else None
-    try:
-        result = run_benchmark(
-            args.teacher, args.student, peers=voices, missing=missing, devices=devices, out=args.out, progress=True
-        )
-    except WavedistillError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:  # `wavedistill` itself says so
-        return 130
-    print(result.markdown)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            found.missing.append(f"{build.__name__} is not installed ({error}): {remedy}.")
+    return found

@@ -1,5 +1,4 @@
-"""A teacher's network written plainly, with the same weights: what `wavedistill benchmark` compares with, and an oracle
-for tests.
+"""A teacher's network written plainly, with the same weights: for comparison in the benchmark, an oracle for tests.
 
 `PlainWaveNet` is the standard open implementation (conv1d in (batch, channels, time), condition at the sample rate, one
 1x1 convolution of it in every layer); `PlainSampler` is the ring-buffer loop that people write around it, one sample a
@@ -24,14 +23,12 @@ from wavedistill.numerics import full_precision
 
 
 class PlainLayer(nn.Module):
-    """One residual layer: a dilated convolution and the condition's 1x1 convolution into a gate, then residual and
-    skip.
-    """
+    """One residual layer: dilated convolution and 1x1 convolution of the condition, gate, residual and skip."""
 
     def __init__(self, stack: WaveNetStack, layer: int) -> None:
         super().__init__()
         conv = stack.convs[layer]
-        (channels, skip) = stack.skip[layer].shape
+        channels, skip = stack.skip[layer].shape
         self.history = conv.history
         self.conv = nn.Conv1d(channels, 2 * channels, conv.kernel_size, dilation=conv.dilation)
         _set(self.conv, conv.weight[:, :, 0], conv.bias)
@@ -60,9 +57,9 @@ class PlainStack(nn.Module):
 
     def __init__(self, stack: WaveNetStack) -> None:
         super().__init__()
-        self.input, self.hidden, self.output = (
-            _pointwise(linear) for linear in (stack.input, stack.hidden, stack.output)
-        )
+        self.input = _pointwise(stack.input)
+        self.hidden = _pointwise(stack.hidden)
+        self.output = _pointwise(stack.output)
         self.layers = nn.ModuleList(PlainLayer(stack, layer) for layer in range(len(stack.convs)))
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
@@ -107,14 +104,17 @@ class PlainWaveNet(nn.Module):
 
 
 class PlainSampler:
-    """The cached sampler as a loop in torch: a ring buffer of past inputs for every layer, about five operations a
-    layer and sample.
+    """The cached sampler as a loop in torch, with a ring buffer of past inputs for every layer.
+
+    About five operations a layer and sample.
     """
 
     def __init__(self, model: WaveNet) -> None:
         stack = PlainStack(model.predictor.stack).to(next(model.parameters()).device)
         self.model = model
-        self.input, self.hidden, self.output = (_linear(conv) for conv in (stack.input, stack.hidden, stack.output))
+        self.input = _linear(stack.input)
+        self.hidden = _linear(stack.hidden)
+        self.output = _linear(stack.output)
         self.layers = [
             (layer.history, layer.conv.dilation[0], *map(_linear, (layer.conv, layer.cond, layer.skip, layer.residual)))
             for layer in stack.layers

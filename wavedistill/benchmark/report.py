@@ -1,9 +1,9 @@
-"""What a benchmark of the voices found, as tables and files."""
+"""What a benchmark of students and vocoders found, as tables and files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,35 +60,40 @@ class Cost:
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """What `run_benchmark` measured: ``speeds`` of students and peers, ``streams``, ``samplers`` of the teacher,
-    ``training``, ``costs``, ``peaks`` of matrix products, ``missing`` systems and why, and the ``machine``.
+    """What `run_benchmark` measured.
+
+    Attributes:
+        speeds: of students and peers.
+        streams: latency of the students.
+        samplers: of the teacher.
+        training: speed of training steps.
+        costs: arithmetic, weights and memory.
+        peaks: of matrix products.
+        missing: systems that could not take part, and why.
+        machine: what it was measured on.
     """
 
-    speeds: list[Speed]
-    streams: list[StreamSpeed]
-    samplers: list[SamplerSpeed]
-    training: list[TrainingSpeed]
-    costs: list[Cost]
-    peaks: list[GemmPeak]
-    missing: list[str]
-    machine: dict[str, Any]
+    speeds: list[Speed] = field(default_factory=list)
+    streams: list[StreamSpeed] = field(default_factory=list)
+    samplers: list[SamplerSpeed] = field(default_factory=list)
+    training: list[TrainingSpeed] = field(default_factory=list)
+    costs: list[Cost] = field(default_factory=list)
+    peaks: list[GemmPeak] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    machine: dict[str, Any] = field(default_factory=dict)
 
     @property
     def settings(self) -> list[Setting]:
         return list(dict.fromkeys(Setting(s.device, s.threads) for s in self.samplers))
 
     def best(self, system: str, device: str) -> float:
-        """x real time of one clip of the greatest length it was measured at, with the number of threads it is fastest
-        with.
-        """
+        """x real time of one clip, the longest measured, with the number of threads that is fastest."""
         single = [s for s in self.speeds if s.system == system and s.device == device and s.batch == 1]
         longest = max(s.audio_seconds for s in single)
         return max(s.real_time for s in single if s.audio_seconds == longest)
 
     def ratios(self, device: str) -> dict[str, float]:
-        """Student -> its rate (`best`) over the teacher's cached sampler's, both with the number of threads they are
-        fastest with.
-        """
+        """Student -> its rate (`best`) over that of the teacher's cached sampler, each with its best threads."""
         students = dict.fromkeys(s.system for s in self.speeds if s.group == "student" and s.device == device)
         cached = max(s.real_time for s in self.samplers if s.sampler == CACHED and s.device == device)
         return {name: self.best(name, device) / cached for name in students}
@@ -100,7 +105,7 @@ class BenchmarkResult:
 
     @property
     def markdown(self) -> str:
-        parts = [self._voices(), self._streams(), self._samplers(), self._training(), self._costs(), self._notes()]
+        parts = [self._synthesis(), self._streams(), self._samplers(), self._training(), self._costs(), self._notes()]
         return "\n".join(part for part in parts if part)
 
     def to_json(self) -> dict[str, Any]:
@@ -111,7 +116,7 @@ class BenchmarkResult:
         write_json(Path(folder) / "benchmark.json", self.to_json())
         write_text(Path(folder) / "benchmark.md", self.markdown)
 
-    def _voices(self) -> str:
+    def _synthesis(self) -> str:
         columns = list(dict.fromkeys((Setting(s.device, s.threads), s.batch, s.audio_seconds) for s in self.speeds))
         rates = {c.system: c.sample_rate for c in self.costs}
         cells = {

@@ -66,7 +66,7 @@ class TimedSystem:
         return MacCount(found.macs / self.seconds(COUNTED_FRAMES), found.uncounted)
 
 
-def voice_of(
+def timed_model(
     name: str, model: WaveformModel, group: Literal["student", "peer"] = "student", note: str = ""
 ) -> TimedSystem:
     """A one-pass model of this package as a `TimedSystem`: mel -> `sample`, noise drawn inside."""
@@ -104,8 +104,14 @@ def speech(samples: int, sample_rate: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Speed:
-    """Synthesis of ``batch`` clips of ``audio_seconds`` (the nearest whole frames): ``real_time`` is seconds of audio,
-    over the whole batch, per second of computing, the median of ``repeats`` timings.
+    """How fast a system synthesises.
+
+    Attributes:
+        system, group: see `TimedSystem`.
+        device, threads: see `Setting`.
+        batch: clips at once.
+        audio_seconds: length of each (the nearest whole frames).
+        real_time: seconds of audio, over the whole batch, per second of computing; the median of ``repeats`` timings.
     """
 
     system: str
@@ -120,8 +126,12 @@ class Speed:
 
 @dataclass(frozen=True)
 class StreamSpeed:
-    """A stream in small chunks: milliseconds of computing until the first is there, and seconds of audio per second
-    over all.
+    """How fast a system streams.
+
+    Attributes:
+        chunk_seconds: audio in a chunk.
+        first_chunk_ms: milliseconds of computing until the first chunk is there.
+        real_time: seconds of audio per second of computing, over the whole stream.
     """
 
     system: str
@@ -132,8 +142,8 @@ class StreamSpeed:
     real_time: float
 
 
-def time_voices(
-    voices: Sequence[TimedSystem],
+def time_systems(
+    systems: Sequence[TimedSystem],
     setting: Setting,
     cells: Sequence[tuple[int, float]],
     repeats: int,
@@ -141,31 +151,31 @@ def time_voices(
     slow_seconds: float,
     tick: Callable[[], None] = lambda: None,
 ) -> list[Speed]:
-    """Speeds for every (batch, seconds) of ``cells``, the voices in turns.
+    """Speeds for every (batch, seconds) of ``cells``, the systems in turns.
 
     All take part in the first cell; in the others one is left out where a run would last longer than ``slow_seconds``,
     as far as its speed in the cells before tells.
     """
     found: list[Speed] = []
     best: dict[str, float] = {}
-    for voice in voices:
-        voice.module.to(setting.device)
-        voice.prepare(1, 1, setting.device)()  # compiles what is compiled at its first use
+    for system in systems:
+        system.module.to(setting.device)
+        system.prepare(1, 1, setting.device)()  # compiles what is compiled at its first use
     for batch, seconds in cells:
         runs = {}
         amounts = {}
-        for voice in voices:
-            frames = voice.frames(seconds)
-            if voice.name not in best or batch * voice.seconds(frames) / best[voice.name] <= slow_seconds:
-                runs[voice.name] = torch.inference_mode()(voice.prepare(batch, frames, setting.device))
-                amounts[voice.name] = voice.seconds(frames)
+        for system in systems:
+            frames = system.frames(seconds)
+            if system.name not in best or batch * system.seconds(frames) / best[system.name] <= slow_seconds:
+                runs[system.name] = torch.inference_mode()(system.prepare(batch, frames, setting.device))
+                amounts[system.name] = system.seconds(frames)
         timings = interleaved(runs, repeats, budget, setting.device)
-        for voice in voices:
-            if voice.name in timings:
-                timing = timings[voice.name]
-                speed = batch * amounts[voice.name] / timing.seconds
-                best[voice.name] = max(best.get(voice.name, 0.0), speed)
-                found.append(Speed(voice.name, voice.group, *setting, batch, seconds, speed, timing.repeats))
+        for system in systems:
+            if system.name in timings:
+                timing = timings[system.name]
+                speed = batch * amounts[system.name] / timing.seconds
+                best[system.name] = max(best.get(system.name, 0.0), speed)
+                found.append(Speed(system.name, system.group, *setting, batch, seconds, speed, timing.repeats))
         tick()
     return found
 
@@ -173,9 +183,7 @@ def time_voices(
 def time_streams(
     models: dict[str, WaveformModel], setting: Setting, chunk_seconds: float, repeats: int, budget: float
 ) -> list[StreamSpeed]:
-    """Latency and rate of ``stream`` over a second of speech, the models in turns; those that take no mel do not
-    stream.
-    """
+    """Latency and rate of ``stream`` over a second of speech, the models in turns; without a mel none streams."""
     measured: dict[str, list[tuple[float, float]]] = {
         name: [] for name, model in models.items() if model.config.mel is not None
     }
@@ -196,9 +204,8 @@ def time_streams(
 
 def _stream_once(model: WaveformModel, device: str, chunk_seconds: float) -> tuple[float, float]:
     """Seconds until the first chunk, and seconds of audio per second over the whole stream."""
-    frames, per_chunk = (
-        whole_frames(seconds, model.sample_rate, model.hop_length) for seconds in (STREAMED_SECONDS, chunk_seconds)
-    )
+    frames = whole_frames(STREAMED_SECONDS, model.sample_rate, model.hop_length)
+    per_chunk = whole_frames(chunk_seconds, model.sample_rate, model.hop_length)
     arguments = condition(model, 1, frames, device)
     synchronize(device)
     start = time.perf_counter()

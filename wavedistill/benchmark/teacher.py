@@ -40,9 +40,16 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class SamplerSpeed:
-    """Sampling from the teacher: ``real_time`` is seconds of audio, over all streams, per second of computing, the
-    median of ``repeats`` timings of ``audio_seconds``. Of parallel samplers: ``passes``, evaluations of the network in
-    units of the whole signal (work), and ``sweeps``, evaluations that had to wait for one another.
+    """How fast the teacher samples.
+
+    Attributes:
+        sampler: its name in the table.
+        device, threads: see `Setting`.
+        streams: signals sampled at once.
+        audio_seconds: length of each in a timing.
+        real_time: seconds of audio, over all streams, per second of computing; the median of ``repeats`` timings.
+        passes: of a parallel sampler, evaluations of the network in units of the whole signal (work).
+        sweeps: of a parallel sampler, evaluations that had to wait for one another.
     """
 
     sampler: str
@@ -139,9 +146,7 @@ def _naive(teacher: WaveNet, device: str) -> Run:
 def time_training(
     teacher: WaveNet, students: dict[str, ParallelWaveNet], setting: Setting, repeats: int, budget: float
 ) -> list[TrainingSpeed]:
-    """Forward and backward passes in float32 and bfloat16: of the teacher beside the same network written plainly, and
-    of its students.
-    """
+    """Forward and backward passes in float32 and bfloat16: teacher, the same network written plainly, students."""
     frames = whole_frames(TRAINING_SECONDS, teacher.sample_rate, teacher.hop_length)
     samples = frames * teacher.hop_length
     arguments = condition(teacher, TRAINING_BATCH, frames, setting.device)
@@ -205,9 +210,7 @@ def _without_gradient(module: nn.Module | None) -> Iterator[None]:
 
 
 def speed_ups(speeds: Sequence[SamplerSpeed], reference: str) -> dict[tuple[str, str, int], float]:
-    """(sampler, device, threads) -> its rate over that of ``reference`` in the same setting; empty where it was not
-    measured.
-    """
+    """(sampler, device, threads) -> its rate over that of ``reference`` in the same setting, if measured."""
     of = {(s.device, s.threads): s.real_time for s in speeds if s.sampler == reference}
     return {
         (s.sampler, s.device, s.threads): s.real_time / of[s.device, s.threads]

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 GEMM_SIZES = {"cpu": (512, 1024), "cuda": (4096, 8192)}
-GEMM_SECONDS = 0.25
+GEMM_SECONDS = 0.1
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 

@@ -1,14 +1,14 @@
 """Speed on this machine, in one run: students, the teacher's samplers, training steps, and other vocoders.
 
-Other vocoders are imported by ``peers.py`` alone, which builds those that are installed, in a process of its own, and
-hands them to `run_benchmark`.
+Other vocoders are built by ``peers.py`` alone; ``python -m wavedistill.benchmark`` hands them to `run_benchmark`.
 """
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -24,8 +24,8 @@ from wavedistill.benchmark.systems import (
     condition,
     speech,
     time_streams,
-    time_voices,
-    voice_of,
+    time_systems,
+    timed_model,
 )
 from wavedistill.benchmark.teacher import time_samplers, time_training
 from wavedistill.benchmark.timing import (
@@ -51,31 +51,11 @@ SLOW_SECONDS = 5.0
 """A system that would need longer for one run is left out of a cell of the table (never of the first)."""
 
 
-def run_benchmark(
-    teacher: str | Path | WaveNet = "speech-teacher",
-    students: Sequence[str | Path | ParallelWaveNet | WaveformFlow] | None = None,
-    *,
-    peers: Sequence[TimedSystem] = (),
-    missing: Sequence[str] = (),
-    devices: Sequence[str] | None = None,
-    threads: Sequence[int] | None = None,
-    seconds: Sequence[float] = (1.0, 10.0),
-    batch_sizes: Sequence[int] = (1, 8),
-    repeats: int = 5,
-    teacher_seconds: float = 0.5,
-    parallel_seconds: float = 1.0,
-    out: str | Path | None = None,
-    progress: bool = False,
-) -> BenchmarkResult:
-    """Measure synthesis, sampling, training, memory and arithmetic. Medians of repeats after a warm-up, the systems in
-    turns.
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """How much `run_benchmark` measures.
 
-    Args:
-        teacher: the model, or a checkpoint.
-        students: models that make audio in one pass, or checkpoints; by default `STUDENTS`. Those with bfloat16
-            networks (`ParallelWaveNet.compute_in`) are measured with them too.
-        peers: other vocoders, which take part in the synthesis and nothing else, in float32.
-        missing: lines about systems that could not take part, for the report.
+    Attributes:
         devices: "cpu", "cuda" or "cuda:N"; by default the CPU and, where there is one, the GPU.
         threads: thread counts on the CPU; by default 1 and 2 (as far as there are cores).
         seconds: lengths of audio made at once.
@@ -84,18 +64,138 @@ def run_benchmark(
         teacher_seconds: audio in a timing of the cached sampler; the sampler that runs the whole network for every
             sample is timed on single samples.
         parallel_seconds: audio that the teacher's parallel samplers make; with the greatest number of threads only.
-        out: folder for benchmark.md and benchmark.json.
+    """
+
+    devices: Sequence[str] | None = None
+    threads: Sequence[int] | None = None
+    seconds: Sequence[float] = (1.0, 10.0)
+    batch_sizes: Sequence[int] = (1, 8)
+    repeats: int = 5
+    teacher_seconds: float = 0.5
+    parallel_seconds: float = 1.0
+
+    @property
+    def settings(self) -> list[Setting]:
+        """Where everything is computed; a GPU has the greatest number of threads only."""
+        devices = self.devices
+        if devices is None:
+            devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+        threads = self.threads
+        if threads is None:
+            threads = (1, 2) if (os.cpu_count() or 1) > 1 else (1,)
+        counts = {device: threads if device == "cpu" else threads[-1:] for device in devices}
+        return [Setting(device, count) for device in devices for count in counts[device]]
+
+    @property
+    def cells(self) -> list[tuple[int, float]]:
+        """Every (batch, seconds), the least audio first."""
+        return sorted(product(self.batch_sizes, self.seconds), key=lambda cell: cell[0] * cell[1])
+
+
+def run_benchmark(
+    teacher: str | Path | WaveNet = "speech-teacher",
+    students: Sequence[str | Path | ParallelWaveNet | WaveformFlow] | None = None,
+    config: BenchmarkConfig | None = None,
+    *,
+    peers: Sequence[TimedSystem] = (),
+    missing: Sequence[str] = (),
+    progress: bool = False,
+) -> BenchmarkResult:
+    """Measure synthesis, sampling, training, memory and arithmetic: medians after a warm-up, the systems in turns.
+
+    Args:
+        teacher: the model, or a checkpoint.
+        students: models that make audio in one pass, or checkpoints; by default `STUDENTS`. Those with bfloat16
+            networks (`ParallelWaveNet.compute_in`) are measured with them too.
+        config: how much is measured.
+        peers: other vocoders, which take part in the synthesis and nothing else, in float32.
+        missing: lines about systems that could not take part, for the report.
         progress: show a bar on stderr.
     """
+    config = config or BenchmarkConfig()
     name, teacher = _loaded(teacher, "teacher")
     if not isinstance(teacher, WaveNet):
         raise WavedistillError(
             f"the benchmark's teacher must be a WaveNet, and {name} is a {type(teacher).__name__}: name it with "
             "--student."
         )
+    loaded = _load_students(students or STUDENTS)
+    distilled = {key: model for key, model in loaded.items() if isinstance(model, ParallelWaveNet)}
+    variants = {}
+    for key, model in loaded.items():
+        variants[key] = model
+        if key in distilled:
+            variants[f"{key}, bf16"] = copy.deepcopy(model).compute_in(torch.bfloat16)
+    systems = [*(timed_model(key, model) for key, model in variants.items()), *peers]
+    settings = config.settings
+
+    from tqdm import tqdm
+
+    steps = len(settings) * (len(config.cells) + 3) + len(systems) + 2
+    result = BenchmarkResult(missing=list(missing), machine=machine())
+    with threads_restored(), tqdm(total=steps, desc="benchmark", disable=not progress, dynamic_ncols=True) as bar:
+        for setting in settings:
+            _measure(result, config, setting, _Models(teacher, distilled, variants, systems), bar.update)
+        for system in systems:
+            result.costs.append(_cost_of(system, result.speeds, settings, max(config.seconds)))
+            bar.update()
+        result.costs.append(_cost_of_teacher(name, teacher))
+        bar.update(2)
+    return result
+
+
+@dataclass(frozen=True)
+class _Models:
+    """What takes part: students by name, as they were distilled and (``variants``) with bfloat16 networks too."""
+
+    teacher: WaveNet
+    distilled: dict[str, ParallelWaveNet]
+    variants: dict[str, ParallelWaveNet | WaveformFlow]
+    systems: list[TimedSystem]
+
+
+def _measure(
+    result: BenchmarkResult, config: BenchmarkConfig, setting: Setting, models: _Models, tick: Callable[[], object]
+) -> None:
+    """Everything that is measured in one setting, added to ``result``.
+
+    The peak of matrix products is taken before, between and after the others, and the best counts: a short
+    disturbance of the machine spoils one of them, not the column that is computed from it.
+    """
+    torch.set_num_threads(setting.threads)
+    last = setting == [other for other in config.settings if other.device == setting.device][-1]
+    limits = (config.repeats, BUDGET_SECONDS)
+    peaks = dict.fromkeys(PRECISIONS, 0.0)
+
+    def take_peaks() -> None:
+        for precision in PRECISIONS:
+            peaks[precision] = max(peaks[precision], gemm_peak(setting.device, precision))
+
+    take_peaks()
+    result.speeds.extend(time_systems(models.systems, setting, config.cells, *limits, SLOW_SECONDS, tick))
+    take_peaks()
+    result.streams.extend(time_streams(models.variants, setting, CHUNK_SECONDS, *limits))
+    tick()
+    take_peaks()
+    parallel = config.parallel_seconds if last else None
+    result.samplers.extend(
+        time_samplers(models.teacher, setting, config.teacher_seconds, *limits, parallel, models.distilled)
+    )
+    tick()
+    if last:
+        result.training.extend(time_training(models.teacher, models.distilled, setting, *limits))
+    tick()
+    take_peaks()
+    result.peaks.extend([GemmPeak(*setting, precision, peak) for precision, peak in peaks.items()])
+
+
+def _load_students(
+    given: Sequence[str | Path | ParallelWaveNet | WaveformFlow],
+) -> dict[str, ParallelWaveNet | WaveformFlow]:
+    """Models by name; a name that is there already gets a number."""
     loaded: dict[str, ParallelWaveNet | WaveformFlow] = {}
-    for given in students or STUDENTS:
-        key, model = _loaded(given, "student")
+    for one in given:
+        key, model = _loaded(one, "student")
         loaded[f"{key} ({len(loaded) + 1})" if key in loaded else key] = model
     for key, model in loaded.items():
         if not isinstance(model, (ParallelWaveNet, WaveformFlow)):
@@ -103,91 +203,37 @@ def run_benchmark(
                 f"the benchmark's students make audio in one pass, and {key} is a {type(model).__name__}: name it "
                 "with --teacher."
             )
-    distilled = {key: model for key, model in loaded.items() if isinstance(model, ParallelWaveNet)}
-    variants = {}
-    for key, model in loaded.items():
-        variants[key] = model
-        if key in distilled:
-            variants[f"{key}, bf16"] = copy.deepcopy(model).compute_in(torch.bfloat16)
-    voices = [*(voice_of(key, model) for key, model in variants.items()), *peers]
-    settings = _settings(devices, threads)
-    cells = sorted(product(batch_sizes, seconds), key=lambda cell: cell[0] * cell[1])
-
-    from tqdm import tqdm
-
-    speeds = []
-    streams = []
-    samplers = []
-    training = []
-    peaks = []
-    with (
-        threads_restored(),
-        tqdm(
-            total=len(settings) * (len(cells) + 3) + len(voices) + 2,
-            desc="benchmark",
-            disable=not progress,
-            dynamic_ncols=True,
-        ) as bar,
-    ):
-        for setting in settings:
-            torch.set_num_threads(setting.threads)
-            last = setting == [other for other in settings if other.device == setting.device][-1]
-            peaks += [GemmPeak(*setting, precision, gemm_peak(setting.device, precision)) for precision in PRECISIONS]
-            speeds += time_voices(voices, setting, cells, repeats, BUDGET_SECONDS, SLOW_SECONDS, bar.update)
-            streams += time_streams(variants, setting, CHUNK_SECONDS, repeats, BUDGET_SECONDS)
-            bar.update()
-            parallel = parallel_seconds if last else None
-            samplers += time_samplers(teacher, setting, teacher_seconds, repeats, BUDGET_SECONDS, parallel, distilled)
-            bar.update()
-            if last:
-                training += time_training(teacher, distilled, setting, repeats, BUDGET_SECONDS)
-            bar.update()
-        costs = []
-        for voice in voices:
-            costs.append(_cost_of(voice, speeds, settings, max(seconds)))
-            bar.update()
-        costs.append(_cost_of_teacher(name, teacher))
-        bar.update(2)
-    result = BenchmarkResult(speeds, streams, samplers, training, costs, peaks, list(missing), machine())
-    if out is not None:
-        result.save(out)
-    return result
-
-
-def _settings(devices: Sequence[str] | None, threads: Sequence[int] | None) -> list[Setting]:
-    if devices is None:
-        devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-    if threads is None:
-        threads = (1, 2) if (os.cpu_count() or 1) > 1 else (1,)
-    return [Setting(device, count) for device in devices for count in (threads if device == "cpu" else threads[-1:])]
+    return loaded
 
 
 def _loaded(model: str | Path | WaveNet | ParallelWaveNet | WaveformFlow, default: str) -> tuple[str, torch.nn.Module]:
     """A name for the table (what was typed), and the model."""
-    return (str(model), load_pretrained(model)) if isinstance(model, (str, Path)) else (default, model.eval())
+    if isinstance(model, (str, Path)):
+        return str(model), load_pretrained(model)
+    return default, model.eval()
 
 
-def _cost_of(voice: TimedSystem, speeds: Sequence[Speed], settings: Sequence[Setting], seconds: float) -> Cost:
+def _cost_of(system: TimedSystem, speeds: Sequence[Speed], settings: Sequence[Setting], seconds: float) -> Cost:
     """Arithmetic and memory; the latter where the speeds say that a run does not take long."""
-    counted = voice.macs_per_second()
+    counted = system.macs_per_second()
     memory = {}
     for device in dict.fromkeys(setting.device for setting in settings):
-        rate = max(s.real_time for s in speeds if s.system == voice.name and s.device == device)
+        rate = max(s.real_time for s in speeds if s.system == system.name and s.device == device)
         if seconds / rate <= 2 * SLOW_SECONDS:
-            voice.module.to(device)
-            run: Run = torch.inference_mode()(voice.prepare(1, voice.frames(seconds), device))
+            system.module.to(device)
+            run: Run = torch.inference_mode()(system.prepare(1, system.frames(seconds), device))
             used = peak_memory(run, device)
             memory |= {} if used is None else {device: used}
     return Cost(
-        voice.name,
-        voice.group,
-        voice.sample_rate,
-        voice.parameters / 1e6,
+        system.name,
+        system.group,
+        system.sample_rate,
+        system.parameters / 1e6,
         counted.macs / 1e9,
         sorted(counted.uncounted),
         memory,
         seconds,
-        voice.note,
+        system.note,
     )
 
 

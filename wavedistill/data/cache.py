@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wavedistill.audio.io import atomic_file
 from wavedistill.errors import WavedistillError
+from wavedistill.files import atomic
 
 
 def content_hash(*arrays: np.ndarray) -> str:
@@ -51,7 +51,7 @@ def cached_frames(
         dtype=np.float32,
     )
     try:
-        with atomic_file(path) as file:
+        with atomic(path) as temporary, temporary.open("wb") as file:
             np.save(file, values)
     except WavedistillError as error:
         warnings.warn(f"{error}; these features are computed again the next time", stacklevel=2)

@@ -1,8 +1,8 @@
 """Checks of a run's curves and options that hold for teachers, students and flows alike.
 
 Each takes a `RunFolder` and gives a `Verdict`, or None where the question does not arise. The thresholds lie beyond
-everything seen in healthy runs: those of the released voices (recipes/speech/metrics-*.jsonl) and some twenty shorter
-ones.
+everything seen in healthy runs: those of the released voices (recipes/speech/results/metrics-*.jsonl) and some
+twenty shorter ones.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _FEW_VALIDATIONS = 5
 
 def not_finite(run: RunFolder) -> Verdict | None:
     """The loop stopped with "not finite", or logged numbers that are none."""
-    tame = run.command("--optim.lr", f"{run.recipe.optim.lr / 2:g}")
+    slower = run.command("--optim.lr", f"{run.recipe.optim.lr / 2:g}")
     if run.nonfinite is not None:
         text = (
             f"the loss or its gradient was not finite at step {run.nonfinite}, whose batch is kept in "
@@ -50,26 +50,26 @@ def not_finite(run: RunFolder) -> Verdict | None:
         )
         if run.step > run.nonfinite:
             return Verdict("worth knowing", f"{text}; the run has gone on since, to step {run.step}")
-        return Verdict("wrong", text, tame)
+        return Verdict("wrong", text, slower)
     bad = ~np.isfinite(run.values("loss"))
     if run.recipe.run.precision == "fp16":  # its loss scaling overflows now and then, by design
         return None
     return Verdict(
         "wrong" if bad.any() else "healthy",
         f"{int(bad.sum())} of {len(bad)} logged losses are not finite",
-        tame if bad.any() else None,
+        slower if bad.any() else None,
     )
 
 
 def rate_too_high(run: RunFolder) -> Verdict | None:
     """Spikes of the gradient, or a training loss that has lost much of what it had gained."""
     optim = run.recipe.optim
-    tame = run.command(
-        "--optim.lr", f"{optim.lr / 2:g}", "--optim.warmup_steps", str(2 * max(optim.warmup_steps, 50)), afresh=True
+    slower = run.command(
+        "--optim.lr", f"{optim.lr / 2:g}", "--optim.warmup_steps", str(2 * max(optim.warmup_steps, 50)), fresh_run=True
     )
     norms = run.values("grad_norm")[run.steps("grad_norm") > optim.warmup_steps]
     norms = norms[np.isfinite(norms)]
-    loss = run.values(run.mark)
+    loss = run.values(run.objective)
     loss = loss[np.isfinite(loss)]
     if len(norms) < 4 or len(loss) < 6:
         return Verdict(
@@ -84,17 +84,17 @@ def rate_too_high(run: RunFolder) -> Verdict | None:
     diverged = lost > max(LOST_SHARE * gained, 4 * noise)
     evidence = (
         f"largest gradient norm {norms.max():.3g}, median {np.median(norms):.3g} ({spikes} spikes); training "
-        f"{run.mark} "
-        f"{smooth[0]:.3f} -> {smooth.min():.3f} at best -> {smooth[-1]:.3f} now"
+        f"{run.objective} {smooth[0]:.3f} -> {smooth.min():.3f} at best -> {smooth[-1]:.3f} now"
     )
-    severity = "wrong" if diverged or spikes > 1 else "worth knowing" if spikes else "healthy"
-    return Verdict(severity, evidence, tame if severity != "healthy" else None)
+    if diverged or spikes > 1:
+        return Verdict("wrong", evidence, slower)
+    return Verdict("worth knowing", evidence, slower) if spikes else Verdict("healthy", evidence)
 
 
 def rate_too_low(run: RunFolder) -> Verdict | None:
     """A peak rate below `LOW_RATE` and a training loss that does not leave its noise."""
     lr = run.recipe.optim.lr
-    loss = run.values(run.mark)
+    loss = run.values(run.objective)
     loss = loss[np.isfinite(loss)]
     if lr >= LOW_RATE:
         return Verdict("healthy", f"peak rate {lr:g}")
@@ -104,26 +104,26 @@ def rate_too_low(run: RunFolder) -> Verdict | None:
     fall = float(loss[:quarter].mean() - loss[-quarter:].mean())
     error = float(np.diff(loss).std() / math.sqrt(quarter))
     evidence = (
-        f"peak rate {lr:g}; training {run.mark} fell by {fall:.3f} from the first to the last quarter, its noise is "
-        f"{error:.3f}"
+        f"peak rate {lr:g}; training {run.objective} fell by {fall:.3f} from the first to the last quarter, its noise "
+        f"is {error:.3f}"
     )
     if fall > 2 * error:
         return Verdict("healthy", evidence)
     severity = "wrong" if run.recipe.run.init_from is None else "worth knowing"
-    return Verdict(severity, evidence, run.command("--optim.lr", "1e-3", afresh=True))
+    return Verdict(severity, evidence, run.command("--optim.lr", "1e-3", fresh_run=True))
 
 
 def still_falling(run: RunFolder) -> Verdict | None:
     """A finished schedule whose last quarter brought much of the fall."""
     if run.done < 0.99:
         return None
-    steps = run.steps(run.mark, "valid")
-    values = run.values(run.mark, "valid")
+    steps = run.steps(run.objective, "valid")
+    values = run.values(run.objective, "valid")
     if len(values) < _FEW_VALIDATIONS:
         return Verdict("not checked", f"validations: {len(values)}; {_FEW_VALIDATIONS} are needed")
     whole = float(values[0] - values[-1])
     late = float(np.interp(0.75 * steps[-1], steps, values) - values[-1])
-    evidence = f"held-out {run.mark} {values[0]:.3f} -> {values[-1]:.3f}, {late:.3f} of it in the last quarter"
+    evidence = f"held-out {run.objective} {values[0]:.3f} -> {values[-1]:.3f}, {late:.3f} of it in the last quarter"
     steep = late > max(STEEP_SHARE * whole, 0.003 * abs(float(values[-1])))
     return Verdict("worth knowing" if steep else "healthy", evidence, run.command(*run.longer(3)) if steep else None)
 
@@ -145,7 +145,7 @@ def unfinished(run: RunFolder) -> Verdict | None:
         return Verdict("healthy", f"{where}; it is training now")
     if run.done >= 0.99:
         return Verdict("healthy", where)
-    return Verdict("worth knowing", f"{where}; nobody is training there", run.command())
+    return Verdict("worth knowing", f"{where}; no process is training there", run.command())
 
 
 def short(run: RunFolder) -> Verdict | None:
@@ -158,16 +158,17 @@ def short(run: RunFolder) -> Verdict | None:
 
 def overfitting(run: RunFolder) -> Verdict | None:
     """Held-out speech gets worse while the training crops get better."""
-    steps = run.steps(run.mark, "valid")
-    held_out = run.values(run.mark, "valid")
+    steps = run.steps(run.objective, "valid")
+    held_out = run.values(run.objective, "valid")
     if len(held_out) < _FEW_VALIDATIONS or not np.isfinite(held_out).all():
         return Verdict("not checked", f"validations: {len(held_out)}; {_FEW_VALIDATIONS} are needed")
     best = int(held_out.argmin())
     rise = float(held_out[-1] - held_out[best])
-    evidence = f"held-out {run.mark} {held_out[best]:.3f} at step {steps[best]}, {held_out[-1]:.3f} at step {steps[-1]}"
-    margin = RISE_BITS if run.mark == "bits" else RISE_SHARE * abs(float(held_out[best]))
-    at = run.steps(run.mark)
-    train = run.values(run.mark)
+    course = f"{held_out[best]:.3f} at step {steps[best]}, {held_out[-1]:.3f} at step {steps[-1]}"
+    evidence = f"held-out {run.objective} {course}"
+    margin = RISE_BITS if run.objective == "bits" else RISE_SHARE * abs(float(held_out[best]))
+    at = run.steps(run.objective)
+    train = run.values(run.objective)
     after = np.isfinite(train) & (at > steps[best])
     before = np.isfinite(train) & (at <= steps[best]) & (at > 2 * steps[best] - steps[-1])
     if rise <= margin or not (after.any() and before.any()):
@@ -176,7 +177,7 @@ def overfitting(run: RunFolder) -> Verdict | None:
     if train[after].mean() > train[before].mean():  # both rise: that is no overfitting
         return Verdict("healthy", evidence)
     gain = ["--data.gain_augment_db", "6"] if run.recipe.data.gain_augment_db == 0 else ["--optim.weight_decay", "0.01"]
-    return graded(rise, margin, 3 * margin, evidence, run.command(*gain, afresh=True))
+    return graded(rise, margin, 3 * margin, evidence, run.command(*gain, fresh_run=True))
 
 
 def slowed(run: RunFolder) -> Verdict | None:
@@ -197,7 +198,7 @@ def no_average(run: RunFolder) -> Verdict | None:
     return Verdict(
         "worth knowing",
         "optim.ema 0: the checkpoint holds the newest weights",
-        run.command("--optim.ema", "0.999", afresh=True),
+        run.command("--optim.ema", "0.999", fresh_run=True),
     )
 
 
@@ -215,13 +216,14 @@ def raw_samples(run: RunFolder) -> Verdict | None:
     if run.recipe.model.mel is not None:
         options = ["--model.front.mel_prediction_order", "32"]
     return Verdict(
-        "wrong", evidence, None if isinstance(run.recipe, StudentRecipe) else run.command(*options, afresh=True)
+        "wrong", evidence, None if isinstance(run.recipe, StudentRecipe) else run.command(*options, fresh_run=True)
     )
 
 
 def weak_teacher(run: RunFolder) -> Verdict | None:
-    """Bits of a teacher or flow against linear prediction on the very same held-out crops; a student is asked about its
-    teacher's gate.
+    """Bits of a teacher or flow against linear prediction on the same held-out crops.
+
+    Of a student it is told whether its teacher was checked in this way when distillation began.
     """
     if isinstance(run.recipe, StudentRecipe):
         if run.recipe.loss.allow_weak_teacher:
@@ -237,11 +239,11 @@ def weak_teacher(run: RunFolder) -> Verdict | None:
     if bits is None:
         return None
     try:
-        mark = _linear_prediction_on_crops(run)
+        reference = _linear_prediction_on_crops(run)
     except WavedistillError as error:
         return Verdict("not checked", f"the data cannot be read here ({error})")
-    evidence = f"{bits:.2f} bits per sample on held-out crops, linear prediction {mark:.2f} on the same"
-    return graded(bits, mark, mark, evidence, run.command(*run.longer(3)))
+    evidence = f"{bits:.2f} bits per sample on held-out crops, linear prediction {reference:.2f} on the same"
+    return graded(bits, reference, reference, evidence, run.command(*run.longer(3)))
 
 
 def _linear_prediction_on_crops(run: RunFolder) -> float:

@@ -84,7 +84,7 @@ def diagnose(run: str | Path) -> Diagnosis:
 
 def _summary(run: RunFolder) -> str:
     validations = sum(line["kind"] == "valid" for line in run.lines)
-    samples = "no samples" if run.samples_step is None else f"samples of step {run.samples_step}"
+    samples = "no samples" if run.samples.step is None else f"samples of step {run.samples.step}"
     return (
         f"A {run.role} at step {run.step}, {run.elapsed / 60:.1f} min, {100 * run.done:.0f} % of its schedule; "
         f"{validations} validations, {samples}."

@@ -7,6 +7,7 @@ Each takes a `RunFolder` and gives a `Verdict`, or None where the question does 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -48,6 +49,7 @@ students.
 """
 UPPER_BAND = (0.25, 0.4375)
 """Of the sample rate: 4 to 7 kHz at 16 kHz."""
+Side = Literal["generated", "original"]
 _SECONDS = 1.0
 _INAUDIBLE = 1e-6  # of the loudest frame's power in the band
 _GROSS_CENTS = 300.0
@@ -64,16 +66,10 @@ def too_loud(run: RunFolder) -> Verdict | None:
     verdict = _on_level(run, LOUD_NOTE, LOUD_WRONG, None)
     if _too_short(run):
         return verdict
-    spoken, original = (
-        clipped_percent(torch.cat([getattr(pair, name) for pair in run.pairs])) for name in ("spoken", "original")
-    )
-    clipped = graded(
-        spoken - original,
-        CLIPPED_NOTE,
-        CLIPPED_WRONG,
-        f"{spoken:.3f} % of the samples clipped, {original:.3f} % of the originals'",
-    )
-    return worse(verdict, clipped)
+    generated = clipped_percent(_audio(run, "generated"))
+    original = clipped_percent(_audio(run, "original"))
+    evidence = f"{generated:.3f} % of the samples clipped, {original:.3f} % of the originals'"
+    return worse(verdict, graded(generated - original, CLIPPED_NOTE, CLIPPED_WRONG, evidence))
 
 
 def hiss(run: RunFolder) -> Verdict | None:
@@ -91,7 +87,8 @@ def mel_mismatch(run: RunFolder) -> Verdict | None:
     if (skipped := _not_comparable(run)) is not None:
         return skipped
     front_end = LogMelSpectrogram(run.recipe.model.mel)
-    difference = torch.cat([front_end(pair.spoken) - front_end(pair.original) for pair in run.pairs], dim=1).mean(dim=1)
+    differences = [front_end(pair.generated) - front_end(pair.original) for pair in run.samples.pairs]
+    difference = torch.cat(differences, dim=1).mean(dim=1)
     shape = float((difference - difference.mean()).abs().mean())
     worst = int((difference - difference.mean()).abs().argmax())
     evidence = (
@@ -105,11 +102,10 @@ def wrong_pitch(run: RunFolder) -> Verdict | None:
     """F0 of the samples against F0 of the originals."""
     if (skipped := _not_comparable(run)) is not None:
         return skipped
-    hop = round(0.016 * run.sample_rate)
-    expected, given = (
-        torch.cat([estimate_f0(getattr(pair, name), run.sample_rate, hop) for pair in run.pairs])
-        for name in ("original", "spoken")
-    )
+    hop = round(0.016 * run.samples.sample_rate)
+    pairs = run.samples.pairs
+    expected = torch.cat([estimate_f0(pair.original, run.samples.sample_rate, hop) for pair in pairs])
+    given = torch.cat([estimate_f0(pair.generated, run.samples.sample_rate, hop) for pair in pairs])
     both = (expected > 0) & (given > 0)
     if int(both.sum()) < _VOICED_FRAMES:
         return Verdict(
@@ -128,39 +124,44 @@ def wrong_pitch(run: RunFolder) -> Verdict | None:
 
 
 def _on_level(run: RunFolder, note: float, wrong: float, command: str | None) -> Verdict | None:
-    spoken = run.last("amplitude_std")
+    generated = run.last("amplitude_std")
     real = run.last("real_std")
-    verdict = Verdict("not checked", _too_short(run) or "")
-    if not _too_short(run):
-        level = _rms(run, "spoken") / max(_rms(run, "original"), 1e-9)
+    too_short = _too_short(run)
+    if too_short:
+        verdict = Verdict("not checked", too_short)
+    else:
+        level = _rms(run, "generated") / max(_rms(run, "original"), 1e-9)
         verdict = graded(level, note, wrong, f"the samples' level is {level:.3f} of the originals'", command)
-    if spoken is None or not real:
+    if generated is None or not real:
         return verdict
-    logged = graded(
-        spoken / real, note, wrong, f"amplitude_std {spoken:.3f}, real_std {real:.3f}: {spoken / real:.3f}", command
-    )
-    return worse(logged, verdict)
+    ratio = generated / real
+    evidence = f"amplitude_std {generated:.3f}, real_std {real:.3f}: {ratio:.3f}"
+    return worse(graded(ratio, note, wrong, evidence, command), verdict)
 
 
-def _rms(run: RunFolder, name: str) -> float:
-    return float(torch.cat([getattr(pair, name) for pair in run.pairs]).double().square().mean().sqrt())
+def _audio(run: RunFolder, side: Side) -> Tensor:
+    """All samples, or all originals, one after another."""
+    return torch.cat([getattr(pair, side) for pair in run.samples.pairs])
+
+
+def _rms(run: RunFolder, side: Side) -> float:
+    return float(_audio(run, side).double().square().mean().sqrt())
 
 
 def _on_upper_band(run: RunFolder, dull: bool) -> Verdict | None:
     if (skipped := _not_comparable(run)) is not None:
         return skipped
-    low, high = (share * run.sample_rate / 1000 for share in UPPER_BAND)
-    upper = {
-        name: torch.cat([_band_power(getattr(pair, name), UPPER_BAND) for pair in run.pairs])
-        for name in ("spoken", "original")
-    }
-    level = torch.cat([_band_power(pair.original, (0.0, 0.5)) for pair in run.pairs])
-    floor = max(float(upper["original"].max()) * _INAUDIBLE, 1e-12)
-    excess = 10.0 * torch.log10(upper["spoken"].clamp_min(floor) / upper["original"].clamp_min(floor))
+    low, high = (share * run.samples.sample_rate / 1000 for share in UPPER_BAND)
+    pairs = run.samples.pairs
+    generated = torch.cat([_band_power(pair.generated, UPPER_BAND) for pair in pairs])
+    original = torch.cat([_band_power(pair.original, UPPER_BAND) for pair in pairs])
+    level = torch.cat([_band_power(pair.original, (0.0, 0.5)) for pair in pairs])
+    floor = max(float(original.max()) * _INAUDIBLE, 1e-12)
+    excess = 10.0 * torch.log10(generated.clamp_min(floor) / original.clamp_min(floor))
     usual = float(excess.median())
     pauses = float(excess[level <= level.quantile(0.25)].median())
     # a voice that is too loud or too quiet on the whole is neither hissing nor dull for that
-    whole = 20.0 * math.log10(max(_rms(run, "spoken"), 1e-9) / max(_rms(run, "original"), 1e-9))
+    whole = 20.0 * math.log10(max(_rms(run, "generated"), 1e-9) / max(_rms(run, "original"), 1e-9))
     evidence = f"{low:g} to {high:g} kHz {usual:+.1f} dB in the median frame ({whole:+.1f} dB on the whole)"
     command = _with_more_spectrum(run)
     if dull:
@@ -196,13 +197,11 @@ def _with_more_spectrum(run: RunFolder) -> str | None:
 
 def _too_short(run: RunFolder) -> str | None:
     """Why the samples are no ground to judge on."""
-    seconds = sum(len(pair.original) for pair in run.pairs) / run.sample_rate if run.pairs else 0.0
+    seconds = run.samples.seconds
+    if not seconds:
+        return "no samples beside originals yet"
     if seconds < _SECONDS:
-        return (
-            f"{seconds:.1f} s of samples beside their originals; {_SECONDS:g} s are needed"
-            if seconds
-            else "no samples beside originals yet"
-        )
+        return f"{seconds:.1f} s of samples beside their originals; {_SECONDS:g} s are needed"
     return None
 
 

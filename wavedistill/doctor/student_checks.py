@@ -67,7 +67,7 @@ def scale_limit(run: RunFolder) -> Verdict | None:
         SCALE_NOTE,
         SCALE_WRONG,
         f"model.log_scale_min {limit:g} (at -2 the released teacher loses 0.01 bits, at -1 0.05)",
-        run.command("--model.log_scale_min", "-7", afresh=True),
+        run.command("--model.log_scale_min", "-7", fresh_run=True),
     )
 
 
@@ -98,8 +98,9 @@ def far_from_teacher(run: RunFolder) -> Verdict | None:
 
 
 def low_entropy(run: RunFolder) -> Verdict | None:
-    """The student's entropy against its own at the start, and against its teacher's nats on held-out speech where that
-    run lies here.
+    """The student's entropy against its own at the start, and against its teacher's nats on held-out speech.
+
+    The teacher takes part where its run lies here.
     """
     entropy = run.last("entropy")
     course = run.values("entropy")

@@ -26,10 +26,11 @@ class Verdict:
 def graded(value: float, note: float, wrong: float, evidence: str, command: str | None = None) -> Verdict:
     """Healthy up to ``note``, "worth knowing" beyond it, "wrong" beyond ``wrong``. If note > wrong, less is worse."""
     sign = 1.0 if wrong >= note else -1.0
-    beyond_note = sign * value > sign * note
-    beyond_wrong = sign * value > sign * wrong
-    severity: Severity = "wrong" if beyond_wrong else "worth knowing" if beyond_note else "healthy"
-    return Verdict(severity, evidence, command if beyond_note else None)
+    if sign * value > sign * wrong:
+        return Verdict("wrong", evidence, command)
+    if sign * value > sign * note:
+        return Verdict("worth knowing", evidence, command)
+    return Verdict("healthy", evidence)
 
 
 def worse(first: Verdict, second: Verdict) -> Verdict:

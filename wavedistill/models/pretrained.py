@@ -24,7 +24,7 @@ from torch import nn
 from wavedistill.assets import bundled_checkpoints, find_checkpoint_root
 from wavedistill.config import from_dict, to_dict
 from wavedistill.errors import WavedistillError
-from wavedistill.files import read_json, write_json, write_text
+from wavedistill.files import atomic, read_json, remove_leftovers, write_json, write_text
 from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
 from wavedistill.models.waveform_flow import WaveformFlow, WaveformFlowConfig
 from wavedistill.models.wavenet import WaveformModel, WaveNet, WaveNetConfig
@@ -89,14 +89,13 @@ def save_pretrained(
         for name, value in model.state_dict().items()
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{WEIGHTS_FILE}.tmp"
-        safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt"})
-        write_json(folder / CONFIG_FILE, {"format": FORMAT, "model_type": kind, "config": to_dict(model.config)})
-        os.chmod(temporary, 0o644)  # safetensors makes files private
-        os.replace(temporary, folder / WEIGHTS_FILE)
+        remove_leftovers(folder, WEIGHTS_FILE)
+        with atomic(folder / WEIGHTS_FILE) as temporary:
+            safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt"})
+            os.chmod(temporary, 0o644)  # safetensors makes files private
+            write_json(folder / CONFIG_FILE, {"format": FORMAT, "model_type": kind, "config": to_dict(model.config)})
         write_text(folder / CARD_FILE, card if card is not None else default_card(model, folder.name))
-    except (OSError, SafetensorError) as error:
+    except SafetensorError as error:
         raise WavedistillError(f"cannot write the checkpoint {folder}: {error}") from error
     return folder
 

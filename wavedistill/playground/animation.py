@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wavedistill.errors import WavedistillError
+from wavedistill.files import atomic
 from wavedistill.flows import Flow
 from wavedistill.playground.pictures import (
     COLOR_MAP,
@@ -74,15 +75,10 @@ def animate_layers(
     palette = _palette()
     images = [image.quantize(palette=palette, dither=0) for image in images]
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as temporary:
         images[0].save(
             temporary, "GIF", save_all=True, append_images=images[1:], duration=milliseconds, loop=0, optimize=True
         )
-        temporary.replace(path)
-    except OSError as error:
-        raise WavedistillError(f"cannot write the animation {path}: {error}") from error
     return path
 
 

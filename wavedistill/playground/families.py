@@ -68,9 +68,7 @@ class Family:
 
 
 def _unsettled(layer: Transform, output: nn.Parameter, std: float) -> Transform:
-    """A layer that is the identity at first, moved a little: on a symmetric density (rings) the identity is a saddle
-    point.
-    """
+    """Move a layer that is the identity at first, since on a symmetric density (rings) that is a saddle point."""
     nn.init.normal_(output, std=std)
     return layer
 
@@ -138,8 +136,8 @@ def _residual(depth: int) -> Compose:
     def layer() -> ResidualFlow:
         residual = ResidualFlow(DIM, hidden=16, lipschitz=0.97)
         for name, parameter in residual.named_parameters():
-            # weights of a bounded norm leave the activations almost linear at first: bends that are sharp and apart
-            # learn sooner
+            # weights of a bounded norm leave the activations almost linear at first; sharp bends in different places
+            # learn faster
             if name.endswith("sharpness"):
                 nn.init.constant_(parameter, 4.0)
             elif name.endswith("bias"):
@@ -151,8 +149,7 @@ def _residual(depth: int) -> Compose:
 
 def _continuous(depth: int) -> Compose:
     def layer() -> Transform:
-        # fixed steps, in a third of an adaptive solver's time: trained flows come back to within 0.06 of where they
-        # began
+        # fixed steps take a third of an adaptive solver's time; the round trip of trained flows is exact within 0.06
         flow = ContinuousFlow(DIM, num_layers=3, solver="rk4", step_size=0.5, adjoint=False)
         return _unsettled(flow, flow.network.output.weight, 0.02)
 

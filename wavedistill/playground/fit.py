@@ -161,23 +161,27 @@ def _training(
     batches = torch.Generator().manual_seed(2 * seed)  # even; the held-out samples' seed is odd
     held_out = target.sample(HELD_OUT, torch.Generator().manual_seed(HELD_OUT_SEED))
     history: list[Progress] = []
-    step = skipped = reported = 0
-    share = spent = cpu = 0.0
+    step = 0
+    skipped = 0
+    reported = 0
+    share = 0.0
+    spent = 0.0
+    cpu = 0.0
     losses: list[float] = []
     while share < 1.0:
         began = time.perf_counter()
         cpu_began = time.process_time()
         with random:
+            warm_up = min(1.0, (share + 1e-3) / WARM_UP)
+            cosine = 0.5 * (1.0 + math.cos(math.pi * share))
             for group in optimizer.param_groups:
-                group["lr"] = (
-                    kind.learning_rate * min(1.0, (share + 1e-3) / WARM_UP) * 0.5 * (1.0 + math.cos(math.pi * share))
-                )
+                group["lr"] = kind.learning_rate * warm_up * cosine
             loss = train_step(flow, optimizer, target.sample(kind.batch_size, batches))
         step += 1
         skipped += not math.isfinite(loss)
         losses.append(loss)
-        spent = spent + time.perf_counter() - began
-        cpu = cpu + time.process_time() - cpu_began
+        spent += time.perf_counter() - began
+        cpu += time.process_time() - cpu_began
         share = max(step / steps if steps else 0.0, spent / seconds if seconds else 0.0)
         if share >= (reported + 1) / REPORTS:
             reported = int(share * REPORTS)
@@ -213,8 +217,9 @@ def _training(
 
 
 def train_step(flow: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor) -> float:
-    """One step on the mean negative log-likelihood, which is returned; left out (NaN) if it or a gradient is not
-    finite.
+    """One step on the mean negative log-likelihood, which is returned.
+
+    There is no step, and NaN is returned, if the likelihood or a gradient is not finite.
     """
     flow.train()
     loss = -flow.log_prob(x).mean()
@@ -235,9 +240,7 @@ def log_probs(flow: Flow, x: Tensor) -> Tensor:
 
 
 class _OwnRandomness:
-    """A stream of torch's global randomness of its own, for layers that draw from it; outside, the global one goes on
-    as it was.
-    """
+    """A state of its own for torch's global generator, for layers that draw from it; afterwards the old one is back."""
 
     def __init__(self, seed: int) -> None:
         self._own = torch.Generator().manual_seed(seed).get_state()

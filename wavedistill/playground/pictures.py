@@ -42,8 +42,7 @@ def plot_layers(
     stages: list[Stage] | None = None,
     title: str = "",
 ) -> Figure:
-    """One column for the prior and for each layer towards the data: the exact density above, the warped grid and
-    samples below.
+    """One column for the prior and for each layer towards the data: density above, warped grid and samples below.
 
     Args:
         flow: over vectors of two numbers; a `Compose` is drawn layer by layer.
@@ -81,7 +80,8 @@ def plot_layers(
 def latent_colors(latent: np.ndarray) -> np.ndarray:
     """Colours (count, 3) of equal lightness, hue by the angle of each latent point."""
     angle = np.arctan2(latent[:, 1], latent[:, 0])
-    lightness, chroma = 0.78, 0.13  # of OKLab: no hue stands out
+    lightness = 0.78  # of OKLab: no hue stands out
+    chroma = 0.13
     lab = np.stack([np.full_like(angle, lightness), chroma * np.cos(angle), chroma * np.sin(angle)], axis=1)
     to_lms = np.array(
         [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]

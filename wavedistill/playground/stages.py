@@ -1,5 +1,4 @@
-"""What each layer of a two-dimensional flow makes of the prior: exact densities, and images of a latent grid and of
-latent samples.
+"""What each layer of a two-dimensional flow makes of the prior: densities, and images of a latent grid and samples.
 
 A flow of layers f_1 .. f_K (data -> latent) is a chain of K + 1 flows: behind layer i stands the density of f_{i+1} ..
 f_K, from the prior (i = K) to the model of the data (i = 0).
@@ -47,9 +46,7 @@ class Stage(NamedTuple):
 
 
 def layers_of(transform: Transform) -> list[Transform]:
-    """The layers of a `Compose` (also one read backwards) in the data -> latent direction; any other transform is one
-    layer.
-    """
+    """The layers of a `Compose` (also one read backwards), data -> latent; any other transform is one layer."""
     if isinstance(transform, Compose):
         return list(transform.transforms)
     if isinstance(transform, Inverse) and isinstance(transform.transform, Compose):
@@ -63,11 +60,8 @@ def label_of(layers: Sequence[Transform]) -> str:
     def names(transform: Transform) -> Iterator[str]:
         parts = layers_of(transform)
         if len(parts) == 1 and parts[0] is transform:
-            yield (
-                f"{type(transform.transform).__name__}.inv"
-                if isinstance(transform, Inverse)
-                else type(transform).__name__
-            )
+            backwards = isinstance(transform, Inverse)
+            yield f"{type(transform.transform).__name__}.inv" if backwards else type(transform).__name__
         else:
             for part in parts:
                 yield from names(part)

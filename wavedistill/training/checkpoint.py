@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from wavedistill.errors import WavedistillError
+from wavedistill.files import atomic, remove_leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -47,23 +47,15 @@ def save_state(run_dir: Path, state: dict[str, Any], keep: int) -> Path:
 
 
 def save_atomically(path: Path, value: Any) -> None:
-    """torch.save to a temporary name in the same folder, flushed to disk, then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for left_over in path.parent.glob(".step-*.tmp"):
-            left_over.unlink(missing_ok=True)
-        with open(temporary, "wb") as file:
+    """torch.save, flushed to disk; a killed run's half states are removed."""
+    remove_leftovers(path.parent, "step-*")
+    with atomic(path, "Free some space or give another --run.dir.") as temporary, temporary.open("wb") as file:
+        try:
             torch.save(value, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise WavedistillError(f"cannot write {path}: {reason}. Free some space or give another --run.dir.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        except RuntimeError as error:  # how torch reports a full disk
+            raise OSError(str(error).splitlines()[0]) from error
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load_state(path: Path) -> dict[str, Any]:

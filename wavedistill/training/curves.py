@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from wavedistill.audio.plot import save_figure
 from wavedistill.errors import WavedistillError
 from wavedistill.files import write_text
+from wavedistill.training.metrics_file import read_metrics
 
 Curve = Sequence[tuple[int, float]]
 """(step, value) pairs."""
@@ -26,12 +26,8 @@ def read_curve(path: str | Path, name: str, kind: str = "train") -> list[tuple[i
     Raises:
         WavedistillError: the file is missing, or has no such value.
     """
-    try:
-        lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise WavedistillError(f"cannot read the curves of {path}: {error}") from error
-    values = [(line["step"], line.get(name)) for line in lines if line["kind"] == kind]
-    curve = [(step, value) for step, value in values if value is not None and math.isfinite(value)]
+    values = [(line["step"], line.get(name, math.nan)) for line in read_metrics(path) if line["kind"] == kind]
+    curve = [(step, value) for step, value in values if math.isfinite(value)]
     if not curve:
         raise WavedistillError(f"{path} has no {kind} values of '{name}'.")
     return curve

@@ -1,16 +1,12 @@
-"""What a run folder tells: its recipe, the logged numbers, the newest samples beside their originals, and what stopped
-it.
-"""
+"""What a run folder tells: recipe, logged numbers, the newest samples beside their originals, and what stopped it."""
 
 from __future__ import annotations
 
-import json
-import math
 import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +16,7 @@ from wavedistill.assets import bundled_checkpoints
 from wavedistill.audio.io import load_audio
 from wavedistill.errors import WavedistillError
 from wavedistill.training.lock import run_lock
+from wavedistill.training.metrics_file import METRICS_FILE, read_metrics
 from wavedistill.training.recipe import FlowRecipe, Recipe, StudentRecipe, load_recipe
 from wavedistill.training.schedule import progress
 
@@ -32,7 +29,26 @@ class SamplePair:
 
     name: str
     original: Tensor
-    spoken: Tensor
+    generated: Tensor
+
+
+class Samples(NamedTuple):
+    """The newest samples of a run.
+
+    Attributes:
+        step: at which they were made, None where there are none.
+        pairs: each sample beside its original.
+        sample_rate: of both, Hz.
+    """
+
+    step: int | None
+    pairs: list[SamplePair]
+    sample_rate: int
+
+    @property
+    def seconds(self) -> float:
+        """Length of all of them."""
+        return sum(len(pair.original) for pair in self.pairs) / self.sample_rate if self.pairs else 0.0
 
 
 @dataclass(frozen=True)
@@ -43,9 +59,7 @@ class RunFolder:
         folder: the run folder.
         recipe: its config.yaml.
         lines: of metrics.jsonl; numbers that were not finite are NaN.
-        samples_step: step of the newest samples, None where there are none.
-        pairs: those samples, each beside its original.
-        sample_rate: of the samples, Hz.
+        samples: the newest ones.
         nonfinite: step at which the loss was not finite and its batch was kept, if that happened.
         is_training: a process trains there now.
         idle_seconds: since the last line of metrics.jsonl was written.
@@ -54,9 +68,7 @@ class RunFolder:
     folder: Path
     recipe: Recipe
     lines: list[dict[str, Any]]
-    samples_step: int | None
-    pairs: list[SamplePair]
-    sample_rate: int
+    samples: Samples
     nonfinite: int | None
     is_training: bool
     idle_seconds: float
@@ -85,9 +97,10 @@ class RunFolder:
         return progress(self.step, run.steps, self.elapsed, run.minutes)
 
     @property
-    def mark(self) -> str:
-        """The number that training brings down: ``bits`` of a teacher or a flow, a student's ``loss`` (``stft`` where a
-        discriminator takes part).
+    def objective(self) -> str:
+        """The number that training brings down: ``bits`` of a teacher or a flow, a student's ``loss``.
+
+        ``stft`` of a student where a discriminator takes part, since the loss rises when the discriminator learns.
         """
         if not isinstance(self.recipe, StudentRecipe):
             return "bits"
@@ -95,8 +108,7 @@ class RunFolder:
 
     def values(self, name: str, kind: Kind = "train") -> np.ndarray:
         """A metric by line, (lines,); NaN where it was not finite, empty where it was never logged."""
-        found = [line[name] for line in self.lines if line["kind"] == kind and name in line]
-        return np.array([math.nan if value is None else value for value in found], dtype=float)
+        return np.array([line[name] for line in self.lines if line["kind"] == kind and name in line], dtype=float)
 
     def steps(self, name: str, kind: Kind = "train") -> np.ndarray:
         """The steps of `values`."""
@@ -108,13 +120,11 @@ class RunFolder:
         newest = held_out[-1:] if len(held_out) else self.values(name)[-5:]
         return float(newest.mean()) if len(newest) and np.isfinite(newest).all() else None
 
-    def command(self, *options: str, afresh: bool = False) -> str:
-        """The command that continues this run with other options, or (``afresh``) starts another one with them beside
-        it.
-        """
+    def command(self, *options: str, fresh_run: bool = False) -> str:
+        """The command that continues this run with other options, or starts a new one beside it (``fresh_run``)."""
         verb = "distill" if isinstance(self.recipe, StudentRecipe) else "train"
         words = ["wavedistill", verb, str(self.folder / "config.yaml")]
-        if afresh:
+        if fresh_run:
             words += ["--run.dir", str(self.folder.with_name(f"{self.folder.name}-again"))]
         elif Path(self.recipe.run.dir).resolve() != self.folder:
             words += ["--run.dir", str(self.folder)]
@@ -136,47 +146,31 @@ def read_run(run: str | Path) -> RunFolder:
     """
     folder = Path(run).expanduser().resolve()
     if not (folder / "config.yaml").is_file():
-        what = "is no folder" if not folder.is_dir() else "holds no config.yaml"
-        if folder.is_dir() and (folder / "config.json").is_file() or str(run) in bundled_checkpoints():
+        what = "holds no config.yaml" if folder.is_dir() else "is no folder"
+        if (folder / "config.json").is_file() or str(run) in bundled_checkpoints():
             what = "is a checkpoint"
         raise WavedistillError(
             f"{run} {what}: give the folder of a run (its recipe's run.dir), which holds config.yaml and metrics.jsonl."
         )
     recipe = load_recipe(folder / "config.yaml")
-    lines, idle = _read_metrics(folder / "metrics.jsonl")
+    metrics = folder / METRICS_FILE
+    lines = read_metrics(metrics) if metrics.exists() else []
+    idle = max(0.0, time.time() - metrics.stat().st_mtime) if metrics.exists() else 0.0
     nonfinite = _nonfinite_step(folder)
     if nonfinite is None and not any(line["kind"] == "train" for line in lines):
         raise WavedistillError(
             f"{run} has logged nothing yet: let it train for run.log_every = {recipe.run.log_every} steps, then "
             "ask again."
         )
-    step, pairs, rate = _read_samples(folder / "samples")
-    return RunFolder(folder, recipe, lines, step, pairs, rate, nonfinite, _is_training(folder), idle)
-
-
-def _read_metrics(path: Path) -> tuple[list[dict[str, Any]], float]:
-    """The whole lines of a metrics.jsonl (a killed run may leave half a line at the end), and seconds since it was
-    written.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        written = path.stat().st_mtime
-    except FileNotFoundError:
-        return [], 0.0
-    except (OSError, UnicodeDecodeError) as error:
-        raise WavedistillError(f"cannot read {path}: {error}") from None
-    lines = []
-    rows = text.splitlines()
-    for number, row in enumerate(rows, 1):
-        try:
-            line = json.loads(row)
-            lines.append({"kind": line["kind"], **line, "step": int(line["step"]), "elapsed": float(line["elapsed"])})
-        except (ValueError, KeyError, TypeError):
-            if number < len(rows):
-                raise WavedistillError(
-                    f"{path}, line {number} is no line of a run's metrics. Mend or delete the line."
-                ) from None
-    return lines, max(0.0, time.time() - written)
+    return RunFolder(
+        folder=folder,
+        recipe=recipe,
+        lines=lines,
+        samples=_newest_samples(folder / "samples"),
+        nonfinite=nonfinite,
+        is_training=_is_training(folder),
+        idle_seconds=idle,
+    )
 
 
 def _nonfinite_step(folder: Path) -> int | None:
@@ -190,24 +184,23 @@ def _nonfinite_step(folder: Path) -> int | None:
     return max(steps, default=None)
 
 
-def _read_samples(folder: Path) -> tuple[int | None, list[SamplePair], int]:
-    """The newest step with samples, its pairs of spoken and original audio, and their sample rate."""
+def _newest_samples(folder: Path) -> Samples:
     steps = sorted((int(path.name[5:]), path) for path in folder.glob("step-*") if path.name[5:].isdecimal())
     if not steps:
-        return None, [], 0
+        return Samples(None, [], 0)
     step, newest = steps[-1]
     pairs = []
     rate = 0
     for original in sorted(newest.glob("*original.wav")):
         name = original.name.removesuffix("original.wav")
         for role in ("student", "flow", "teacher"):
-            spoken = newest / f"{name}{role}.wav"
-            if spoken.is_file():
+            generated = newest / f"{name}{role}.wav"
+            if generated.is_file():
                 first, rate = load_audio(original)
-                second, _ = load_audio(spoken)
+                second, _ = load_audio(generated)
                 length = min(len(first), len(second))
                 pairs.append(SamplePair(name.rstrip("-") or role, first[:length], second[:length]))
-    return step, pairs, rate
+    return Samples(step, pairs, rate)
 
 
 def _is_training(folder: Path) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import netrc
 import os
 import sys
@@ -20,7 +18,7 @@ from wavedistill.audio.mel import LogMelSpectrogram, MelConfig
 from wavedistill.audio.plot import plot_mels
 from wavedistill.config import to_dict
 from wavedistill.errors import WavedistillError
-from wavedistill.files import write_text
+from wavedistill.training.metrics_file import METRICS_FILE, append_metrics, truncate_metrics
 from wavedistill.training.schedule import progress
 
 if TYPE_CHECKING:
@@ -50,7 +48,7 @@ class Tracker:
         self._run_dir = Path(recipe.run.dir)
         self._first = (step, elapsed)
         self._numbers: dict[str, str] = {}
-        self._metrics = self._run_dir / "metrics.jsonl"
+        self._metrics = self._run_dir / METRICS_FILE
         truncate_metrics(self._metrics, step)
         self._wandb = _start_wandb(recipe, wandb_id)
         # a log file is not a terminal: a line every half minute is enough there
@@ -63,12 +61,7 @@ class Tracker:
 
     def log(self, step: int, kind: str, elapsed: float, values: dict[str, float]) -> None:
         """Append one line ``{"step", "kind", "elapsed", <name>: <number>, ...}``; ``kind`` is train or valid."""
-        line = {"step": step, "kind": kind, "elapsed": round(elapsed, 3)} | values
-        try:
-            with open(self._metrics, "a") as file:
-                file.write(json.dumps({key: _finite(value) for key, value in line.items()}) + "\n")
-        except OSError as error:
-            raise WavedistillError(f"cannot write {self._metrics}: {error.strerror}. Free some space.") from None
+        append_metrics(self._metrics, step, kind, elapsed, values)
         if values:
             name, value = next(iter(values.items()))
             self._numbers[kind] = f"{kind} {name} {value:.4g}"
@@ -121,21 +114,6 @@ class Tracker:
         return wav, folder / f"{sample.name}.png"
 
 
-def truncate_metrics(path: Path, step: int) -> None:
-    """Drop the lines of later steps than ``step``, and a torn last line."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] > step:
-                continue
-        except (ValueError, KeyError, TypeError):
-            continue
-        kept.append(line + "\n")
-    write_text(path, "".join(kept))
-
-
 def wandb_mode(run: RunConfig) -> str:
     """``online`` where Weights & Biases has a key for us, else ``offline``; ``disabled`` where it is not wanted."""
     if run.wandb == "off":
@@ -175,8 +153,3 @@ def _start_wandb(recipe: Recipe, wandb_id: str) -> Any | None:
     except wandb.Error as error:
         logger.warning("no Weights & Biases for this run (%s); metrics.jsonl has the numbers", error)
         return None
-
-
-def _finite(value: Any) -> Any:
-    # NaN is no JSON
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 from wavedistill.audio.io import save_audio
 from wavedistill.audio.mel import LogMelSpectrogram
 from wavedistill.errors import WavedistillError
+from wavedistill.files import remove_leftovers
 from wavedistill.inference.batch.inputs import Item, read_mel
 from wavedistill.inference.batch.plan import Batch, Failure, RenderOptions, SynthesisReport
 from wavedistill.inference.vocoder import Vocoder
@@ -96,7 +96,7 @@ def synthesize_batches(
         if computed.audio is not None:
             for item, wave, length in zip(loaded.items, computed.audio, loaded.lengths, strict=True):
                 if item in loaded.batch.missing:
-                    _remove_leftovers(item.output)
+                    remove_leftovers(item.output.parent, glob.escape(item.output.name))
                     save_audio(item.output, wave[:length], vocoder.sample_rate)
                     report.written.append(item.output)
                     report.seconds += length / vocoder.sample_rate
@@ -109,12 +109,6 @@ def synthesize_batches(
 def item_seed(seed: int, name: str) -> int:
     """The seed of one item's noise, from the run's seed and the item's name (its output path without the suffix)."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:6], "big")
-
-
-def _remove_leftovers(output: Path) -> None:
-    """Half-written files of a run that was killed."""
-    for path in output.parent.glob(f".{glob.escape(output.name)}.*.tmp"):
-        path.unlink(missing_ok=True)
 
 
 Part = TypeVar("Part")

@@ -1,15 +1,13 @@
-"""The other vocoders of ``benchmark/peers.py``: the published sizes, and what is said where one is missing."""
+"""The other vocoders: the published sizes, and what is said where one is missing."""
 
 from __future__ import annotations
 
-import runpy
 import sys
 
 import pytest
 import torch
-from helpers.paths import PACKAGE
 
-from wavedistill.errors import WavedistillError
+from wavedistill.benchmark import peers
 
 WEIGHTS = {  # millions: Kong et al., 2020, table 1; the papers' code and configurations for the others
     "HiFi-GAN V1": 13.92,
@@ -21,15 +19,10 @@ WEIGHTS = {  # millions: Kong et al., 2020, table 1; the papers' code and config
 }
 
 
-@pytest.fixture(scope="module")
-def script():
-    return runpy.run_path(str(PACKAGE / "benchmark" / "peers.py"))
-
-
 @pytest.mark.parametrize("build", ["vocos", "parallel_wavegan", "clarinet"])
-def test_peers_have_the_published_size_and_make_audio(script, build):
+def test_peers_have_the_published_size_and_make_audio(build):
     try:
-        voices = list(script[build]())
+        voices = list(getattr(peers, build)())
     except ImportError as error:
         pytest.skip(f"{build}: {error}")
     for voice in voices:
@@ -42,9 +35,9 @@ def test_peers_have_the_published_size_and_make_audio(script, build):
         assert not any("weight_g" in name or "parametrizations" in name for name, _ in voice.module.named_parameters())
 
 
-def test_clarinet_student_is_autoregressive_in_its_noise(script):
+def test_clarinet_student_is_autoregressive_in_its_noise():
     torch.manual_seed(0)
-    flow = script["PlainFlow"](layers=3)
+    flow = peers.PlainFlow(layers=3)
     torch.nn.init.normal_(flow.head[-1].weight)
     z = torch.randn(1, 1, 64)
     condition = torch.randn(1, 80, 64)
@@ -57,27 +50,9 @@ def test_clarinet_student_is_autoregressive_in_its_noise(script):
     assert different.min() == 41
 
 
-def test_missing_peers_are_a_line_not_an_error(script, monkeypatch):
+def test_missing_peers_are_a_line_not_an_error(monkeypatch):
     for name in ("vocos.heads", "vocos.models", "parallel_wavegan.models"):
         monkeypatch.setitem(sys.modules, name, None)
-    voices, missing = script["installed"]()
+    voices, missing = peers.installed_vocoders()
     assert [voice.name.split()[0] for voice in voices] == ["ClariNet", "6"]
     assert len(missing) == 2 and "pip install vocos" in missing[0] and "--no-deps" in missing[1]
-
-
-def test_script_passes_what_was_typed_and_reports_errors(script, monkeypatch, capsys):
-    given = {}
-
-    def run_benchmark(*args, **kwargs):
-        given.update(kwargs, args=args)
-        raise WavedistillError("no such checkpoint")
-
-    settings = script["main"].__globals__
-    monkeypatch.setitem(settings, "run_benchmark", run_benchmark)
-    monkeypatch.setitem(settings, "installed", lambda: ([], ["line"]))
-    monkeypatch.setattr(
-        sys, "argv", ["voices.py", "--student", "a", "--student", "b", "--device", "cuda", "--out", "o"]
-    )
-    assert script["main"]() == 2
-    assert given["args"] == ("speech-teacher", ["a", "b"]) and given["devices"] == ["cuda"] and given["out"] == "o"
-    assert given["missing"] == ["line"] and capsys.readouterr().err == "error: no such checkpoint\n"
