@@ -8,8 +8,9 @@ import pytest
 import torch
 from helpers.paths import PACKAGE
 
-from wavedistill import cli, commands
+from wavedistill import cli
 from wavedistill.benchmark.flows import OURS, Contender, ours, run_flow_benchmark
+from wavedistill.cli import benchmark as verb
 from wavedistill.nn.wavenet_stack import StackConfig
 
 
@@ -67,10 +68,10 @@ def test_table_and_files(result, tmp_path):
 def test_command_runs_the_script_in_a_process_of_its_own(monkeypatch, tmp_path):
     ran = []
     monkeypatch.setattr(
-        commands.subprocess, "run", lambda words, env: ran.append(words) or type("Done", (), {"returncode": 3})
+        verb.subprocess, "run", lambda words, env: ran.append(words) or type("Done", (), {"returncode": 3})
     )
     assert cli.main(["benchmark", "flows", "--out", str(tmp_path)]) == 3
-    assert ran[0][1].endswith("flows.py") and ran[0][2:] == ["--out", str(tmp_path)]
+    assert ran[0][1:4] == ["-m", "wavedistill.benchmark", "flows"] and ran[0][4:] == ["--out", str(tmp_path)]
 
 
 @pytest.mark.parametrize("flow", ["MAF", "RealNVP"])
