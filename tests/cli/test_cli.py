@@ -263,7 +263,9 @@ def test_prepare(tmp_path, capsys):
     "verb, function, text",
     [
         ("train", "train_teacher", ""),
+        ("train", "train_flow", "kind: flow"),
         ("train", "train_flow", "kind: waveform_flow"),
+        ("train", "train_teacher", "kind: teacher"),
         ("distill", "distill_student", ""),
     ],
 )
