@@ -23,7 +23,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type, values: Any, where: str = "config") -> Any:
-    """Build dataclass ``cls`` from a dictionary.
+    """Build dataclass ``cls`` from a dictionary. A field with ``init=False`` may be given, with its one value.
 
     Raises:
         WavedistillError: for an unknown key (with the closest known one), a missing required key or a wrong type.
@@ -41,23 +41,27 @@ def from_dict(cls: type, values: Any, where: str = "config") -> Any:
     missing = [name for name, field in fields.items() if name not in arguments and _is_required(field)]
     if missing:
         raise WavedistillError(f"{where}: missing key '{missing[0]}' (needed by {cls.__name__}).")
-    return cls(**arguments)
+    return cls(**{name: value for name, value in arguments.items() if fields[name].init})
 
 
 def load_yaml(path: str | Path, cls: type) -> Any:
     """Read a YAML file into dataclass ``cls``; errors name the file."""
+    return from_dict(cls, read_yaml(path), where=str(path))
+
+
+def read_yaml(path: str | Path) -> Any:
+    """What a YAML file holds, {} where it is empty; errors name the file."""
     import yaml
 
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_text()) or {}
     except OSError as error:
         raise WavedistillError(
             f"cannot read {path}: {error.strerror}. Give the path of a recipe's YAML file."
         ) from None
     except yaml.YAMLError as error:
         raise WavedistillError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    return from_dict(cls, values or {}, where=str(path))
 
 
 def dump_yaml(config: Any, path: str | Path) -> None:

@@ -7,9 +7,10 @@ import json
 import pytest
 import torch
 
-from wavedistill import cli, commands
+from wavedistill import cli
 from wavedistill.benchmark import flow_peers
 from wavedistill.benchmark.flows import OURS, Contender, ours, run_flow_benchmark
+from wavedistill.cli import benchmark as verb
 from wavedistill.nn.wavenet_stack import StackConfig
 
 
@@ -67,7 +68,7 @@ def test_table_and_files(result, tmp_path):
 def test_command_runs_in_a_process_of_its_own(monkeypatch, tmp_path):
     ran = []
     monkeypatch.setattr(
-        commands.subprocess, "run", lambda words, env: ran.append(words) or type("Done", (), {"returncode": 3})
+        verb.subprocess, "run", lambda words, env: ran.append(words) or type("Done", (), {"returncode": 3})
     )
     assert cli.main(["benchmark", "flows", "--out", str(tmp_path)]) == 3
     assert ran[0][1:] == ["-m", "wavedistill.benchmark", "flows", "--out", str(tmp_path)]

@@ -9,13 +9,14 @@ import pytest
 import torch
 from helpers.tiny_models import tiny_student, tiny_teacher
 
-from wavedistill import cli, commands
+from wavedistill import cli
 from wavedistill.benchmark import timing, vocoders
 from wavedistill.benchmark.report import BenchmarkResult, Cost, GemmPeak
 from wavedistill.benchmark.systems import Speed, StreamSpeed, TimedSystem, time_systems
 from wavedistill.benchmark.teacher import CACHED, NAIVE, PLAIN, SamplerSpeed, TrainingSpeed
 from wavedistill.benchmark.timing import Setting, interleaved, peak_memory
 from wavedistill.benchmark.vocoders import BenchmarkConfig, run_benchmark
+from wavedistill.cli import benchmark as verb
 from wavedistill.errors import WavedistillError
 
 
@@ -231,7 +232,7 @@ def test_swapped_models_are_refused():
 def test_command_line(monkeypatch, tmp_path, capsys):
     ran = []
     monkeypatch.setattr(
-        commands.subprocess, "run", lambda words, env: ran.append(words) or type("Done", (), {"returncode": 3})
+        verb.subprocess, "run", lambda words, env: ran.append(words) or type("Done", (), {"returncode": 3})
     )
     assert cli.main(["benchmark", "--student", "a", "--student", "b", "--device", "cpu", "--out", str(tmp_path)]) == 3
     assert ran[0][1:4] == ["-m", "wavedistill.benchmark", "voices"]

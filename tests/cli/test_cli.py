@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -14,9 +15,12 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+from helpers.paths import PACKAGE
 from helpers.tiny_models import speech_like, tiny_student, tiny_teacher
 
-from wavedistill import cli, commands, save_audio
+from wavedistill import cli, save_audio
+from wavedistill.assets import bundled_checkpoints
+from wavedistill.cli import benchmark, demo, options, train
 from wavedistill.models.pretrained import save_pretrained
 
 VERBS = [
@@ -70,7 +74,31 @@ def test_help_lists_every_verb(capsys):
 def test_every_verb_has_help_and_a_function(verb, capsys):
     assert exit_code(verb, "--help") == 0
     assert f"usage: wavedistill {verb}" in capsys.readouterr().out
-    assert callable(getattr(commands, verb))
+    assert callable(importlib.import_module(f"wavedistill.cli.{verb}").run)
+
+
+@pytest.mark.parametrize("verb", ["synthesize", "sample", "evaluate", "export", "info", "demo", "distill"])
+def test_help_names_every_bundled_checkpoint(verb, capsys):
+    assert exit_code(verb, "--help") == 0
+    out = capsys.readouterr().out
+    assert len(bundled_checkpoints()) >= 8
+    assert [name for name in bundled_checkpoints() if not re.search(rf"[ (]{name}[,)\n]", out)] == []
+
+
+def test_help_of_evaluate_takes_a_folder_or_a_file(capsys):
+    assert exit_code("evaluate", "--help") == 0
+    assert "folder of prepared data, or its manifest.jsonl" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["synthesize", "--help"], ["fly"], ["--version"]])
+def test_torch_is_not_loaded_before_a_command_runs(argv):
+    code = (
+        "import sys\nfrom wavedistill import cli\n"
+        f"try:\n    cli.main({argv})\nexcept SystemExit:\n    pass\n"
+        "print(*sorted({'torch', 'numpy', 'yaml', 'tyro', 'gradio'} & set(sys.modules)), 'loaded')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1].split() == ["loaded"]
 
 
 def test_version(capsys):
@@ -82,6 +110,9 @@ def test_version(capsys):
     "argv, message",
     [
         (["fly"], "invalid choice: 'fly'"),
+        (["trian", "recipe.yaml"], "invalid choice: 'trian'. Did you mean train?"),
+        (["synthesise", "a.wav"], "Did you mean synthesize?"),
+        (["eval"], "Did you mean evaluate?"),
         (["prepare", "x"], "--out"),
         (["train"], "recipe comes first"),
         (["train", "--run.dir", "x", "recipe.yaml"], "recipe comes first"),
@@ -195,6 +226,25 @@ def test_info_of_a_run_folder(tmp_path, capsys):
     save_pretrained(tiny_teacher(speakers=("ann",)), tmp_path / "run" / "checkpoint")
     assert exit_code("info", tmp_path / "run") == 0
     assert "teacher" in (out := capsys.readouterr().out) and "ann" in out
+    (tmp_path / "run" / "checkpoint" / "README.md").unlink()
+    assert exit_code("info", tmp_path / "run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "speakers: ann" in lines
+    assert not [line for line in lines if line.startswith(("languages", "licence", "measured", "card"))]
+
+
+@pytest.mark.parametrize("name", bundled_checkpoints())
+def test_info_says_language_speakers_licence_and_quality(name, capsys):
+    assert exit_code("info", name) == 0
+    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if ": " in line)
+    assert lines["licence"] == "apache-2.0" and lines["speakers"] and lines["credit"]
+    assert re.fullmatch(r"[a-z]{2}(, [a-z]{2})*", lines.get("languages", "en")) and Path(lines["card"]).is_file()
+    assert ("languages" in lines) == (not name.startswith("notes"))
+    card = Path(lines["card"]).read_text()
+    for value in lines["measured"].split("; ")[1:]:
+        assert value.split(" ")[-1].strip("()") in card
+    expected = {"speech": "PESQ-wb", "festvox": "DistillMOS", "notes": "Frechet"}[name.split("-")[0]]
+    assert f"{expected} " in lines["measured"]
 
 
 def test_prepare(tmp_path, capsys):
@@ -213,7 +263,9 @@ def test_prepare(tmp_path, capsys):
     "verb, function, text",
     [
         ("train", "train_teacher", ""),
+        ("train", "train_flow", "kind: flow"),
         ("train", "train_flow", "kind: waveform_flow"),
+        ("train", "train_teacher", "kind: teacher"),
         ("distill", "distill_student", ""),
     ],
 )
@@ -232,22 +284,34 @@ def test_recipe_verbs_hand_over_the_file_and_the_fields(verb, function, text, tm
 
 def test_packaged_recipes_are_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert commands.recipe_file("recipes/toy/teacher.yaml").is_file()
-    assert commands.recipe_file("mine.yaml") == Path("mine.yaml")
+    assert options.recipe_file("recipes/toy/teacher.yaml").is_file()
+    assert options.recipe_file("mine.yaml") == Path("mine.yaml")
 
 
 def test_demo_hands_over_port_and_checkpoints(monkeypatch):
     calls = []
-    monkeypatch.setattr(commands, "_load_web_app", lambda: type("App", (), {"launch": lambda **k: calls.append(k)}))
+    monkeypatch.setattr(demo, "load_web_app", lambda: type("App", (), {"launch": lambda **k: calls.append(k)}))
     assert exit_code("demo", "--port", 7999, "--checkpoint", "a", "--checkpoint", "b") == 0
     assert calls == [{"port": 7999, "checkpoints": ["a", "b"]}]
+
+
+def test_demo_says_at_once_what_it_loads_and_where_the_page_will_be(monkeypatch, capsys):
+    said = []
+
+    def load():
+        said.append(capsys.readouterr().out)
+        return type("App", (), {"launch": lambda **options: None})
+
+    monkeypatch.setattr(demo, "load_web_app", load)
+    assert exit_code("demo", "--port", 7999) == 0
+    assert f"loading {len(bundled_checkpoints())} voices" in said[0] and "http://127.0.0.1:7999" in said[0]
 
 
 def test_ctrl_c_prints_one_line(capsys, monkeypatch):
     def interrupted(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "benchmark", interrupted)
+    monkeypatch.setattr(benchmark, "run", interrupted)
     assert exit_code("benchmark") == 130
     assert capsys.readouterr().err.strip() == "stopped by Ctrl-C"
 
@@ -259,7 +323,7 @@ def test_ctrl_c_in_a_real_process(free, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env=os.environ | {"PYTHONPATH": str(Path(cli.__file__).parent.parent)},
+        env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)},
     )
     while "sampling" not in process.stderr.readline(1 << 10):  # the bar has begun
         time.sleep(0.01)
@@ -276,13 +340,13 @@ def test_interrupted_training_says_how_to_go_on(capsys, monkeypatch):
     def interrupted(args):
         raise TrainingInterrupted("continue with: wavedistill train x.yaml", signal.SIGTERM)
 
-    monkeypatch.setattr(commands, "train", interrupted)
+    monkeypatch.setattr(train, "run", interrupted)
     assert exit_code("train", "x.yaml") == 143
     assert capsys.readouterr().err.strip() == "continue with: wavedistill train x.yaml"
 
 
 def test_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert commands._device("auto") == "cpu"
+    assert options.resolve_device("auto") == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert commands._device("auto") == "cuda"
+    assert options.resolve_device("auto") == "cuda"

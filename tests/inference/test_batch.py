@@ -20,9 +20,9 @@ from helpers.tiny_models import MEL, speech_like, tiny_flow, tiny_student, tiny_
 from wavedistill import Vocoder, save_audio, synthesize
 from wavedistill.errors import WavedistillError
 from wavedistill.inference.batch import inputs
-from wavedistill.inference.batch.inputs import Item
-from wavedistill.inference.batch.pipeline import item_seed
-from wavedistill.inference.batch.plan import deal, make_batches, padded_frames
+from wavedistill.inference.batch.inputs import Input
+from wavedistill.inference.batch.pipeline import input_seed
+from wavedistill.inference.batch.plan import ExecutionConfig, MeasuredInput, deal, make_batches, padded_frames
 
 
 @pytest.fixture(scope="module")
@@ -74,25 +74,25 @@ def test_lengths(voice, folder, tmp_path):
 def test_results_do_not_depend_on_the_batch(make, folder, tmp_path):
     voice = Vocoder(make())
     for name, seconds in {"alone": 1e-9, "pairs": 1.2, "together": 1e9}.items():
-        synthesize(folder, voice, tmp_path / name, batch_seconds=seconds)
+        synthesize(folder, voice, tmp_path / name, execution=ExecutionConfig(batch_seconds=seconds))
     for name in outputs(tmp_path / "alone"):
         alone = audio_of(tmp_path / "alone" / name)
         for other in ("pairs", "together"):
             np.testing.assert_allclose(audio_of(tmp_path / other / name), alone, atol=1.01 / 32768, err_msg=name)
 
 
-def test_items_have_noise_of_their_own(voice, tmp_path):
+def test_inputs_have_noise_of_their_own(voice, tmp_path):
     for name in "ab":
         save_audio(tmp_path / "in" / f"{name}.wav", speech_like(0.3), 8000)
     synthesize(tmp_path / "in", voice, tmp_path / "out")
     assert not np.array_equal(audio_of(tmp_path / "out/a.wav"), audio_of(tmp_path / "out/b.wav"))
-    assert item_seed(0, "a") != item_seed(1, "a") != item_seed(0, "b")
+    assert input_seed(0, "a") != input_seed(1, "a") != input_seed(0, "b")
 
 
-def test_item_can_be_made_again_by_the_vocoder(voice, tmp_path):
+def test_an_output_can_be_made_again_by_the_vocoder(voice, tmp_path):
     save_audio(tmp_path / "in" / "a.wav", speech_like(0.6), 8000)
     synthesize(tmp_path / "in", voice, tmp_path / "out", seed=3)
-    alone = voice(torch.from_numpy(audio_of(tmp_path / "in" / "a.wav")), seed=item_seed(3, "a"))
+    alone = voice(torch.from_numpy(audio_of(tmp_path / "in" / "a.wav")), seed=input_seed(3, "a"))
     np.testing.assert_allclose(audio_of(tmp_path / "out" / "a.wav"), alone.clamp(-1, 1), atol=1.01 / 32768)
 
 
@@ -125,17 +125,18 @@ def test_finished_batches_are_not_computed_again(voice, folder, tmp_path, monkey
 
 @pytest.mark.parametrize("count", [2, 3, 11])
 def test_shards_are_disjoint_and_together_the_whole(voice, folder, tmp_path, count):
-    synthesize(folder, voice, tmp_path / "whole", batch_seconds=1.2)
+    synthesize(folder, voice, tmp_path / "whole", execution=ExecutionConfig(batch_seconds=1.2))
     written = []
     for index in range(count):
-        written += synthesize(folder, voice, tmp_path / "shards", batch_seconds=1.2, shard=(index, count)).written
+        execution = ExecutionConfig(batch_seconds=1.2, shard=(index, count))
+        written += synthesize(folder, voice, tmp_path / "shards", execution=execution).written
     assert len(written) == len(set(written)) == 8
     assert outputs(tmp_path / "shards") == outputs(tmp_path / "whole")
 
 
-def test_batches_hold_every_item_once_within_the_limit():
+def test_batches_hold_every_input_once_within_the_limit():
     lengths = [5, 100, 7, 7, 30, 1, 1, 1, 60, 59]
-    items = [(Item(f"{i}", Path(f"{i}.wav"), Path(f"o/{i}.wav")), n) for i, n in enumerate(lengths)]
+    items = [MeasuredInput(Input(f"{i}", Path(f"{i}.wav"), Path(f"o/{i}.wav")), n) for i, n in enumerate(lengths)]
     batches = make_batches(items, 64)
     assert sorted(pair[0].name for group in batches for pair in group) == sorted(pair[0].name for pair in items)
     assert all(len(group) == 1 or len(group) * max(n for _, n in group) <= 64 for group in batches)
@@ -146,7 +147,7 @@ def test_batches_hold_every_item_once_within_the_limit():
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 40])
 def test_shards_are_of_equal_cost(count):
     lengths = np.random.default_rng(0).integers(20, 700, 90).tolist()
-    items = [(Item(f"{i}", Path(f"{i}.wav"), Path(f"o/{i}.wav")), n) for i, n in enumerate(lengths)]
+    items = [MeasuredInput(Input(f"{i}", Path(f"{i}.wav"), Path(f"o/{i}.wav")), n) for i, n in enumerate(lengths)]
     batches = make_batches(items, 800)
     shards = deal(batches, count)
     assert sorted(pair[0].name for shard in shards for batch in shard for pair in batch) == sorted(
@@ -201,7 +202,9 @@ def test_failures_of_shards_do_not_overwrite_each_other(voice, tmp_path):
         (tmp_path / f"in{index}").mkdir()
         (tmp_path / f"in{index}" / f"{index}.wav").write_bytes(b"")
     inputs = sorted(tmp_path.glob("in*"))
-    failed = [f.input for i in range(2) for f in synthesize(inputs, voice, tmp_path / "out", shard=(i, 2)).failures]
+    shards = [ExecutionConfig(shard=(i, 2)) for i in range(2)]
+    reports = [synthesize(inputs, voice, tmp_path / "out", execution=shard) for shard in shards]
+    failed = [f.input for report in reports for f in report.failures]
     assert len(failed) == len(set(failed)) == 5
     assert sorted(p.name for p in (tmp_path / "out").glob("failures*")) == [
         "failures-0-of-2.json",
@@ -224,7 +227,7 @@ def test_same_name_from_two_folders_is_refused(voice, tmp_path):
         synthesize([tmp_path / "x", tmp_path / "y"], voice, tmp_path / "out")
 
 
-def test_the_same_input_twice_is_one_item(voice, tmp_path):
+def test_the_same_input_twice_is_one_input(voice, tmp_path):
     save_audio(tmp_path / "x" / "a.wav", speech_like(0.2), 8000)
     assert len(synthesize([tmp_path / "x", tmp_path / "x" / "a.wav"], voice, tmp_path / "out").written) == 1
 
@@ -269,7 +272,7 @@ def test_teacher_in_a_batch(tmp_path):
         save_audio(tmp_path / "in" / f"{name}.wav", speech_like(seconds), 8000)
     voice = Vocoder(tiny_teacher())
     synthesize(tmp_path / "in", voice, tmp_path / "together")
-    synthesize(tmp_path / "in", voice, tmp_path / "alone", batch_seconds=1e-9)
+    synthesize(tmp_path / "in", voice, tmp_path / "alone", execution=ExecutionConfig(batch_seconds=1e-9))
     for name in ("a.wav", "b.wav"):
         np.testing.assert_allclose(
             audio_of(tmp_path / "together" / name), audio_of(tmp_path / "alone" / name), atol=1.01 / 32768
@@ -345,6 +348,49 @@ def test_a_folder_of_another_voice_or_seed_is_refused(tmp_path):
         synthesize(tmp_path / "one.npy", Vocoder(tiny_student()), tmp_path / "out", seed=2)
     with pytest.raises(WavedistillError, match="another weights"):
         synthesize(tmp_path / "one.npy", Vocoder(tiny_student(seed=5)), tmp_path / "out", seed=1)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"engine": "ray", "shard": (0, 2)}, "leave out --shard"),
+        ({"engine": "ray", "precision": "bf16"}, "bf16 is for --engine local"),
+        ({"engine": "ray", "workers": 0}, "at least one worker"),
+        ({"engine": "cluster"}, "no engine 'cluster': give local or ray"),
+        ({"workers": 2}, "--workers is for --engine ray"),
+        ({"shard": (2, 2)}, "no shard 2/2.*0/2 to 1/2"),
+        ({"precision": "bf16"}, "precision bf16 is set when a model is loaded"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_in_python_too(voice, folder, tmp_path, options, message):
+    with pytest.raises(WavedistillError, match=message):
+        synthesize(folder, voice, tmp_path / "out", execution=ExecutionConfig(**options))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_loaded_model_is_not_given_to_ray(voice, folder, tmp_path):
+    with pytest.raises(WavedistillError, match="a checkpoint's name or folder"):
+        synthesize(folder, voice, tmp_path / "out", execution=ExecutionConfig(engine="ray"))
+
+
+def test_a_process_of_torchrun_takes_the_shard_of_its_rank(voice, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(WavedistillError, match="torchrun deals 2 shards itself.*leave --shard out"):
+        synthesize(folder, voice, tmp_path / "out", execution=ExecutionConfig(shard=(0, 2)))
+    mine = synthesize(folder, voice, tmp_path / "rank").written
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.delenv("RANK")
+    shard = synthesize(folder, voice, tmp_path / "shard", execution=ExecutionConfig(shard=(1, 2))).written
+    assert [path.name for path in mine] == [path.name for path in shard]
+
+
+def test_a_process_of_torchrun_without_a_gpu_of_its_own_is_told(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(WavedistillError, match="no device cuda:1 here .1 CUDA devices.*fewer processes"):
+        synthesize(folder, "speech-student", tmp_path / "out", device="cuda")
 
 
 def test_torchrun_deals_the_shards(voice, folder, tmp_path):

@@ -1,4 +1,4 @@
-"""Reading, computing and writing at the same time: nothing out of order, lost, cut short or left running."""
+"""Reading, computing and writing at the same time: nothing out of order, lost, cut short or running at the end."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from helpers.tiny_models import speech_like, tiny_student
 from wavedistill import Vocoder, save_audio, synthesize
 from wavedistill.audio.mel import LogMelSpectrogram
 from wavedistill.errors import WavedistillError
-from wavedistill.inference.batch.pipeline import item_seed, overlapped
+from wavedistill.inference.batch.pipeline import input_seed, run_pipeline
+from wavedistill.inference.batch.plan import ExecutionConfig
 
 PATIENCE = 30.0
+ONE_BY_ONE = ExecutionConfig(batch_seconds=1e-9)
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +43,7 @@ def outputs(folder) -> dict[str, bytes]:
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
 def test_every_part_in_order(count):
     written = []
-    overlapped(range(count), lambda part: part + 1, lambda loaded: 10 * loaded, written.append)
+    run_pipeline(range(count), lambda part: part + 1, lambda loaded: 10 * loaded, written.append)
     assert written == [10 * (part + 1) for part in range(count)]
 
 
@@ -57,7 +59,7 @@ def test_the_next_part_is_read_and_the_last_written_meanwhile():
         is_read[part].set()
         return part
 
-    overlapped(range(4), read, compute, lambda part: is_written[part].set())
+    run_pipeline(range(4), read, compute, lambda part: is_written[part].set())
 
 
 def test_steps_run_where_they_belong():
@@ -66,7 +68,7 @@ def test_steps_run_where_they_belong():
     def note(step: str):
         return lambda part: names.setdefault(step, threading.current_thread())
 
-    overlapped(range(2), note("read"), note("compute"), note("write"))
+    run_pipeline(range(2), note("read"), note("compute"), note("write"))
     assert names["compute"] is threading.current_thread()  # Ctrl-C reaches it, and the GPU's context is its own
     assert len(set(names.values())) == 3
 
@@ -86,7 +88,7 @@ def test_three_parts_are_in_memory_at_most():
         with lock:
             counts["now"] -= 1
 
-    overlapped(range(20), read, lambda part: part, write)
+    run_pipeline(range(20), read, lambda part: part, write)
     assert counts["now"] == 0 and 2 <= counts["most"] <= 3
 
 
@@ -106,7 +108,7 @@ def test_an_error_stops_the_job_with_everything_before_it_written(step, error):
         return fails("compute", part)
 
     with pytest.raises(error, match="part 3"):
-        overlapped(
+        run_pipeline(
             range(9), lambda part: fails("read", part), compute, lambda part: written.append(fails("write", part))
         )
     assert written == [0, 1, 2]
@@ -129,13 +131,13 @@ def test_a_write_under_way_is_finished_when_ctrl_c_comes():
         finished.append(part)
 
     with pytest.raises(KeyboardInterrupt):
-        overlapped(range(3), lambda part: part, compute, write)
+        run_pipeline(range(3), lambda part: part, compute, write)
     assert finished == [0]
 
 
 def test_ctrl_c_leaves_whole_files_and_the_job_can_be_continued(folder, tmp_path, monkeypatch):
     voice = Vocoder(tiny_student())
-    synthesize(folder, voice, tmp_path / "whole", batch_seconds=1e-9)
+    synthesize(folder, voice, tmp_path / "whole", execution=ONE_BY_ONE)
     render = Vocoder.render
     calls = []
 
@@ -147,11 +149,11 @@ def test_ctrl_c_leaves_whole_files_and_the_job_can_be_continued(folder, tmp_path
 
     monkeypatch.setattr(Vocoder, "render", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        synthesize(folder, voice, tmp_path / "out", batch_seconds=1e-9)
+        synthesize(folder, voice, tmp_path / "out", execution=ONE_BY_ONE)
     kept = outputs(tmp_path / "out")
     assert len(kept) == 3 and kept.items() <= outputs(tmp_path / "whole").items()
     assert not list((tmp_path / "out").glob(".*"))
-    assert len(synthesize(folder, voice, tmp_path / "out", batch_seconds=1e-9).written) == 3
+    assert len(synthesize(folder, voice, tmp_path / "out", execution=ONE_BY_ONE).written) == 3
     assert outputs(tmp_path / "out") == outputs(tmp_path / "whole")
 
 
@@ -174,7 +176,7 @@ def test_a_full_disk_stops_the_computing_too(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", full)
     monkeypatch.setattr(Vocoder, "render", counted)
     with pytest.raises(WavedistillError, match="No space left"):
-        synthesize(folder, Vocoder(tiny_student()), tmp_path / "out", batch_seconds=1e-9)
+        synthesize(folder, Vocoder(tiny_student()), tmp_path / "out", execution=ONE_BY_ONE)
     assert len(batches) <= 3  # one written, one that could not be, one computed meanwhile
     assert len(outputs(tmp_path / "out")) == 1
     assert not list((tmp_path / "out").glob(".*"))
@@ -195,10 +197,10 @@ def test_on_a_gpu_the_files_hold_what_it_computed(folder, tmp_path):
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     voice = Vocoder(tiny_student().to("cuda"))
-    synthesize(folder, voice, tmp_path / "out", batch_seconds=1e-9)
+    synthesize(folder, voice, tmp_path / "out", execution=ONE_BY_ONE)
     for path in sorted(folder.glob("*.wav")):
         recording = torch.from_numpy(soundfile.read(path, dtype="float32")[0])
         mel = LogMelSpectrogram(voice.mel_config)(recording)
-        expected = voice.render(mel.unsqueeze(0), [item_seed(0, path.stem)])[0, : len(recording)]
+        expected = voice.render(mel.unsqueeze(0), [input_seed(0, path.stem)])[0, : len(recording)]
         written = soundfile.read(tmp_path / "out" / path.name, dtype="float32")[0]
         np.testing.assert_allclose(written, expected.cpu().clamp(-1, 1), atol=1.01 / 32768)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ from helpers.tiny_models import speech_like, tiny_student
 
 from wavedistill import Vocoder, cli, save_audio, synthesize
 from wavedistill.errors import WavedistillError
-from wavedistill.inference.batch.ray_engine import synthesize_with_ray
+from wavedistill.inference.batch.plan import ExecutionConfig
 
 COMMAND = ["synthesize", "in", "--checkpoint", "speech-student", "--out", "out"]
 
@@ -54,23 +55,25 @@ def test_same_files_as_the_local_engine_and_continued_by_either(session, checkpo
     (tmp_path / "in" / "empty.wav").write_bytes(b"")  # seen from its header
     save_audio(tmp_path / "in" / "silent.wav", speech_like(0.2) * 1e-5, 8000)  # seen by a worker
     monkeypatch.chdir(tmp_path)
-    options = {"seed": 3, "batch_seconds": 0.7, "temperature": 0.8}
-    local = synthesize("in", checkpoint, "local", **options)
-    report = synthesize_with_ray("in", checkpoint, "rays", workers=2, **options)
+    options = {"seed": 3, "temperature": 0.8}
+    here = ExecutionConfig(batch_seconds=0.7)
+    on_ray = ExecutionConfig(engine="ray", batch_seconds=0.7)
+    local = synthesize("in", checkpoint, "local", **options, execution=here)
+    report = synthesize("in", checkpoint, "rays", **options, execution=dataclasses.replace(on_ray, workers=2))
     assert outputs(tmp_path / "rays") == outputs(tmp_path / "local") and len(report.written) == 6
     assert report.written == [tmp_path / "rays" / path.name for path in local.written]
     assert {Path(f.input).name for f in report.failures} == {"empty.wav", "silent.wav"}
     assert (tmp_path / "rays" / "failures.json").is_file()
     assert report.seconds == pytest.approx(local.seconds)
 
-    for engine in (synthesize_with_ray, synthesize):
+    for execution in (on_ray, here):
         for name in ("0.wav", "5.wav"):
             (tmp_path / "rays" / name).unlink()
-        again = engine("in", checkpoint, "rays", **options)
+        again = synthesize("in", checkpoint, "rays", **options, execution=execution)
         assert [path.name for path in again.written] == ["0.wav", "5.wav"] and len(again.skipped) == 4
         assert outputs(tmp_path / "rays") == outputs(tmp_path / "local")
     with pytest.raises(WavedistillError, match="another seed"):
-        synthesize_with_ray("in", checkpoint, "rays", **options | {"seed": 4})
+        synthesize("in", checkpoint, "rays", **options | {"seed": 4}, execution=on_ray)
 
 
 @pytest.mark.slow
@@ -79,7 +82,8 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(session, checkpoint,
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "sub").write_text("in the way")
     with pytest.raises(WavedistillError, match=r"^cannot write \S*[01].wav: ") as caught:
-        synthesize_with_ray(tmp_path / "in", checkpoint, tmp_path / "out", workers=1)
+        execution = ExecutionConfig(engine="ray", workers=1)
+        synthesize(tmp_path / "in", checkpoint, tmp_path / "out", execution=execution)
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -100,11 +104,12 @@ def test_a_worker_that_dies_is_replaced(session, checkpoint, tmp_path):
 
     thread = threading.Thread(target=kill_one)
     thread.start()
-    report = synthesize_with_ray(tmp_path / "in", checkpoint, out, workers=2, batch_seconds=1e-9)
+    execution = ExecutionConfig(engine="ray", workers=2, batch_seconds=1e-9)
+    report = synthesize(tmp_path / "in", checkpoint, out, execution=execution)
     thread.join()
     assert killed and killed[0] > 8, "nothing was left to do when the worker was killed"
     assert report.failures == []
-    synthesize(tmp_path / "in", checkpoint, tmp_path / "local", batch_seconds=1e-9)
+    synthesize(tmp_path / "in", checkpoint, tmp_path / "local", execution=ExecutionConfig(batch_seconds=1e-9))
     assert outputs(out) == outputs(tmp_path / "local")
 
 
@@ -129,7 +134,8 @@ def workers_of_this_process() -> list[int]:
 def test_more_workers_than_there_is_room_for(session, checkpoint, tmp_path):
     recordings(tmp_path / "in", 1)
     with pytest.raises(WavedistillError, match="3 workers need as many CPUs, but Ray has 2"):
-        synthesize_with_ray(tmp_path / "in", checkpoint, tmp_path / "out", workers=3)
+        execution = ExecutionConfig(engine="ray", workers=3)
+        synthesize(tmp_path / "in", checkpoint, tmp_path / "out", execution=execution)
 
 
 @pytest.mark.slow

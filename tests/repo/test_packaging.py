@@ -66,7 +66,7 @@ def test_wheel_holds_the_package_and_its_assets(wheel):
     for kind in SHIPPED:
         missing = {f"wavedistill/_assets/{name}" for name in shipped(ROOT / kind)} - names
         assert not missing
-    assert "wavedistill/cli.py" in names
+    assert "wavedistill/cli/main.py" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith("tests") or "__pycache__" in name]
     assert {name.split("/")[0].split("-")[0] for name in names} == {"wavedistill"}
@@ -112,7 +112,7 @@ def test_bundled_voice_speaks(installed, tmp_path):
 
 def test_web_page_is_built_from_the_wheel(installed, tmp_path):
     code = (
-        "from wavedistill.commands import _load_web_app; app = _load_web_app(); "
+        "from wavedistill.cli.demo import load_web_app; app = load_web_app(); "
         "demo = app.build_demo(); print(app.__file__); print(type(demo).__name__)"
     )
     file, kind = run(installed, "-c", code, cwd=tmp_path).splitlines()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from helpers.paths import ROOT
 from helpers.tiny_models import MEL, STACK, prepared_speech, tiny_flow, tiny_student
 
-from wavedistill.config import dump_yaml
+from wavedistill import cli
+from wavedistill.config import dump_yaml, from_dict, to_dict
 from wavedistill.data.dataset import DataConfig
 from wavedistill.errors import WavedistillError
 from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
@@ -25,6 +28,7 @@ from wavedistill.training import (
     TeacherRecipe,
     distill_student,
     load_recipe,
+    recipe_type,
     train_flow,
     train_teacher,
 )
@@ -62,7 +66,7 @@ def student_recipe(teacher_recipe: TeacherRecipe, tmp_path: Path) -> StudentReci
 def flow_recipe(teacher_recipe: TeacherRecipe, tmp_path: Path) -> FlowRecipe:
     run = dataclasses.replace(teacher_recipe.run, dir=str(tmp_path / "flow"))
     model = tiny_flow().config
-    return FlowRecipe(kind="waveform_flow", model=model, data=teacher_recipe.data, optim=teacher_recipe.optim, run=run)
+    return FlowRecipe(model=model, data=teacher_recipe.data, optim=teacher_recipe.optim, run=run)
 
 
 # ---- files and overrides
@@ -95,6 +99,13 @@ def test_overrides_reach_every_depth(student_recipe: StudentRecipe, tmp_path: Pa
         (["--run.minutes", "five"], "run.minutes.*five"),
         (["--optim.decay", "linear"], "cosine"),
         (["stray"], "stray"),
+        (["--run.minutes"], "--run.minutes takes one value, given none"),
+        (["--run.minutes", "5", "6"], "--run.minutes takes one value, given 5 6"),
+        (["--run.steps", "5.0"], "--run.steps 5.0: a whole number is needed"),
+        (["--run.compile", "yes"], "--run.compile is a switch and takes no value, given yes"),
+        (["--optim.betas", "0.8"], "--optim.betas takes 2 values, given 0.8"),
+        (["--run.no-steps"], "unknown option --run.no-steps. Did you mean --run.steps"),
+        (["--kind", "student"], "unknown option --kind"),
         (["--model.stack.num_layers", "5"], "multiple of num_cycles"),
     ],
 )
@@ -121,14 +132,97 @@ def test_wrong_files_are_refused_by_name(teacher_recipe: TeacherRecipe, tmp_path
         load_recipe(path)
     with pytest.raises(WavedistillError, match="StudentRecipe.*wavedistill train"):
         distill_student(teacher_recipe)
-    with pytest.raises(WavedistillError, match="FlowRecipe, this is a TeacherRecipe.*kind: waveform_flow"):
+    with pytest.raises(WavedistillError, match="FlowRecipe, this is a TeacherRecipe.*kind: flow"):
         train_flow(teacher_recipe)
     path.write_text(yaml.safe_dump(values | {"kind": "waveflow"}))
-    with pytest.raises(WavedistillError, match="kind: 'waveflow' is not one of 'waveform_flow'"):
+    with pytest.raises(WavedistillError, match="kind: 'waveflow' is not one of 'teacher', 'student', 'flow'"):
         load_recipe(path)
-    path.write_text(yaml.safe_dump(values | {"kind": "waveform_flow"}))
+    path.write_text(yaml.safe_dump(values | {"kind": "flow"}))
     with pytest.raises(WavedistillError, match="unknown key 'distribution'"):
         load_recipe(path)
+
+
+def test_overrides_of_every_type(student_recipe: StudentRecipe, tmp_path: Path) -> None:
+    dump_yaml(student_recipe, tmp_path / "s.yaml")
+    overrides = ["--optim.betas", "0.8", "0.9", "--run.minutes=None", "--model.mel.norm", "None", "--run.dir", "2026"]
+    overrides += ["--model.log-scale-min", "-6.5", "--run.compile", "--run.no-compile", "--optim.decay=constant"]
+    recipe = load_recipe(tmp_path / "s.yaml", [*overrides, "--model.speakers", "ann"])
+    assert (recipe.optim.betas, recipe.run.minutes, recipe.model.mel.norm) == ((0.8, 0.9), None, None)
+    assert (recipe.run.dir, recipe.model.log_scale_min, recipe.run.compile) == ("2026", -6.5, False)
+    assert (recipe.optim.decay, recipe.model.speakers) == ("constant", ["ann"])
+    assert load_recipe(tmp_path / "s.yaml", ["--run.compile"]).run.compile
+    assert load_recipe(tmp_path / "s.yaml", ["--model.speakers"]).model.speakers == []
+
+
+@pytest.mark.parametrize("name", ["toy/teacher.yaml", "toy/student.yaml", "toy/flow.yaml"])
+def test_every_option_of_the_help_is_known(name: str, capsys: pytest.CaptureFixture) -> None:
+    """Words are parsed by `override`, the page of help is drawn by another library: they must agree."""
+    with pytest.raises(SystemExit) as stop:
+        load_recipe(ROOT / "recipes" / name, ["--run.minutes", "77", "--help"])
+    assert stop.value.code == 0
+    page = capsys.readouterr().out
+    assert "77.0" in page  # the values are those with the other options applied
+    options = set(re.findall(r"(?<=│ )(--[\w.-]+)(?: (\S+))?", page))
+    assert len(options) > 40
+    example = {"INT": "1", "FLOAT": "0.5", "STR": "x", "[STR": "x", "{None}|STR": "x", "{None}|FLOAT": "0.5"}
+    for option, kind in options - {("--help", "")}:
+        try:
+            load_recipe(ROOT / "recipes" / name, [option, example[kind]] if kind in example else [option])
+        except WavedistillError as error:  # of a value that does not go with the others
+            assert "unknown option" not in str(error), option
+
+
+# ---- kinds
+
+
+def test_kind_comes_first_in_every_recipe() -> None:
+    """The first field after the comment, in the recipes and in what a run writes down."""
+    kinds = {TeacherRecipe: "teacher", StudentRecipe: "student", FlowRecipe: "flow"}
+    paths = [path for path in (ROOT / "recipes").glob("*/*.yaml") if path.name != "ablations.yaml"]
+    assert len(paths) >= 19
+    for path in paths:
+        lines = [line for line in path.read_text().splitlines() if line[:1] not in ("#", "")]
+        recipe = load_recipe(path)
+        assert lines[0] == f"kind: {kinds[type(recipe)]}" == f"kind: {recipe.kind}", path
+
+
+def test_a_run_writes_its_kind(
+    teacher_recipe: TeacherRecipe, student_recipe: StudentRecipe, flow_recipe: FlowRecipe, tmp_path: Path
+) -> None:
+    for recipe, kind in ((teacher_recipe, "teacher"), (student_recipe, "student"), (flow_recipe, "flow")):
+        dump_yaml(recipe, tmp_path / "config.yaml")
+        assert (tmp_path / "config.yaml").read_text().startswith(f"kind: {kind}\n")
+
+
+def test_files_of_earlier_versions_have_no_kind(
+    teacher_recipe: TeacherRecipe, student_recipe: StudentRecipe, flow_recipe: FlowRecipe, tmp_path: Path
+) -> None:
+    path = tmp_path / "config.yaml"
+    for recipe in (teacher_recipe, student_recipe, flow_recipe):
+        dump_yaml(recipe, path)
+        values = yaml.safe_load(path.read_text())
+        del values["kind"]
+        if isinstance(recipe, FlowRecipe):
+            values["kind"] = "waveform_flow"
+        path.write_text(yaml.safe_dump(values))
+        assert load_recipe(path) == recipe and recipe_type(path) is type(recipe)
+
+
+def test_a_recipe_of_another_kind_says_which_command_takes_it(
+    teacher_recipe: TeacherRecipe, student_recipe: StudentRecipe, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    dump_yaml(student_recipe, tmp_path / "s.yaml")
+    dump_yaml(teacher_recipe, tmp_path / "t.yaml")
+    assert cli.main(["train", str(tmp_path / "s.yaml")]) == 2
+    assert "Use: wavedistill distill." in capsys.readouterr().err
+    assert cli.main(["distill", str(tmp_path / "t.yaml")]) == 2
+    assert "Use: wavedistill train." in capsys.readouterr().err
+    values = yaml.safe_load((tmp_path / "s.yaml").read_text())
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(values | {"kind": "teacher"}))
+    with pytest.raises(WavedistillError, match="unknown key '(loss|teacher|start_from)'"):
+        load_recipe(tmp_path / "s.yaml")
+    with pytest.raises(WavedistillError, match="kind: 'student' is not one of 'teacher'"):
+        from_dict(TeacherRecipe, to_dict(teacher_recipe) | {"kind": "student"})
 
 
 # ---- whole runs

@@ -22,19 +22,32 @@ from wavedistill.kernels.recursive_filter import recursive_filter
 
 T = TypeVar("T")
 """Any type of tensor: the exporter reads from a signature what a function takes and gives."""
+FLOAT = 1
 DOUBLE = 11
-"""ONNX's number for float64."""
+"""ONNX's numbers for float32 and float64."""
 
 
 def translations() -> dict[Callable, Callable]:
     """For the argument ``custom_translation_table`` of `torch.onnx.export`. Needs onnx and onnxscript."""
-    from onnxscript import graph, ir, script
+    aten = torch.ops.aten
+    return {
+        recursive_filter._opoverload: _all_pole(),
+        block_fir._opoverload: _finite(),
+        levinson_recursion._opoverload: _levinson(),
+        aten.conv1d.default: _conv1d,
+        aten.conv2d.default: _conv2d,
+        aten.leaky_relu.default: _leaky_relu,
+        aten.scalar_tensor.default: _scalar_tensor,
+    }
+
+
+def _all_pole() -> Callable:
+    """Translation of `recursive_filter`."""
+    from onnxscript import graph, script
     from onnxscript import opset18 as op
     from onnxscript.values import Opset
 
-    domain = Opset("wavedistill", 1)
-
-    @script(domain, default_opset=op)
+    @script(Opset("wavedistill", 1), default_opset=op)
     def all_pole(excitation: T, coefficients: T, past: T) -> T:
         """x_t = e_t + sum_k a_k x_{t-k}. All blocks at once run for their own length: once with their excitation after
         silence, f, and once with an impulse, h. Then only x = f + C x_past, with C made of h, goes from block to block.
@@ -102,7 +115,16 @@ def translations() -> dict[Callable, Callable]:
         )
         return op.CastLike(op.Reshape(x, op.Constant(value_ints=[0, -1])), excitation)
 
-    @script(domain, default_opset=op)
+    return all_pole
+
+
+def _finite() -> Callable:
+    """Translation of `block_fir`."""
+    from onnxscript import graph, script
+    from onnxscript import opset18 as op
+    from onnxscript.values import Opset
+
+    @script(Opset("wavedistill", 1), default_opset=op)
     def finite(padded: T, coefficients: T) -> T:
         """y_t = sum_k c_k p_{t + order - 1 - k}, tap after tap; shapes as in `block_fir`."""
         zero = op.Constant(value_ints=[0])
@@ -128,7 +150,16 @@ def translations() -> dict[Callable, Callable]:
         total = op.Scan(silence, coefficients, ages, body=tap, num_scan_inputs=2, scan_input_axes=[2, 0])
         return op.Reshape(total, op.Constant(value_ints=[0, -1]))
 
-    @script(domain, default_opset=op)
+    return finite
+
+
+def _levinson() -> Callable:
+    """Translation of `levinson_recursion`."""
+    from onnxscript import graph, script
+    from onnxscript import opset18 as op
+    from onnxscript.values import Opset
+
+    @script(Opset("wavedistill", 1), default_opset=op)
     def levinson(autocorrelation: T) -> tuple[T, T]:
         """Coefficients and error variance; shapes as in `levinson_recursion`. A step in tensors of one size, zeros
         where it has not come to.
@@ -163,66 +194,76 @@ def translations() -> dict[Callable, Callable]:
         a, error = op.Scan(rest, variance, lags, following, mirror, newest, body=advance, num_scan_inputs=4)
         return op.Reshape(op.Transpose(a, perm=[1, 0]), op.Concat(leading, order, axis=0)), op.Reshape(error, leading)
 
-    def conv1d(x, weight, bias=None, stride=(1,), padding=(0,), dilation=(1,), groups=1):
-        """onnxruntime has no convolution in float64: there it becomes a product of matrices."""
-        if x.dtype is ir.DataType.DOUBLE and _plain(stride, padding, groups):
-            return op.Transpose(
-                products(op.Transpose(x, perm=[0, 2, 1]), weight, weight.shape, bias, dilation[0]), perm=[0, 2, 1]
-            )
+    return levinson
+
+
+def _conv1d(x, weight, bias=None, stride=(1,), padding=(0,), dilation=(1,), groups=1):
+    """onnxruntime has no convolution in float64: there it becomes a product of matrices."""
+    from onnxscript import ir
+    from onnxscript import opset18 as op
+
+    if x.dtype is ir.DataType.DOUBLE and _plain(stride, padding, groups):
+        return op.Transpose(
+            _products(op.Transpose(x, perm=[0, 2, 1]), weight, weight.shape, bias, dilation[0]), perm=[0, 2, 1]
+        )
+    return op.Conv(x, weight, bias, strides=stride, pads=[*padding, *padding], dilations=dilation, group=groups)
+
+
+def _conv2d(x, weight, bias=None, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1):
+    """A convolution over time, written as one over an image of a single row, whose memory is laid out as (time,
+    channels): there a product of matrices is as fast, without two changes of layout.
+    """
+    from onnxscript import opset18 as op
+
+    if weight.shape[2] != 1 or not _plain(stride, padding, groups):
         return op.Conv(x, weight, bias, strides=stride, pads=[*padding, *padding], dilations=dilation, group=groups)
+    axis = op.Constant(value_ints=[2])
+    rows = op.Transpose(op.Squeeze(x, axis), perm=[0, 2, 1])
+    return op.Unsqueeze(
+        op.Transpose(_products(rows, op.Squeeze(weight, axis), weight.shape, bias, dilation[1]), perm=[0, 2, 1]),
+        axis,
+    )
 
-    def conv2d(x, weight, bias=None, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1):
-        """A convolution over time that is written as one over an image's rows of one row, and lies in memory as (time,
-        channels): a product of matrices there is as fast, without the two changes of layout.
-        """
-        if weight.shape[2] != 1 or not _plain(stride, padding, groups):
-            return op.Conv(x, weight, bias, strides=stride, pads=[*padding, *padding], dilations=dilation, group=groups)
-        axis = op.Constant(value_ints=[2])
-        rows = op.Transpose(op.Squeeze(x, axis), perm=[0, 2, 1])
-        return op.Unsqueeze(
-            op.Transpose(products(rows, op.Squeeze(weight, axis), weight.shape, bias, dilation[1]), perm=[0, 2, 1]),
-            axis,
-        )
 
-    def products(x, weight, shape, bias, dilation):
-        """Convolution of x (batch, time, channels) with weight (out, channels, taps) -> (batch, time - dilation * (taps
-        - 1), out).
-        """
-        channels = shape[0]
-        taps = shape[-1]
-        axis = op.Constant(value_ints=[1])
-        ends = [dilation * (tap + 1 - taps) or 2**63 - 1 for tap in range(taps)]
-        slices = [
-            op.Slice(x, op.Constant(value_ints=[dilation * tap]), op.Constant(value_ints=[end]), axis)
-            for tap, end in enumerate(ends)
-        ]
-        matrix = op.Reshape(op.Transpose(weight, perm=[2, 1, 0]), op.Constant(value_ints=[-1, channels]))
-        product = op.MatMul(op.Concat(*slices, axis=2), matrix)
-        return product if bias is None else op.Add(product, bias)
+def _products(x, weight, shape, bias, dilation):
+    """Convolution of x (batch, time, channels) with weight (out, channels, taps) -> (batch, time - dilation * (taps
+    - 1), out).
+    """
+    from onnxscript import opset18 as op
 
-    def leaky_relu(x, negative_slope=0.01, inplace=False):
-        """Nor has it this one in float64."""
-        if x.dtype is not ir.DataType.DOUBLE:
-            return op.LeakyRelu(x, alpha=negative_slope)
-        return op.Max(x, op.Mul(x, op.Constant(value=ir.tensor(negative_slope, ir.DataType.DOUBLE))))
+    channels = shape[0]
+    taps = shape[-1]
+    axis = op.Constant(value_ints=[1])
+    ends = [dilation * (tap + 1 - taps) or 2**63 - 1 for tap in range(taps)]
+    slices = [
+        op.Slice(x, op.Constant(value_ints=[dilation * tap]), op.Constant(value_ints=[end]), axis)
+        for tap, end in enumerate(ends)
+    ]
+    matrix = op.Reshape(op.Transpose(weight, perm=[2, 1, 0]), op.Constant(value_ints=[-1, channels]))
+    product = op.MatMul(op.Concat(*slices, axis=2), matrix)
+    return product if bias is None else op.Add(product, bias)
 
-    def scalar_tensor(value, dtype=ir.DataType.FLOAT, layout=None, device=None, pin_memory=None):
-        """The exporter's own goes through float32, which turns a white noise of 1e-7 beside 1 into another one."""
-        return (
-            op.Constant(value=ir.tensor(value, ir.DataType(dtype)))
-            if isinstance(value, (int, float))
-            else op.Cast(value, to=dtype)
-        )
 
-    return {
-        recursive_filter._opoverload: all_pole,
-        block_fir._opoverload: finite,
-        levinson_recursion._opoverload: levinson,
-        torch.ops.aten.conv1d.default: conv1d,
-        torch.ops.aten.conv2d.default: conv2d,
-        torch.ops.aten.leaky_relu.default: leaky_relu,
-        torch.ops.aten.scalar_tensor.default: scalar_tensor,
-    }
+def _leaky_relu(x, negative_slope=0.01, inplace=False):
+    """onnxruntime has none in float64: there it becomes a maximum."""
+    from onnxscript import ir
+    from onnxscript import opset18 as op
+
+    if x.dtype is not ir.DataType.DOUBLE:
+        return op.LeakyRelu(x, alpha=negative_slope)
+    return op.Max(x, op.Mul(x, op.Constant(value=ir.tensor(negative_slope, ir.DataType.DOUBLE))))
+
+
+def _scalar_tensor(value, dtype=FLOAT, layout=None, device=None, pin_memory=None):
+    """A number in its full precision: the exporter's own translation rounds it to float32, and 1 + 1e-7 to another."""
+    from onnxscript import ir
+    from onnxscript import opset18 as op
+
+    return (
+        op.Constant(value=ir.tensor(value, ir.DataType(dtype)))
+        if isinstance(value, (int, float))
+        else op.Cast(value, to=dtype)
+    )
 
 
 def _plain(stride: Sequence[int], padding: Sequence[int], groups: int) -> bool:

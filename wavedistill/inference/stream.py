@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from wavedistill.audio.io import to_int16
 from wavedistill.audio.mel import whole_frames
 from wavedistill.errors import WavedistillError
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
@@ -50,45 +45,3 @@ def _chunks(batches: Iterator[Tensor]) -> Iterator[Tensor]:
         if chunk is None:
             return
         yield chunk[0, 0]
-
-
-@dataclass(frozen=True)
-class StreamReport:
-    """What a stream took: ``seconds`` of audio, ``first_chunk_seconds`` until the first sound, ``compute_seconds`` in
-    all.
-    """
-
-    seconds: float
-    first_chunk_seconds: float
-    compute_seconds: float
-
-    @property
-    def real_time_factor(self) -> float:
-        """Seconds of audio per second of computing: above 1, playback never waits."""
-        return self.seconds / self.compute_seconds
-
-
-def write_stream(chunks: Iterable[Tensor], path: str | Path, sample_rate: int) -> StreamReport:
-    """Write chunks (samples,) to a 16-bit wav file as they come; the file appears under its name when it is whole."""
-    import soundfile
-
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    samples = 0
-    first = None
-    start = time.perf_counter()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with soundfile.SoundFile(temporary, "w", sample_rate, 1, "PCM_16", format="WAV") as file:
-            for chunk in chunks:
-                first = first or time.perf_counter() - start
-                samples += len(chunk)
-                file.write(to_int16(chunk))
-        temporary.replace(path)
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise WavedistillError(f"cannot write {path}: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):  # gone already, or the folder itself is the problem
-            temporary.unlink()
-    spent = time.perf_counter() - start
-    return StreamReport(samples / sample_rate, first or spent, spent)

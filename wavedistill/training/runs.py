@@ -56,7 +56,7 @@ def train_flow(recipe: FlowRecipe | str | Path, overrides: Sequence[str] = ()) -
     Returns:
         The run folder; it can be used as a checkpoint.
     """
-    recipe = _resolve(recipe, overrides, FlowRecipe, "train_flow", "a recipe with kind: waveform_flow")
+    recipe = _resolve(recipe, overrides, FlowRecipe, "train_flow", "a recipe with kind: flow")
     torch.manual_seed(recipe.run.seed)
     model = WaveformFlow(recipe.model)
     train, valid = (_dataset(recipe, model, split, with_f0=model.pitch is not None) for split in ("train", "valid"))

@@ -1,1 +1,1 @@
-"""Synthesis of folders: inputs, plan, pipeline, engines."""
+"""Synthesis of folders: which inputs there are, the plan, the pipeline, the engines."""

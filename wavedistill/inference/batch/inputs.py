@@ -1,6 +1,6 @@
-"""Inputs of a batch synthesis: which there are, what their outputs are called, and each as a log-mel on the CPU.
+"""Inputs of a batch synthesis: which there are, how their outputs are named, and each one's log-mel, on the CPU.
 
-Each error of reading names the file: it becomes a line of the failures.
+Every error of reading names the file: it becomes an entry of the list of failures.
 """
 
 from __future__ import annotations
@@ -21,19 +21,29 @@ from wavedistill.errors import WavedistillError
 
 MEL_SUFFIX = ".npy"
 SUFFIXES = (*AUDIO_SUFFIXES, MEL_SUFFIX)
+MAX_SECONDS = 3600.0
+"""Longer audio files are refused (and listed): cut them first."""
+MIN_SECONDS = 0.02
+"""Shorter audio files are refused: they hold hardly a mel frame."""
 
 
 @dataclass(frozen=True)
-class Item:
-    """One input: ``name`` is its output's path below the output folder, without ``.wav``."""
+class Input:
+    """A recording or a mel to synthesise.
+
+    Attributes:
+        name: its output's path below the output folder, without ``.wav``.
+        path: the file.
+        output: the wav file to write.
+    """
 
     name: str
-    input: Path
+    path: Path
     output: Path
 
 
-def find_items(inputs: Sequence[str | Path], out: Path) -> list[Item]:
-    """The items of files and folders, sorted by name.
+def find_inputs(given: Sequence[str | Path], out: Path) -> list[Input]:
+    """The inputs in files and folders, sorted by name.
 
     A folder is searched with its sub-folders, which are kept below ``out``; hidden files, and ``out`` itself where it
     lies inside, are left out. Where two inputs would share an output name, each keeps its suffix (``b.flac.wav``).
@@ -42,9 +52,9 @@ def find_items(inputs: Sequence[str | Path], out: Path) -> list[Item]:
         WavedistillError: an input is missing, nothing is found, two inputs cannot be told apart by name, or an output
             would overwrite an input.
     """
-    if not inputs:
+    if not given:
         raise WavedistillError("there is nothing to synthesise: give files or folders")
-    sources = sorted({pair for given in inputs for pair in _sources(Path(given), out)})
+    sources = sorted({pair for place in given for pair in _sources(Path(place), out)})
     by_name: dict[str, list[tuple[str, Path]]] = defaultdict(list)
     for relative, path in sources:
         by_name[os.path.splitext(relative)[0]].append((relative, path))
@@ -58,16 +68,16 @@ def find_items(inputs: Sequence[str | Path], out: Path) -> list[Item]:
                     "synthesise them into two output folders, or give the folder above both"
                 )
             named[unique] = path
-    items = [Item(name, path, out / f"{name}.wav") for name, path in sorted(named.items())]
+    inputs = [Input(name, path, out / f"{name}.wav") for name, path in sorted(named.items())]
     originals = {path.resolve() for path in named.values()}
-    for item in items:
-        if item.output.resolve() in originals:
-            raise WavedistillError(f"the output {item.output} would overwrite an input: choose another output folder")
-    return items
+    for source in inputs:
+        if source.output.resolve() in originals:
+            raise WavedistillError(f"the output {source.output} would overwrite an input: choose another output folder")
+    return inputs
 
 
 def _sources(given: Path, out: Path) -> list[tuple[str, Path]]:
-    """(path below the output folder, input path) of all inputs that ``given`` means."""
+    """(path below the output folder, path) of every input that ``given`` means."""
     if given.is_file():
         if given.suffix.lower() not in SUFFIXES:
             raise WavedistillError(f"{given}: inputs are {', '.join(SUFFIXES)} files, or folders of them")
@@ -85,12 +95,6 @@ def _sources(given: Path, out: Path) -> list[tuple[str, Path]]:
     if not found:
         raise WavedistillError(f"{given}: no {', '.join(SUFFIXES)} files in this folder")
     return found
-
-
-MAX_SECONDS = 3600.0
-"""Longer audio files are refused (and listed): cut them first."""
-MIN_SECONDS = 0.02
-"""Shorter audio files are refused: they hold no mel frame worth the name."""
 
 
 def read_mel(path: Path, front_end: LogMelSpectrogram) -> tuple[Tensor, int]:

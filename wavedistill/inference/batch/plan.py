@@ -1,7 +1,7 @@
-"""What is to be done for an output folder, and what became of it: the same for every engine.
+"""What is to be computed for an output folder, and what came of it: the same for every engine.
 
-Batches are formed from the whole input before finished items are left out and before shards are dealt, so that a run
-that was killed and started again, or spread over shards or machines, computes the same batches.
+Batches are formed from all inputs, before finished ones are left out and before shards are dealt. So a run that was
+killed and started again, or spread over shards or machines, computes the same batches.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from wavedistill.errors import WavedistillError
 from wavedistill.files import read_json, write_json
-from wavedistill.inference.batch.inputs import Item, find_items, num_frames
+from wavedistill.inference.batch.inputs import Input, find_inputs, num_frames
 from wavedistill.inference.vocoder import Vocoder
 from wavedistill.models.pretrained import fingerprint
 
 SETTINGS_FILE = "synthesis.json"
-"""Says which voice and seed an output folder belongs to."""
+"""Says with which model and which `RenderOptions` the outputs of a folder were made."""
 
 
 @dataclass(frozen=True)
 class RenderOptions:
-    """What decides how an output sounds, beside the voice and the input; see `synthesize`."""
+    """What decides how an output sounds, beside the model and the input; see `synthesize`."""
 
     seed: int = 0
     temperature: float = 1.0
@@ -34,11 +34,68 @@ class RenderOptions:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Items computed together; only those of ``missing`` are written, the others are there already."""
+class ExecutionConfig:
+    """How a synthesis is carried out.
 
-    items: list[Item]
-    missing: frozenset[Item]
+    Attributes:
+        engine: "local", this process; or "ray", workers on a Ray cluster or on this machine's cores.
+        workers: processes of the engine "ray" (default: one for each CPU or GPU of the cluster).
+        shard: (i, n): compute only the i-th of n disjoint parts, i from 0. By default all; under torchrun each process
+            takes the part of its rank.
+        batch_seconds: most audio computed at once, padding included; longer inputs are computed alone, in chunks.
+        precision: of a student's networks, see `Vocoder.from_pretrained`.
+        progress: show a bar.
+    """
+
+    engine: Literal["local", "ray"] = "local"
+    workers: int | None = None
+    shard: tuple[int, int] | None = None
+    batch_seconds: float = 20.0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    progress: bool = False
+
+    def check(self, num_processes: int) -> None:
+        """Refuse what does not go together, where torchrun has started ``num_processes`` (1: no torchrun).
+
+        Raises:
+            WavedistillError: says which option to leave out.
+        """
+        if self.engine not in ("local", "ray"):
+            raise WavedistillError(f"there is no engine {self.engine!r}: give local or ray")
+        if self.engine == "ray":
+            if self.shard is not None or num_processes > 1:
+                raise WavedistillError(
+                    "--engine ray deals the work to its workers itself: leave out --shard and torchrun"
+                )
+            if self.precision != "fp32":
+                raise WavedistillError(f"--precision {self.precision} is for --engine local: leave one of the two out")
+            if self.workers is not None and self.workers < 1:
+                raise WavedistillError(f"at least one worker is needed, not {self.workers}")
+            return
+        if self.workers is not None:
+            raise WavedistillError(
+                "--workers is for --engine ray: add it, or start several processes with torchrun or --shard"
+            )
+        if self.shard is not None and num_processes > 1:
+            raise WavedistillError(
+                f"torchrun deals {num_processes} shards itself, and with --shard each of its processes would do the "
+                "same one: leave --shard out"
+            )
+
+
+@dataclass(frozen=True)
+class InputBatch:
+    """Inputs computed together; only the outputs of ``missing`` are written, the others are there already."""
+
+    inputs: list[Input]
+    missing: frozenset[Input]
+
+
+class MeasuredInput(NamedTuple):
+    """An input and its length in mel frames."""
+
+    source: Input
+    frames: int
 
 
 @dataclass(frozen=True)
@@ -58,7 +115,7 @@ class SynthesisReport:
         skipped: output files that were there already.
         failures: inputs without an output.
         seconds: length of the audio written.
-        compute_seconds: time it took, once the voice was loaded (with Ray: from planning on, its start included).
+        compute_seconds: time it took once the model was loaded (with Ray: with the start of its workers).
     """
 
     written: list[Path] = field(default_factory=list)
@@ -68,22 +125,25 @@ class SynthesisReport:
     compute_seconds: float = 0.0
 
     def add(self, part: SynthesisReport) -> None:
-        """Take in what a part of the job did."""
+        """Add what was done for some of the batches."""
         self.written += part.written
         self.failures += part.failures
         self.seconds += part.seconds
 
 
-class Job:
+class Plan:
     """The unfinished batches of an output folder.
 
     Args:
-        inputs, out, shard, batch_seconds: as in `synthesize`.
-        vocoder: the voice, on any device.
-        options: how it is to sound.
+        given: files and folders.
+        out: the output folder.
+        vocoder: the model with its mel front end, on any device.
+        options: how the outputs are to sound.
+        batch_seconds: most audio in a batch.
+        shard: (i, n): only the i-th of n parts.
 
     Attributes:
-        batches: what is left to do, in groups of equal cost; those of the shard only.
+        batches: what is left to compute, those of the shard only.
         report: what is known before anything is computed: outputs that are there, inputs whose header cannot be read.
 
     Raises:
@@ -92,7 +152,7 @@ class Job:
 
     def __init__(
         self,
-        inputs: str | Path | Sequence[str | Path],
+        given: Sequence[str | Path],
         out: Path,
         vocoder: Vocoder,
         options: RenderOptions,
@@ -105,7 +165,7 @@ class Job:
             raise WavedistillError(
                 f"there is no shard {index}/{count}: of {count} the shards are 0/{count} to {count - 1}/{count}"
             )
-        items = find_items([inputs] if isinstance(inputs, (str, Path)) else inputs, out)
+        inputs = find_inputs(given, out)
         if vocoder.mel_config is None:
             raise WavedistillError(
                 "this model takes no mel (it is unconditional): use `wavedistill sample --seconds S --out FILE`"
@@ -116,23 +176,23 @@ class Job:
 
         measured = []
         unreadable = []
-        for item in items:
+        for source in inputs:
             try:
-                measured.append((item, num_frames(item.input, vocoder.mel_config)))
+                measured.append(MeasuredInput(source, num_frames(source.path, vocoder.mel_config)))
             except WavedistillError as error:
-                unreadable.append(Failure(str(item.input), str(error)))
+                unreadable.append(Failure(str(source.path), str(error)))
         self.report = SynthesisReport(failures=unreadable[index::count])
-        self.batches: list[Batch] = []
+        self.batches: list[InputBatch] = []
         max_frames = batch_seconds * vocoder.sample_rate / vocoder.hop_length
-        for group in deal(make_batches(measured, max_frames), count)[index]:
-            members = [item for item, _ in group]
-            missing = frozenset(item for item in members if not item.output.exists())
-            self.report.skipped += [item.output for item in members if item not in missing]
+        for batch in deal(make_batches(measured, max_frames), count)[index]:
+            members = [source for source, _ in batch]
+            missing = frozenset(source for source in members if not source.output.exists())
+            self.report.skipped += [source.output for source in members if source not in missing]
             if missing:
-                self.batches.append(Batch(members, missing))
+                self.batches.append(InputBatch(members, missing))
 
     def finish(self) -> SynthesisReport:
-        """The report in order, after the work: its failures are written down beside the outputs."""
+        """The report, in order, once all batches are done; its failures are written beside the outputs."""
         self.report.written.sort()
         self.report.skipped.sort()
         self.report.compute_seconds = time.perf_counter() - self._start
@@ -147,31 +207,30 @@ class Job:
         """A bar over the files of `batches`: call its ``update`` with how many more are done."""
         from tqdm import tqdm
 
-        with tqdm(
-            total=sum(len(batch.items) for batch in self.batches), unit="file", disable=not (shown and self.batches)
-        ) as bar:
+        total = sum(len(batch.inputs) for batch in self.batches)
+        with tqdm(total=total, unit="file", disable=not (shown and self.batches)) as bar:
             yield bar
 
 
-def make_batches(measured: Iterable[tuple[Item, int]], max_frames: float) -> list[list[tuple[Item, int]]]:
-    """Group (item, frames) by length so that padding is little and no batch, padded, exceeds ``max_frames``."""
-    batches: list[list[tuple[Item, int]]] = []
-    for item, frames in sorted(measured, key=lambda pair: (-pair[1], pair[0].name)):
-        # sorted from long to short: a batch's first item sets its padded length
-        if batches and (len(batches[-1]) + 1) * batches[-1][0][1] <= max_frames:
-            batches[-1].append((item, frames))
+def make_batches(measured: Iterable[MeasuredInput], max_frames: float) -> list[list[MeasuredInput]]:
+    """Group inputs by length, so that there is little padding and no batch, padded, exceeds ``max_frames``."""
+    batches: list[list[MeasuredInput]] = []
+    for item in sorted(measured, key=lambda item: (-item.frames, item.source.name)):
+        # sorted from long to short: a batch's first input sets its padded length
+        if batches and (len(batches[-1]) + 1) * batches[-1][0].frames <= max_frames:
+            batches[-1].append(item)
         else:
-            batches.append([(item, frames)])
+            batches.append([item])
     return batches
 
 
-def deal(batches: Iterable[list[tuple[Item, int]]], count: int) -> list[list[list[tuple[Item, int]]]]:
+def deal(batches: Iterable[list[MeasuredInput]], count: int) -> list[list[list[MeasuredInput]]]:
     """The batches in ``count`` shards, whose padded lengths differ by one batch at most.
 
     The largest batch that is left goes to the shard that has least (the LPT rule of Graham, Bounds on Multiprocessing
     Timing Anomalies, 1969).
     """
-    shards: list[list[list[tuple[Item, int]]]] = [[] for _ in range(count)]
+    shards: list[list[list[MeasuredInput]]] = [[] for _ in range(count)]
     loads = [0] * count
     for batch in sorted(batches, key=padded_frames, reverse=True):
         least = loads.index(min(loads))
@@ -180,21 +239,20 @@ def deal(batches: Iterable[list[tuple[Item, int]]], count: int) -> list[list[lis
     return shards
 
 
-def padded_frames(batch: list[tuple[Item, int]]) -> int:
-    """What a batch of (item, frames), longest first, costs."""
-    return len(batch) * batch[0][1]
+def padded_frames(batch: list[MeasuredInput]) -> int:
+    """What a batch, longest input first, costs: its frames with padding."""
+    return len(batch) * batch[0].frames
 
 
 def _check_same_settings(out: Path, settings: dict) -> None:
-    """Outputs that exist are taken for finished, so a folder must not mix two voices or seeds: it says whose it is."""
+    """Outputs that exist are taken for finished, so a folder must not mix two models or seeds: a file says which."""
     path = out / SETTINGS_FILE
     if path.is_file():
         changed = [name for name, value in read_json(path).items() if settings.get(name) != value]
         if changed:
             raise WavedistillError(
                 f"{out} holds speech made with another {' and '.join(changed)}: give another --out, or delete "
-                f"{path} and "
-                "the outputs to make anew."
+                f"{path} and the outputs to make anew."
             )
     else:
         write_json(path, settings)

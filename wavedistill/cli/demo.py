@@ -1,0 +1,42 @@
+"""``wavedistill demo``: the page of the folder ``web``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from types import ModuleType
+
+from wavedistill.assets import bundled_checkpoints, web_path
+from wavedistill.cli.options import checkpoint_help
+
+SUMMARY = "open the web page (on this machine only)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", type=int, default=7860, metavar="P", help="port on 127.0.0.1 (default: %(default)d)")
+    parser.add_argument(
+        "--checkpoint",
+        action="append",
+        metavar="DIR|NAME",
+        help=f"offer this one: {checkpoint_help()}; may be repeated (default: all bundled)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    names = args.checkpoint or bundled_checkpoints()
+    print(
+        f"loading {len(names)} voices ({', '.join(names)}): half a minute at most\n"
+        f"the page will be at http://127.0.0.1:{args.port} (Ctrl-C ends it)",
+        flush=True,
+    )
+    load_web_app().launch(port=args.port, checkpoints=args.checkpoint)
+
+
+def load_web_app() -> ModuleType:
+    """``web/app.py``, which is no part of the package: it lies beside it, or among its assets."""
+    spec = importlib.util.spec_from_file_location("wavedistill_web_app", web_path() / "app.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
