@@ -83,14 +83,34 @@ def build_parser() -> argparse.ArgumentParser:
     verb = add("quickstart", "hear the bundled voice, measure it, and train and distil a tiny one (5 minutes)")
     verb.add_argument("--out", default="quickstart", metavar="DIR", help="output folder (default: %(default)s)")
 
-    verb = add("prepare", "make training data of a folder of recordings")
+    verb = add(
+        "prepare",
+        "make training data of a folder of recordings",
+        epilog="Texts are optional: NAME.txt beside NAME.wav, in UTF-8. A recording is for training, validation or "
+        "testing (90, 5, 5 %)\n"
+        "by a hash of its text, or of its name where it has none, so that the same sentence never stands in two of "
+        "them.\n"
+        "Started again, the command continues where it was, and takes what is new in the folder.",
+    )
     verb.add_argument("folder", metavar="DIR", help="folder of wav, flac, ogg or mp3 files; sub-folders are speakers")
     verb.add_argument("--out", required=True, metavar="DIR", help="output folder: manifest.jsonl, wavs/, report.json")
     verb.add_argument("--speaker", metavar="NAME", help="one speaker for all files")
     verb.add_argument(
         "--sample-rate", type=int, default=16000, metavar="HZ", help="the model's rate (default: %(default)d)"
     )
-    verb.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
+    verb.add_argument(
+        "--valid-clips", type=int, default=0, metavar="N", help="hold out at least N for validation (default: 5 %%)"
+    )
+    verb.add_argument(
+        "--test-clips",
+        type=int,
+        default=0,
+        metavar="N",
+        help="hold out at least N for testing (default: 5 %%); evaluate wants 20 or more",
+    )
+    verb.add_argument(
+        "--workers", type=int, metavar="N", help="processes (default: one per core, fewer for little audio)"
+    )
 
     for name, summary in RECIPE_VERBS.items():
         verb = add(name, summary, epilog=RECIPE_EPILOG.format(verb=name))

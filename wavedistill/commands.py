@@ -29,21 +29,22 @@ def prepare(args: Namespace) -> None:
     from tqdm import tqdm
 
     from wavedistill.data.prepare import PrepareConfig, prepare_folder
+    from wavedistill.data.splits import HeldOut
 
     report = prepare_folder(
         args.folder,
         args.out,
         PrepareConfig(args.sample_rate),
         speaker=args.speaker,
+        held_out=HeldOut(args.valid_clips, args.test_clips),
         workers=args.workers,
         progress=partial(tqdm, unit="file", dynamic_ncols=True),
     )
     for source, reason in report.refused.items():
         print(f"refused {source}: {reason}", file=sys.stderr)
-    print(
-        f"{report.accepted} recordings, {report.seconds / 60:.1f} min in {report.manifest}; {len(report.refused)} "
-        "refused"
-    )
+    print(report.summary())
+    for advice in report.advice():
+        print(f"note: {advice}")
 
 
 def train(args: Namespace) -> None:

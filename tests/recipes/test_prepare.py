@@ -23,7 +23,8 @@ from wavedistill.data.corpora import (
     fetch_debian,
     read_prompt_texts,
 )
-from wavedistill.data.manifest import read_manifest, split_of
+from wavedistill.data.manifest import read_manifest
+from wavedistill.data.splits import split_of
 from wavedistill.data.toy import prepare_toy, toy_tone
 from wavedistill.errors import WavedistillError
 
