@@ -20,9 +20,15 @@ if TYPE_CHECKING:
 
 
 def quickstart(args: Namespace) -> None:
+    from tqdm import tqdm
+
     from wavedistill.quickstart import run_quickstart
 
-    run_quickstart(args.out, echo=partial(print, flush=True))
+    run_quickstart(
+        args.out,
+        echo=partial(print, flush=True),
+        progress=lambda clips, title: tqdm(clips, desc=title, unit="clip", dynamic_ncols=True),
+    )
 
 
 def prepare(args: Namespace) -> None:

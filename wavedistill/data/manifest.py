@@ -26,9 +26,7 @@ OPTIONAL = ("text", "condition")
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One utterance. In memory ``audio`` and ``condition`` are absolute paths; in the file they are relative to the
-    manifest.
-    """
+    """One utterance; its paths are absolute here, and in the file relative to the manifest."""
 
     id: str
     audio: str
