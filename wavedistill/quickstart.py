@@ -2,74 +2,83 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from wavedistill.assets import recipe_path
 from wavedistill.audio.io import load_audio, save_audio
+from wavedistill.audio.pitch import estimate_f0
 from wavedistill.audio.plot import plot_mels
 from wavedistill.data.manifest import read_manifest
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.anchors import griffin_lim
 from wavedistill.inference.vocoder import Vocoder
-from wavedistill.metrics.signal import measure, missing_packages
+from wavedistill.metrics.mos import distillmos
 from wavedistill.training import distill_student, train_teacher
 from wavedistill.training.curves import plot_curves, read_curve
 
-COLUMNS = {
-    "pesq_wb": "PESQ-wb",
-    "mcd": "MCD dB",
-    "f0_cents": "F0 cents",
-    "voicing_percent": "V/UV %",
-    "log_spectral_distance": "LSD dB",
-}
-
+Clip = TypeVar("Clip")
 Echo = Callable[[str], object]
+Progress = Callable[[Sequence[Clip], str], Iterable[Clip]]
+"""(what is gone through, a title) -> the same, one by one; tqdm for example."""
+
+
+class Scores(NamedTuple):
+    """What ears hear of a clip: an opinion score, and errors of pitch and voicing against the original."""
+
+    distillmos: float
+    f0_cents: float
+    voicing_percent: float
 
 
 @dataclass
-class Spoken:
+class Resynthesis:
     """What one system made of the held-out clips: ``speed`` in seconds of audio per second of computing."""
 
     audio: list[Tensor]
     speed: float
-    scores: dict[str, float]
+    scores: Scores | None = None
 
 
-def run_quickstart(out: str | Path, *, echo: Echo, minutes: float = 1.0, excerpt_seconds: float = 0.5) -> Path:
+def run_quickstart(
+    out: str | Path,
+    *,
+    echo: Echo,
+    progress: Progress | None = None,
+    minutes: float = 1.0,
+    excerpt_seconds: float = 0.5,
+) -> Path:
     """Write wavs, pictures and two small runs into ``out`` and tell about it through ``echo``.
 
     Args:
         out: output folder; a second run there continues where a stopped one was.
         echo: takes the lines to show, for example ``print``.
+        progress: wraps each list of clips with a title; None: nothing is shown while a system speaks.
         minutes: training time of the tiny teacher, and again of the tiny student.
         excerpt_seconds: what the bundled teacher samples; a second takes it a minute or so.
     """
     out = Path(out)
     start = time.perf_counter()
+    echo(f"about {3 + 2 * minutes:.0f} minutes on two cores; Ctrl-C stops, the same command continues the trainings")
     clips = _copy_clips(out)
     bundled = Vocoder.from_pretrained("speech-student")
     test = [entry.audio for entry in read_manifest(clips) if entry.split == "test"]
     held_out = [load_audio(path, bundled.sample_rate)[0] for path in test]
-    echo(f"[1/3] {len(held_out)} held-out recordings, through the bundled voice (speech-student, speech-teacher)")
-    mels = _listen(held_out, bundled, out, echo, excerpt_seconds)
+    seconds = sum(map(len, held_out)) / bundled.sample_rate
+    systems = "the bundled student, Griffin-Lim and the bundled teacher"
+    echo(f"\n[1/3] {len(held_out)} held-out recordings ({seconds:.0f} s), spoken again by {systems}")
+    mels = _listen(held_out, bundled, out, echo, progress, excerpt_seconds)
 
     echo(f"\n[2/3] a tiny teacher, trained for {60 * minutes:.0f} s on a few bundled recordings")
-    options = [
-        "--data.manifest",
-        str(clips),
-        "--run.minutes",
-        str(minutes),
-        "--run.wandb",
-        "off",
-        "--run.dir",
-    ]
+    options = ["--data.manifest", str(clips), "--run.minutes", str(minutes), "--run.wandb", "off", "--run.dir"]
     teacher = train_teacher(recipe_path("quickstart/teacher.yaml"), [*options, str(out / "tiny-teacher")])
     teacher_curve = read_curve(teacher / "metrics.jsonl", "bits")
     echo(f"bits per sample: {_summary(teacher_curve)} (fewer is better: the teacher predicts the recordings better)")
@@ -77,7 +86,7 @@ def run_quickstart(out: str | Path, *, echo: Echo, minutes: float = 1.0, excerpt
     echo(f"\n[3/3] a tiny student, distilled from it for {60 * minutes:.0f} s")
     student = distill_student(recipe_path("quickstart/student.yaml"), teacher, [*options, str(out / "tiny-student")])
     student_curve = read_curve(student / "metrics.jsonl", "loss")
-    echo(f"distillation loss: {_summary(student_curve)}")
+    echo(f"distillation loss: {_summary(student_curve)} (less is better: the student comes closer to its teacher)")
     voice = Vocoder.from_pretrained(student)
     audio = voice(held_out[0], seed=0)
     save_audio(out / "audio" / "tiny-student.wav", audio, voice.sample_rate)
@@ -102,38 +111,44 @@ def _copy_clips(out: Path) -> Path:
 
 
 def _listen(
-    held_out: Sequence[Tensor], student: Vocoder, out: Path, echo: Echo, excerpt_seconds: float
+    held_out: Sequence[Tensor],
+    student: Vocoder,
+    out: Path,
+    echo: Echo,
+    progress: Progress | None,
+    excerpt_seconds: float,
 ) -> dict[str, Tensor]:
     """Re-synthesise, write wavs, print the table; returns the mels of the first clip by title."""
     teacher = Vocoder.from_pretrained("speech-teacher")
     rate = student.sample_rate
-    student(held_out[0][: rate // 4])  # the first pass allocates buffers: not to be timed
-    spoken = _speak(held_out, rate, lambda audio: student(audio, seed=0))
-    classic = _speak(held_out, rate, lambda audio: griffin_lim(student.mel(audio), student.mel_config)[: len(audio)])
-    begin = _loudest(held_out[0], int(excerpt_seconds * rate), teacher.hop_length)
-    excerpt = [held_out[0][begin : begin + int(excerpt_seconds * rate)]]
-    slow = _speak(excerpt, rate, lambda audio: teacher(audio, seed=0, progress=True), score=False)
+    length = int(excerpt_seconds * rate)
+    begin = _loudest(held_out[0], length, teacher.hop_length)
+    excerpt = [held_out[0][begin : begin + length]]
 
-    for index, original in enumerate(held_out):
-        for name, audio in (
-            ("original", original),
-            ("student", spoken.audio[index]),
-            ("griffin-lim", classic.audio[index]),
-        ):
-            save_audio(out / "audio" / f"{index + 1}-{name}.wav", audio, rate)
+    def rebuild(audio: Tensor) -> Tensor:
+        return griffin_lim(student.mel(audio), student.mel_config)[: len(audio)]
+
+    def sample(audio: Tensor) -> Tensor:
+        return teacher(audio, seed=0, progress=progress is not None)
+
+    bar = progress or (lambda clips, title: clips)
+    spoken = _speak(held_out, rate, lambda audio: student(audio, seed=0), bar, "student")
+    classic = _speak(held_out, rate, rebuild, bar, "Griffin-Lim")
+    slow = _speak(excerpt, rate, sample, bar, "teacher", warm_up=2 * teacher.hop_length)
+    original = Resynthesis(list(held_out), math.nan)
+    for title, system in (("original", original), ("student", spoken), ("Griffin-Lim", classic)):
+        system.scores = _measure(held_out, system.audio, rate, bar, f"scores of {title}")
+        for index, audio in enumerate(system.audio, start=1):
+            save_audio(out / "audio" / f"{index}-{title.lower()}.wav", audio, rate)
     save_audio(out / "audio" / "1-teacher-excerpt.wav", slow.audio[0], rate)
     rows = {
+        "original": original,
         "speech-student": spoken,
         "Griffin-Lim (60 iterations)": classic,
         "speech-teacher (excerpt)": slow,
     }
     echo(_table(rows))
-    echo("less is better but for speed and PESQ; LSD sees magnitudes only, which is all that Griffin-Lim fits")
     echo(f"the student is {spoken.speed / slow.speed:,.0f} times as fast as its teacher on this machine")
-    if missing := missing_packages():
-        echo(
-            f'not measured: {", ".join(COLUMNS.get(name, name) for name in missing)} (pip install "wavedistill[eval]")'
-        )
     return {
         "original": student.mel(held_out[0]),
         "speech-student": student.mel(spoken.audio[0]),
@@ -142,13 +157,43 @@ def _listen(
     }
 
 
-def _speak(clips: Sequence[Tensor], rate: int, system: Callable[[Tensor], Tensor], score: bool = True) -> Spoken:
-    start = time.perf_counter()
-    audio = [system(clip) for clip in clips]
-    spent = time.perf_counter() - start
-    scores = [measure(clip, made, rate) for clip, made in zip(clips, audio, strict=True)] if score else []
-    means = {name: sum(one[name] for one in scores) / len(scores) for name in (scores[0] if scores else ())}
-    return Spoken(audio, sum(map(len, clips)) / rate / spent, means)
+def _speak(
+    clips: Sequence[Tensor],
+    rate: int,
+    system: Callable[[Tensor], Tensor],
+    bar: Progress,
+    title: str,
+    warm_up: int | None = None,
+) -> Resynthesis:
+    """Every clip through ``system``, timed; its first pass, on ``warm_up`` samples, compiles and is not timed."""
+    for clip in bar([clips[0][: warm_up or rate]], f"{title}: compiling"):
+        system(clip)
+    audio = []
+    spent = 0.0
+    for clip in bar(clips, f"{title}: speaking"):
+        start = time.perf_counter()
+        audio.append(system(clip))
+        spent += time.perf_counter() - start
+    return Resynthesis(audio, sum(map(len, clips)) / rate / spent)
+
+
+def _measure(originals: Sequence[Tensor], made: Sequence[Tensor], rate: int, bar: Progress, title: str) -> Scores:
+    """Means over the clips."""
+    pairs = list(zip(originals, made, strict=True))
+    scores = [
+        Scores(distillmos(audio, rate), *_pitch_errors(original, audio, rate)) for original, audio in bar(pairs, title)
+    ]
+    return Scores(*(sum(column) / len(column) for column in zip(*scores, strict=True)))
+
+
+def _pitch_errors(original: Tensor, made: Tensor, rate: int) -> tuple[float, float]:
+    """RMS difference in cents where both are voiced and less than 20 % apart, and frames voiced in one only, in %."""
+    expected = estimate_f0(original, rate, rate // 100)
+    given = estimate_f0(made, rate, rate // 100)
+    both = (expected > 0) & (given > 0)
+    cents = 1200 * torch.log2(given[both] / expected[both])
+    fine = cents[cents.abs() < 1200 * math.log2(1.2)]
+    return float(fine.square().mean().sqrt()), 100 * float(((expected > 0) != (given > 0)).float().mean())
 
 
 def _loudest(audio: Tensor, length: int, hop_length: int) -> int:
@@ -157,13 +202,23 @@ def _loudest(audio: Tensor, length: int, hop_length: int) -> int:
     return int((energy[length:] - energy[:-length])[::hop_length].argmax()) * hop_length if len(audio) > length else 0
 
 
-def _table(rows: Mapping[str, Spoken]) -> str:
-    shown = {name: title for name, title in COLUMNS.items() if any(name in row.scores for row in rows.values())}
-    lines = [f"{'':<28}{'x real time':>12}" + "".join(f"{title:>10}" for title in shown.values())]
+def _table(rows: Mapping[str, Resynthesis]) -> str:
+    lines = [f"{'':<28}{'x real time':>12}{'DistillMOS':>12}{'F0 cents':>10}{'V/UV %':>8}"]
     for name, row in rows.items():
-        cells = (f"{row.scores[column]:>10.2f}" if column in row.scores else f"{'-':>10}" for column in shown)
-        lines.append(f"{name:<28}{row.speed:>12.3g}" + "".join(cells))
-    return "\n".join(lines)
+        speed = "-" if math.isnan(row.speed) else f"{row.speed:.3g}"
+        cells = f"{'-':>12}{'-':>10}{'-':>8}"
+        if row.scores is not None:
+            cells = f"{row.scores.distillmos:>12.2f}{row.scores.f0_cents:>10.1f}{row.scores.voicing_percent:>8.1f}"
+        lines.append(f"{name:<28}{speed:>12}{cells}")
+    return "\n".join(
+        [
+            *lines,
+            "x real time: seconds of audio made in a second. DistillMOS: the opinion of listeners, predicted by a "
+            "network (1 bad to 5 excellent).",
+            "F0 cents: error of the pitch (100 cents are a semitone). V/UV: moments that are voiced in one of original "
+            "and copy only.",
+        ]
+    )
 
 
 def _summary(curve: Sequence[tuple[int, float]]) -> str:
@@ -175,7 +230,12 @@ def _summary(curve: Sequence[tuple[int, float]]) -> str:
 def _farewell(out: Path, seconds: float) -> str:
     return f"""
 done in {seconds / 60:.1f} minutes; everything is in {out}/
-  audio/        originals, student, Griffin-Lim, teacher (excerpt), the tiny student
+
+play first: {out}/audio/1-original.wav, a recording, then
+            {out}/audio/1-student.wav, what the student makes of its mel spectrogram, and
+            {out}/audio/1-griffin-lim.wav, the same without a model
+
+  audio/        originals, student, Griffin-Lim, teacher (excerpt), the tiny student (noisy: it learned for a minute)
   mels.png      mel spectrograms of the first recording on one scale
   curves.png    the two training curves
   tiny-teacher/, tiny-student/   run folders, usable wherever a checkpoint is

@@ -3,7 +3,7 @@
 The audio goes to festvox_ru and asterisk beside --out, the one manifest over both into --out.
 """
 
-from wavedistill.data.corpora import prepare_speech
+from wavedistill.data.corpora.speech import prepare_speech
 from wavedistill.data.script import run_prepare
 
 if __name__ == "__main__":

@@ -55,11 +55,30 @@ def tiny_assets(tmp_path, monkeypatch) -> Path:
 
 def test_all_of_it_in_miniature(tiny_assets, tmp_path):
     said: list[str] = []
-    out = run_quickstart(tmp_path / "out", echo=said.append, minutes=60, excerpt_seconds=0.02)
+    bars: list[tuple[str, int]] = []
+
+    def progress(clips, title):
+        bars.append((title, len(clips)))
+        return clips
+
+    out = run_quickstart(tmp_path / "out", echo=said.append, progress=progress, minutes=60, excerpt_seconds=0.02)
     text = "\n".join(said)
-    for row in ("speech-student", "Griffin-Lim", "speech-teacher"):
-        assert re.search(rf"^{row}.*\d", text, re.MULTILINE)
+    for row in ("original", "speech-student", "Griffin-Lim"):
+        assert re.search(rf"^{row}.* [1-5]\.\d\d +(\d+\.\d|nan) +\d+\.\d$", text, re.MULTILINE)
+    assert re.search(r"^speech-teacher \(excerpt\) +[\d.e-]+ +- +- +-$", text, re.MULTILINE)
+    assert re.search(r"^original .* 0\.0 +0\.0$", text, re.MULTILINE)  # no errors of pitch against itself
     assert re.search(r"the student is [\d,]+ times as fast", text)
+    assert [title for title, _ in bars if "speaking" in title or "scores" in title] == [
+        "student: speaking",
+        "Griffin-Lim: speaking",
+        "teacher: speaking",
+        "scores of original",
+        "scores of student",
+        "scores of Griffin-Lim",
+    ]
+    for title in ("student", "Griffin-Lim", "teacher"):  # what is timed has been compiled before
+        assert bars.index((f"{title}: compiling", 1)) < bars.index((f"{title}: speaking", 1))
+    assert f"play first: {out}/audio/1-original.wav" in text
     assert re.search(r"bits per sample: [\d.]+ ->", text) and re.search(r"distillation loss: [\d.-]+ ->", text)
     assert str(out) in text and "wavedistill demo" in text
     names = {path.name for path in (out / "audio").iterdir()}
@@ -81,6 +100,12 @@ def test_all_of_it_in_miniature(tiny_assets, tmp_path):
     }
 
 
+def test_without_a_progress_nothing_is_shown_beside_what_is_echoed(tiny_assets, tmp_path, capsys):
+    run_quickstart(tmp_path / "out", echo=lambda line: None, minutes=60, excerpt_seconds=0.02)
+    out, error = capsys.readouterr()
+    assert out == "" and "speaking" not in error and "sampling" not in error
+
+
 def test_curves_leave_out_what_is_not_finite(tmp_path):
     lines = [
         {"step": 1, "kind": "train", "bits": 9.0},
@@ -97,6 +122,11 @@ def test_curves_leave_out_what_is_not_finite(tmp_path):
 def test_the_real_one(tmp_path):
     said: list[str] = []
     run_quickstart(tmp_path / "out", echo=said.append, minutes=0.5, excerpt_seconds=0.1)
+    rows = [line.split() for line in "\n".join(said).splitlines()]
+    opinion = {
+        row[0]: float(row[-3]) for row in rows if row and row[0] in ("original", "speech-student", "Griffin-Lim")
+    }
+    assert opinion["original"] > opinion["speech-student"] - 0.2 > opinion["Griffin-Lim"] + 0.8
     curves = [
         read_curve(tmp_path / "out" / f"tiny-{who}" / "metrics.jsonl", name)
         for who, name in (("teacher", "bits"), ("student", "loss"))

@@ -1,21 +1,13 @@
-"""Manifests: round trip, relative paths, splits by sentence, errors with line numbers."""
+"""Manifests: round trip, relative paths, errors with line numbers."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
 
 import pytest
 
-from wavedistill.data.manifest import (
-    Entry,
-    assign_splits,
-    normalize_text,
-    read_manifest,
-    split_of,
-    write_manifest,
-)
+from wavedistill.data.manifest import Entry, read_manifest, write_manifest
 from wavedistill.errors import WavedistillError
 
 
@@ -65,43 +57,6 @@ def test_order_of_the_entries_does_not_change_the_file(tmp_path):
     entries = [entry(tmp_path, name) for name in "abc"]
     one = write_manifest(tmp_path / "1.jsonl", entries).read_bytes()
     assert write_manifest(tmp_path / "2.jsonl", reversed(entries)).read_bytes() == one
-
-
-def test_the_same_sentence_has_the_same_split():
-    for text in ("Please enter your PIN, then press pound.", "Корреспондент американской газеты"):
-        variants = [text, text.upper(), text.replace(",", ""), f"  {text}!! ", text.replace(" ", "  ")]
-        assert len({split_of(v) for v in variants}) == 1
-
-
-def test_splits_are_90_5_5_and_stay_what_they_are():
-    counts = Counter(split_of(f"sentence number {i}") for i in range(20_000))
-    assert [round(counts[s] / 200, 0) for s in ("train", "valid", "test")] == [90, 5, 5]
-    assert [split_of(t) for t in ("Agent logged in.", "Activated.", "Goodbye", "")] == [
-        "test",
-        "train",
-        "train",
-        "train",
-    ]
-
-
-def test_normalising_keeps_letters_and_digits_of_any_script():
-    assert normalize_text("Où est l'Élan? №5 Ёж") == "oùestlélanno5ёж"
-    assert normalize_text("?!") == "?!"
-
-
-def test_small_corpora_have_held_out_recordings_too():
-    for count in range(3, 30):
-        texts = [f"clip_{i}" for i in range(count)]
-        splits = assign_splits(texts)
-        assert set(splits) == {"train", "valid", "test"}
-        assert assign_splits(texts[::-1]) == splits[::-1]
-    assert assign_splits(["one"]) == ["train"]
-    assert len(set(assign_splits(["Same.", "same", "SAME!"]))) == 1
-
-
-def test_large_corpora_follow_the_hash_alone():
-    texts = [f"sentence {i}" for i in range(500)]
-    assert assign_splits(texts) == [split_of(t) for t in texts]
 
 
 def test_a_condition_is_a_path_like_the_audio(tmp_path, monkeypatch):

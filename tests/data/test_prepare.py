@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,12 @@ from wavedistill.data.prepare import (
     Recording,
     prepare_folder,
     prepare_recordings,
-    trim_silence,
 )
+from wavedistill.data.prepare_report import ENOUGH_TEST_CLIPS, FEWEST_TEST_CLIPS, PrepareReport
+from wavedistill.data.splits import HeldOut
 from wavedistill.data.toy import toy_tone
 from wavedistill.errors import WavedistillError
+from wavedistill.evaluation import comparison
 
 RATE = 16000
 
@@ -40,17 +43,6 @@ def tone(index: int = 0, seconds: float = 1.0, rate: int = RATE) -> np.ndarray:
 def padded(audio: np.ndarray, seconds: float, rate: int = RATE) -> np.ndarray:
     silence = np.zeros(round(seconds * rate), audio.dtype)
     return np.concatenate([silence, audio, silence])
-
-
-def test_silence_is_trimmed_to_the_margin_and_no_speech_is_lost():
-    speech = np.full(8000, 0.3, np.float32) * np.sign(np.sin(np.arange(8000) / 9)).astype(np.float32)
-    audio = torch.from_numpy(padded(speech, 0.7))
-    trimmed = trim_silence(audio, RATE, top_db=45, margin_seconds=0.1)
-    loud = np.flatnonzero(trimmed.numpy())
-    assert len(loud) > 7900  # a few zeros of the sign at most
-    assert loud[0] <= 0.1 * RATE and len(trimmed) - loud[-1] <= 0.1 * RATE + 200
-    again = trim_silence(trimmed, RATE, top_db=45, margin_seconds=0.1)
-    assert len(trimmed) - len(again) < 0.02 * RATE  # the frames fall elsewhere, no more
 
 
 def test_a_folder_of_everything(tmp_path):
@@ -216,3 +208,62 @@ def test_a_missing_source_is_refused(tmp_path):
     ]
     report = prepare_recordings(recordings, tmp_path / "out", workers=1)
     assert report.accepted == 1 and "no such file" in report.refused[str(tmp_path / "b.wav")]
+
+
+def test_the_progress_knows_how_many_there_are(tmp_path):
+    for i in range(9):
+        write(tmp_path / "in" / f"{i}.wav", tone(i, 0.5))
+    totals = []
+
+    def progress(results):
+        totals.append(len(results))
+        return results
+
+    before = torch.get_num_threads()
+    for workers in (1, 2, None):
+        prepare_folder(tmp_path / "in", tmp_path / str(workers), workers=workers, progress=progress)
+    assert totals == [9, 9, 9] and torch.get_num_threads() == before
+
+
+def test_more_are_held_out_without_preparing_again(tmp_path):
+    for i in range(24):
+        write(tmp_path / "in" / f"{i}.wav", tone(i, 0.4))
+    (tmp_path / "in" / "3.txt").write_text("Hello")
+    first = prepare_folder(tmp_path / "in", tmp_path / "out", workers=1)
+    assert sum(first.clips.values()) == 24 and first.clips["test"] < FEWEST_TEST_CLIPS and first.with_text == 1
+    done = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out" / "wavs").iterdir()}
+    second = prepare_folder(tmp_path / "in", tmp_path / "out", held_out=HeldOut(test=6), workers=1)
+    assert second.clips["test"] == 6 and second.clips["valid"] == first.clips["valid"]
+    assert [e.split for e in read_manifest(tmp_path / "out")].count("test") == 6
+    assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out" / "wavs").iterdir()} == done
+    stored = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert stored["clips"] == second.clips and stored["with_text"] == 1
+    with pytest.raises(WavedistillError, match="24 recordings cannot be held out"):
+        prepare_folder(tmp_path / "in", tmp_path / "out", held_out=HeldOut(test=24), workers=1)
+
+
+def report(accepted: int, test: int, with_text: int = 1) -> PrepareReport:
+    clips = {"train": accepted - test - 1, "valid": 1, "test": test}
+    return PrepareReport("out/manifest.jsonl", accepted, 60.0, {}, clips, with_text)
+
+
+@pytest.mark.parametrize(
+    "accepted, test, words",
+    [
+        (40, 3, "3 of 40 recordings are held out.*--test-clips 10: what is prepared is kept"),
+        (400, 18, "--test-clips 20"),
+        (20, 1, "--test-clips 6"),
+        (8, 1, "Record more: 12 at least, 80 at best"),
+        (40, 10, "A quarter is held out already: record more"),
+    ],
+)
+def test_too_few_test_clips_are_said_with_what_to_type(accepted, test, words):
+    assert re.search(words, *report(accepted, test).advice())
+
+
+def test_no_texts_are_said_and_how_to_give_them():
+    (advice,) = report(800, 40, with_text=0).advice()
+    assert "NAME.txt beside NAME.wav" in advice
+    assert not report(800, 40).advice()
+    assert report(800, 40).summary().splitlines()[1].startswith("split: 759 train, 1 valid, 40 test (")
+    assert FEWEST_TEST_CLIPS == comparison.FEWEST_CLIPS < ENOUGH_TEST_CLIPS

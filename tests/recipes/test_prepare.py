@@ -16,14 +16,15 @@ import soundfile
 from helpers.paths import RECIPES
 
 from wavedistill.audio.io import to_int16
-from wavedistill.data.corpora import (
+from wavedistill.data.corpora.asterisk import (
     ASTERISK_LANGUAGES,
     asterisk_recordings,
     decode_g722,
-    fetch_debian,
     read_prompt_texts,
 )
-from wavedistill.data.manifest import read_manifest, split_of
+from wavedistill.data.corpora.debian import fetch_debian
+from wavedistill.data.manifest import read_manifest
+from wavedistill.data.splits import split_of
 from wavedistill.data.toy import prepare_toy, toy_tone
 from wavedistill.errors import WavedistillError
 

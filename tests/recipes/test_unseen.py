@@ -11,11 +11,11 @@ import pytest
 import soundfile
 from helpers.paths import RECIPES
 
+from wavedistill.data.corpora.unseen import SENTENCES
 from wavedistill.data.manifest import read_manifest
 from wavedistill.data.toy import toy_tone
 
 RECIPE = RECIPES / "unseen"
-SENTENCES = runpy.run_path(str(RECIPE / "prepare.py"))["SENTENCES"]
 
 
 def run(monkeypatch, *arguments: object) -> None:

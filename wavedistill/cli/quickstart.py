@@ -13,6 +13,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
     from wavedistill.quickstart import run_quickstart
 
-    run_quickstart(args.out, echo=partial(print, flush=True))
+    run_quickstart(
+        args.out,
+        echo=partial(print, flush=True),
+        progress=lambda clips, title: tqdm(clips, desc=title, unit="clip", dynamic_ncols=True),
+    )

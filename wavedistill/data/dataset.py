@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import log
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -76,6 +77,23 @@ class Utterance:
     text: str | None
 
 
+class _Window(NamedTuple):
+    """Some frames of one recording: audio (T,), mel (n_mels, F), f0 (F,)."""
+
+    audio: Tensor
+    mel: Tensor | None
+    f0: Tensor | None
+
+
+class _Crop(NamedTuple):
+    """One row of a `Batch`; ``speaker`` is a scalar."""
+
+    audio: Tensor
+    mel: Tensor | None
+    f0: Tensor | None
+    speaker: Tensor | None
+
+
 class SpeechDataset:
     """One split of a manifest: audio in memory, mel and f0 computed once and cached beside the manifest.
 
@@ -130,18 +148,18 @@ class SpeechDataset:
         del recordings  # hours of audio are gigabytes: not twice
         self._mel = self._f0 = None
         if mel or with_f0:
-            heard = self._conditions()
-            key = content_hash(heard.numpy(), self._audio_start)
+            conditions = self._conditions()
+            key = content_hash(conditions.numpy(), self._audio_start)
             folder = _folder(manifest)
             if mel:
-                features = self._mel_frames(heard)
+                features = self._mel_frames(conditions)
                 self._mel = cached_frames(
                     folder, f"{split}-mel", (key, vars(mel)), self._num_frames, mel.n_mels, features
                 )
             if with_f0:
                 grid = {"hop_length": self.hop_length, "sample_rate": self.sample_rate}
                 self._f0 = cached_frames(
-                    folder, f"{split}-f0", (key, grid), self._num_frames, 1, self._f0_frames(heard)
+                    folder, f"{split}-f0", (key, grid), self._num_frames, 1, self._f0_frames(conditions)
                 )
         starts = np.maximum(self._num_frames - segment_frames + 1, 0)
         self.num_skipped = int((starts == 0).sum())
@@ -173,29 +191,31 @@ class SpeechDataset:
 
     def utterances(self) -> Iterator[Utterance]:
         """Every recording of the split, whole, the short ones too, in the manifest's order."""
-        for item, entry in enumerate(self.entries):
-            audio, mel, f0 = self._window(item, 0, int(self._num_frames[item]))
-            speaker = None if self._speaker_ids is None else self._speaker_ids[item]
-            yield Utterance(entry.id, audio, mel, f0, speaker, entry.text)
+        for recording, entry in enumerate(self.entries):
+            window = self._window(recording, 0, int(self._num_frames[recording]))
+            speaker = None if self._speaker_ids is None else self._speaker_ids[recording]
+            yield Utterance(entry.id, *window, speaker, entry.text)
 
-    def _crop(self, seed: int, step: int, index: int) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    def _crop(self, seed: int, step: int, index: int) -> _Crop:
         # A counter-based generator: no state to save, any crop of any step can be drawn on its own.
         random = np.random.Generator(np.random.Philox(key=[seed, step], counter=[0, 0, 0, index]))
         crop = int(random.integers(self._first_crop[-1]))
-        item = bisect_right(self._first_crop, crop) - 1
-        audio, mel, f0 = self._window(item, crop - self._first_crop[item], self.segment_frames)
+        recording = bisect_right(self._first_crop, crop) - 1
+        audio, mel, f0 = self._window(recording, crop - self._first_crop[recording], self.segment_frames)
         if self.gain_augment_db > 0:
             audio, mel = self._change_level(audio, mel, random.uniform(-1, 1) * self.gain_augment_db)
-        return audio, mel, f0, None if self._speaker_ids is None else torch.tensor(self._speaker_ids[item])
+        speaker = None if self._speaker_ids is None else torch.tensor(self._speaker_ids[recording])
+        return _Crop(audio, mel, f0, speaker)
 
-    def _window(self, item: int, frame: int, num_frames: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Audio (T,), mel (n_mels, F) and f0 (F,) of ``num_frames`` frames of one recording."""
-        sample = int(self._audio_start[item]) + frame * self.hop_length
+    def _window(self, recording: int, frame: int, num_frames: int) -> _Window:
+        """``num_frames`` frames of a recording (its place among the entries), from ``frame`` on."""
+        sample = int(self._audio_start[recording]) + frame * self.hop_length
         audio = self._audio[sample : sample + num_frames * self.hop_length].float() / 32768.0
-        window = slice(int(self._frame_start[item]) + frame, int(self._frame_start[item]) + frame + num_frames)
-        mel = None if self._mel is None else torch.from_numpy(np.array(self._mel[window].T, order="C"))
-        f0 = None if self._f0 is None else torch.from_numpy(np.array(self._f0[window, 0]))
-        return audio, mel, f0
+        start = int(self._frame_start[recording]) + frame
+        frames = slice(start, start + num_frames)
+        mel = None if self._mel is None else torch.from_numpy(np.array(self._mel[frames].T, order="C"))
+        f0 = None if self._f0 is None else torch.from_numpy(np.array(self._f0[frames, 0]))
+        return _Window(audio, mel, f0)
 
     def _change_level(self, audio: Tensor, mel: Tensor | None, gain_db: float) -> tuple[Tensor, Tensor | None]:
         gain = min(10 ** (gain_db / 20), 0.999 / max(float(audio.abs().max()), 1e-6))
@@ -207,22 +227,21 @@ class SpeechDataset:
 
     def _conditions(self) -> Tensor:
         """int16 samples that mel and f0 are taken from, laid end to end as the audio is."""
-        paired = [item for item, entry in enumerate(self.entries) if entry.condition is not None]
+        paired = [index for index, entry in enumerate(self.entries) if entry.condition is not None]
         if not paired:
             return self._audio
-        heard = self._audio.clone()
-        conditions, _ = _read_all([self.entries[item].condition for item in paired], self.sample_rate)
-        for item, condition in zip(paired, conditions, strict=True):
-            start, end = self._audio_start[item : item + 2]
-            if len(condition) != end - start:
-                entry = self.entries[item]
+        conditions = self._audio.clone()
+        recordings, _ = _read_all([self.entries[index].condition for index in paired], self.sample_rate)
+        for index, recording in zip(paired, recordings, strict=True):
+            start, end = self._audio_start[index : index + 2]
+            if len(recording) != end - start:
+                entry = self.entries[index]
                 raise WavedistillError(
-                    f"{entry.condition}: {len(condition)} samples, but {entry.audio}, which it is the condition "
-                    f"of, has {end - start}; "
-                    "make them equally long"
+                    f"{entry.condition}: {len(recording)} samples, but {entry.audio}, which it is the condition of, "
+                    f"has {end - start}; make them equally long"
                 )
-            heard[start:end] = torch.from_numpy(condition)
-        return heard
+            conditions[start:end] = torch.from_numpy(recording)
+        return conditions
 
     def _split(self, samples: Tensor) -> Iterator[Tensor]:
         for start, end in zip(self._audio_start[:-1], self._audio_start[1:], strict=True):
@@ -254,8 +273,8 @@ def _read_all(paths: list[str], sample_rate: int | None) -> tuple[list[np.ndarra
         sample_rate = sample_rate or rate
         if rate != sample_rate or channels != 1:
             raise WavedistillError(
-                f"{path}: {channels} channels at {rate} Hz, this needs mono at {sample_rate} "
-                f"Hz; type: wavedistill prepare DIR --out DIR --sample-rate {sample_rate}"
+                f"{path}: {channels} channels at {rate} Hz, this needs mono at {sample_rate} Hz; "
+                f"type: wavedistill prepare DIR --out DIR --sample-rate {sample_rate}"
             )
         recordings.append(samples)
     return recordings, sample_rate

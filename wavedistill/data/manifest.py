@@ -11,26 +11,22 @@ pitch (recipes/notes), or clean speech given what a codec left of it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from wavedistill.data.splits import SPLITS
 from wavedistill.errors import WavedistillError
 from wavedistill.files import write_text
 
-SPLITS = ("train", "valid", "test")
 OPTIONAL = ("text", "condition")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One utterance. In memory ``audio`` and ``condition`` are absolute paths; in the file they are relative to the
-    manifest.
-    """
+    """One utterance; its paths are absolute here, and in the file relative to the manifest."""
 
     id: str
     audio: str
@@ -90,41 +86,9 @@ def write_manifest(path: str | Path, entries: Iterable[Entry]) -> Path:
     return path
 
 
-def split_of(text_or_id: str) -> str:
-    """ "train" (90 %), "valid" (5 %) or "test" (5 %) by a hash of the normalised text.
-
-    The same sentence always lands in the same split, whoever speaks it and whatever the punctuation, so
-    that nothing held out has been trained on.
-    """
-    bucket = _hash(normalize_text(text_or_id)) % 100
-    return "train" if bucket < 90 else "valid" if bucket < 95 else "test"
-
-
-def assign_splits(texts_or_ids: Sequence[str]) -> list[str]:
-    """``split_of`` each; where a handful of sentences leaves valid or test empty, one training sentence each is
-    moved there (always the same), as long as one stays for training."""
-    keys = [normalize_text(text) for text in texts_or_ids]
-    splits = {key: split_of(key) for key in keys}
-    for split in ("valid", "test"):
-        training = sorted((key for key, given in splits.items() if given == "train"), key=_hash)
-        if split not in splits.values() and len(training) > 1:
-            splits[training[-1]] = split
-    return [splits[key] for key in keys]
-
-
-def normalize_text(text: str) -> str:
-    """Letters and digits only, case folded (Unicode NFKC); the text itself where it has neither."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(c for c in folded if c.isalnum()) or text
-
-
 def _paths(entry: Entry) -> dict[str, str]:
     """The fields that name files."""
     return {name: path for name in ("audio", "condition") if (path := getattr(entry, name)) is not None}
-
-
-def _hash(key: str) -> int:
-    return int.from_bytes(hashlib.sha256(key.encode("utf-8")).digest()[:8], "big")
 
 
 def _parse(line: str, where: str) -> Entry:

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from wavedistill.audio.io import AUDIO_SUFFIXES, check_audible, load_audio, resample, save_audio
-from wavedistill.data.manifest import Entry, assign_splits, write_manifest
+from wavedistill.audio.silence import clipped_share, trim_silence
+from wavedistill.data.manifest import Entry, write_manifest
+from wavedistill.data.parallel import over_processes
+from wavedistill.data.prepare_report import PrepareReport
+from wavedistill.data.splits import SPLITS, HeldOut, assign_splits
 from wavedistill.errors import WavedistillError
 from wavedistill.files import read_json, write_json
 
+_BYTES_A_WORKER = 1 << 26  # of recordings: a process takes 2 s to start, and to prepare this much no longer
 Decoder = Callable[[Path, float], tuple[Tensor, int]]  # (file, most seconds) -> audio (samples,), sample rate
 
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """How recordings become training data; kept in the output folder, so that a change of it redoes the work."""
+    """How recordings become training data; kept in the output folder, so that with other settings all is done again."""
 
     sample_rate: int = 16000
     top_db: float = 45.0
@@ -48,15 +51,22 @@ class Recording:
     text: str | None = None
 
 
-@dataclass(frozen=True)
-class PrepareReport:
-    """What became of the recordings; written as report.json beside the manifest."""
+class _Task(NamedTuple):
+    """What a process is given: one recording and how to prepare it; ``fresh``: even where a wav is there already."""
 
-    manifest: str
-    accepted: int
+    recording: Recording
+    path: Path
+    config: PrepareConfig
+    decode: Decoder | None
+    fresh: bool
+
+
+class _Outcome(NamedTuple):
+    """What became of it: a wav of so many seconds, or the reason of refusal."""
+
+    path: Path
     seconds: float
-    refused: dict[str, str] = field(default_factory=dict)
-    """Source file -> reason."""
+    refusal: str | None = None
 
 
 def prepare_folder(
@@ -65,6 +75,7 @@ def prepare_folder(
     config: PrepareConfig | None = None,
     *,
     speaker: str | None = None,
+    held_out: HeldOut | None = None,
     workers: int | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> PrepareReport:
@@ -89,7 +100,7 @@ def prepare_folder(
         recordings.append(
             Recording("_".join(relative.with_suffix("").parts), path, speaker or name, _text_beside(path))
         )
-    return prepare_recordings(recordings, out, config, workers=workers, progress=progress)
+    return prepare_recordings(recordings, out, config, held_out=held_out, workers=workers, progress=progress)
 
 
 def prepare_recordings(
@@ -98,6 +109,7 @@ def prepare_recordings(
     config: PrepareConfig | None = None,
     *,
     decode: Decoder | None = None,
+    held_out: HeldOut | None = None,
     workers: int | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> PrepareReport:
@@ -109,38 +121,35 @@ def prepare_recordings(
     Args:
         config: the limits and the rate; ``PrepareConfig()`` by default.
         decode: reads a source file; ``load_audio`` by default.
-        workers: processes; one per core by default.
-        progress: wraps the iterable of results, tqdm for example.
+        held_out: the fewest recordings for validation and for testing; a change of it does not redo the wavs.
+        workers: processes; by default as many as the recordings are worth, one per core at most.
+        progress: wraps the iterable of results, which knows its length; tqdm for example.
 
     Raises:
-        WavedistillError: the output folder cannot be written, or no recording was accepted.
+        WavedistillError: the output folder cannot be written, no recording was accepted, or ``held_out`` leaves none
+            for training.
     """
     config = config or PrepareConfig()
     out = Path(out)
     recordings, refused = _refuse_double_ids(recordings)
     fresh = _settings_changed(out / "prepare.json", config)
-    jobs = [(r, out / "wavs" / f"{r.id}.wav", config, decode, fresh) for r in recordings]
+    tasks = [_Task(r, out / "wavs" / f"{r.id}.wav", config, decode, fresh) for r in recordings]
     accepted = []
-    with _mapper(jobs, workers) as results:
-        for recording, (path, seconds, reason) in zip(recordings, progress(results), strict=True):
-            if reason is not None:
-                refused[str(recording.source)] = reason
-                continue
-            accepted.append((recording, path, seconds))
-    splits = assign_splits([recording.text or recording.id for recording, _, _ in accepted])
-    entries = [
-        Entry(
-            id=recording.id,
-            audio=str(path.absolute()),
-            duration=seconds,
-            speaker=recording.speaker,
-            text=recording.text,
-            split=split,
-        )
-        for (recording, path, seconds), split in zip(accepted, splits, strict=True)
-    ]
+    with over_processes(_prepare_one, tasks, workers or _enough_workers(tasks)) as outcomes:
+        for recording, outcome in zip(recordings, progress(outcomes), strict=True):
+            if outcome.refusal is None:
+                accepted.append((recording, outcome))
+            else:
+                refused[str(recording.source)] = outcome.refusal
+    entries = _entries(accepted, held_out)
+    clips = Counter(entry.split for entry in entries)
     report = PrepareReport(
-        str(out / "manifest.jsonl"), len(entries), round(sum(e.duration for e in entries), 3), refused
+        str(out / "manifest.jsonl"),
+        len(entries),
+        round(sum(e.duration for e in entries), 3),
+        refused,
+        {split: clips[split] for split in SPLITS},
+        sum(e.text is not None for e in entries),
     )
     write_json(out / "report.json", asdict(report))
     if not entries:
@@ -150,42 +159,41 @@ def prepare_recordings(
     return report
 
 
-def trim_silence(audio: Tensor, sample_rate: int, *, top_db: float, margin_seconds: float) -> Tensor:
-    """Cut audio (samples,) to what is within ``top_db`` of its loudest frame, and a margin at each end."""
-    import librosa
+def _entries(accepted: Sequence[tuple[Recording, _Outcome]], held_out: HeldOut | None) -> list[Entry]:
+    if not accepted:
+        return []
+    splits = assign_splits([recording.text or recording.id for recording, _ in accepted], held_out)
+    return [
+        Entry(
+            id=recording.id,
+            audio=str(outcome.path.absolute()),
+            duration=outcome.seconds,
+            speaker=recording.speaker,
+            text=recording.text,
+            split=split,
+        )
+        for (recording, outcome), split in zip(accepted, splits, strict=True)
+    ]
 
-    frame = max(64, sample_rate // 32)
-    _, (start, end) = librosa.effects.trim(audio.numpy(), top_db=top_db, frame_length=frame, hop_length=frame // 4)
-    # librosa's frames are centred: speech may begin up to half a frame away from the frame that shows it.
-    margin = max(0, round(margin_seconds * sample_rate) - frame // 2)
-    return audio[max(0, start - margin) : end + margin]
 
-
-def clipped_share(audio: Tensor) -> float:
-    """Share of the samples that stand at full scale (|x| >= 0.999)."""
-    return float((audio.abs() >= 0.999).float().mean())
-
-
-def _prepare_one(
-    job: tuple[Recording, Path, PrepareConfig, Decoder | None, bool],
-) -> tuple[Path, float, str | None]:
-    """(wav, seconds, None) or (wav, 0, reason of refusal)."""
+def _prepare_one(task: _Task) -> _Outcome:
     import soundfile
 
-    recording, path, config, decode, fresh = job
-    if not fresh and _is_finished(path, recording.source):
-        return path, soundfile.info(str(path)).duration, None
+    source = task.recording.source
+    config = task.config
+    if not task.fresh and _is_finished(task.path, source):
+        return _Outcome(task.path, soundfile.info(str(task.path)).duration)
     try:
-        audio, rate = (decode or _decode)(recording.source, config.max_seconds)
+        audio, rate = (task.decode or _decode)(source, config.max_seconds)
         _check_source(audio, rate, config)
         audio = resample(audio, rate, config.sample_rate)
         audio = trim_silence(audio, config.sample_rate, top_db=config.top_db, margin_seconds=config.margin_seconds)
         check_audible(audio, config.sample_rate, min_seconds=config.min_seconds, name="after trimming")
     except WavedistillError as error:
-        path.unlink(missing_ok=True)
-        return path, 0.0, str(error).removeprefix(f"{recording.source}: ")
-    save_audio(path, audio, config.sample_rate)
-    return path, audio.shape[0] / config.sample_rate, None
+        task.path.unlink(missing_ok=True)
+        return _Outcome(task.path, 0.0, str(error).removeprefix(f"{source}: "))
+    save_audio(task.path, audio, config.sample_rate)
+    return _Outcome(task.path, audio.shape[0] / config.sample_rate)
 
 
 def _is_finished(path: Path, source: Path) -> bool:
@@ -227,24 +235,10 @@ def _settings_changed(path: Path, config: PrepareConfig) -> bool:
     return not same
 
 
-@contextmanager
-def _mapper(jobs: list, workers: int | None) -> Iterator[Iterator]:
-    workers = min(workers or os.cpu_count() or 1, max(1, len(jobs) // 8))
-    if workers <= 1:
-        yield map(_prepare_one, jobs)
-        return
-    # Not fork: torch's threads do not survive it.
-    with ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=torch.set_num_threads,
-        initargs=(1,),
-    ) as pool:
-        try:
-            yield pool.map(_prepare_one, jobs, chunksize=4)
-        except BaseException:  # a full disk, Ctrl-C: don't work through the rest
-            pool.shutdown(cancel_futures=True)
-            raise
+def _enough_workers(tasks: Sequence[_Task]) -> int:
+    sources = [task.recording.source for task in tasks]
+    size = sum(source.stat().st_size for source in sources if source.is_file())
+    return min(os.cpu_count() or 1, 1 + size // _BYTES_A_WORKER)
 
 
 def _text_beside(path: Path) -> str | None:

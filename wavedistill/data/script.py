@@ -8,8 +8,9 @@ from functools import partial
 
 from tqdm import tqdm
 
-from wavedistill.data.manifest import SPLITS, read_manifest
+from wavedistill.data.manifest import read_manifest
 from wavedistill.data.prepare import PrepareConfig
+from wavedistill.data.splits import SPLITS
 from wavedistill.errors import WavedistillError
 
 
@@ -23,7 +24,9 @@ def run_prepare(prepare: Callable, description: str, *, sample_rate: int = 16000
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to fill")
     parser.add_argument("--source", metavar="DIR", help="a folder that holds the corpus already")
     parser.add_argument("--sample-rate", type=int, default=sample_rate, metavar="HZ", help="default: %(default)s")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes (default: one per core, fewer for little audio)"
+    )
     args = parser.parse_args(argv)
     try:
         prepare(

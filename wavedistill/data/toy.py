@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from wavedistill.audio.io import save_audio
-from wavedistill.data.manifest import Entry, assign_splits, write_manifest
+from wavedistill.data.manifest import Entry, write_manifest
+from wavedistill.data.splits import assign_splits
 
 
 def prepare_toy(
