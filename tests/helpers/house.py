@@ -62,7 +62,8 @@ def fill(root: Path) -> None:
     """Write the tree into the page below ``root``."""
     page = root / PAGE
     before, start, rest = page.read_text(encoding="utf-8").partition("```text\n")
-    _, end, after = rest.partition("\n```")
+    _, end, after = rest.partition("\n```\n")
+    assert start and end, f"{page} has no block of text to fill"
     page.write_text(f"{before}{start}{tree()}{end}{after}", encoding="utf-8")
 
 
