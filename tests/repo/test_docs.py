@@ -1,12 +1,13 @@
 """The pages tell the truth: commands, Python, links, pictures and the tree of the house are checked against the code.
 
-Commands are read out of the pages' ```bash blocks. All are parsed by the real parsers; those of the walks (README,
-recipes, toy, checkpoints) are also run in their order, with stand-ins for the recordings and the bundled voice, and
-with small models for two steps.
+Commands are read out of the pages' ```bash blocks and out of `commands in the text`. All are parsed by the real
+parsers; those of the walks (README, docs, recipes, toy, checkpoints) are also run in their order, with stand-ins for
+the recordings and the bundled voice, and with small models for two steps. That figures agree is in test_figures.py.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import runpy
@@ -17,24 +18,38 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+from helpers import house
 from helpers.paths import ROOT
 from helpers.tiny_models import tiny_flow, tiny_student, tiny_teacher
 from helpers.tiny_runs import TINY, make_tones
 
+import wavedistill
 from wavedistill import assets, cli, flows, load_audio, save_audio
+from wavedistill.audio.io import resample
 from wavedistill.data.manifest import read_manifest
 from wavedistill.doctor.symptoms import symptom_table
+from wavedistill.evaluation.quality import COLUMNS
 from wavedistill.losses.distillation import TERMS
 from wavedistill.models.pretrained import load_pretrained, save_pretrained
 from wavedistill.training import load_recipe
 
 PAGES = sorted(
     path
-    for pattern in ("README.md", "web/README.md", "recipes/**/README.md", "checkpoints/**/README.md")
+    for pattern in (
+        "*.md",
+        "docs/**/*.md",
+        "web/README.md",
+        "examples/**/README.md",
+        "recipes/**/README.md",
+        "recipes/*/results/report.md",
+        "checkpoints/**/README.md",
+    )
     for path in ROOT.glob(pattern)
 )
 PAGE_IDS = [path.relative_to(ROOT).as_posix() for path in PAGES]
-WALKS = ["README.md", "recipes/README.md", "recipes/toy/README.md", "checkpoints/README.md"]
+CPU_WHEELS = 'pip install "torch==2.11.*" "torchaudio==2.11.*" --index-url https://download.pytorch.org/whl/cpu'
+"""The one command that no test types or parses: it needs PyTorch's own index."""
 SET_UP = ["pip install -e . && wavedistill quickstart", 'pip install -e ".[dev]" && pytest']
 
 
@@ -56,9 +71,26 @@ def commands(page: Path) -> list[list[str]]:
     return found
 
 
+WALKS = ["README.md", "recipes/README.md", "recipes/toy/README.md", "checkpoints/README.md"]
+DOCS = [name for name in PAGE_IDS if name.startswith("docs/") and commands(ROOT / name)]
+QUICK = {"recipes/README.md", "checkpoints/README.md", *DOCS} - {"docs/using.md", "docs/results.md"}
+"""Walks that take less than 20 s."""
+BEFORE = {"docs/troubleshooting.md": "recipes/README.md"}
+"""Page -> the page whose commands are typed first, since they make the run that this one looks at."""
+
+
+def spoken_of(page: Path) -> list[list[str]]:
+    """Commands in the text of the page, between single backticks, but for those with something to fill in."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    spans = re.findall(r"`((?:wavedistill|torchrun|python) [^`]+)`", text)
+    return [shlex.split(span) for span in spans if not re.search(r"\b[A-Z]{2,}\b|\.\.\.", span)]
+
+
 def check(command: list[str]) -> None:
     """The command can be typed: the program, its verb, every option and every file of the repository exist."""
     program, *rest = command
+    if command == shlex.split(CPU_WHEELS):
+        return
     if program == "torchrun":
         assert rest[:1] == ["--nproc_per_node"] and rest[2:4] == ["-m", "wavedistill"]
         check(rest[3:])
@@ -70,6 +102,8 @@ def check(command: list[str]) -> None:
     elif program == "wavedistill":
         if rest != ["--help"]:
             cli.build_parser().parse_args(rest)
+    elif program == "python" and rest[0] == "-m":
+        assert importlib.util.find_spec(rest[1]) is not None
     elif program == "python":
         assert (ROOT / rest[0]).is_file() and rest[0].endswith(".py")
         source = (ROOT / rest[0]).read_text()
@@ -79,14 +113,41 @@ def check(command: list[str]) -> None:
         assert rest[:2] == ["install", "-e"] and len(rest) == 3
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         assert set(re.findall(r"\w+", rest[2])) <= extras.keys()
+    elif program == "git":
+        assert rest[:2] == ["config", "blame.ignoreRevsFile"] and (ROOT / rest[2]).is_file()
+    elif program == "ruff":
+        assert rest in (["check", "."], ["format", "."])
+    elif program == "pytest":
+        assert rest == ["-m", "slow"] or all((ROOT / word).exists() for word in rest)
     else:
-        assert program in ("pytest",), f"a page types {program}: teach this test to check it"
+        assert program == ".ci/run" and not rest, f"a page types {program}: teach this test to check it"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
 def test_commands_can_be_typed(page):
     for command in commands(page):
         check(command)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
+def test_commands_in_the_text_can_be_typed(page):
+    verbs = cli.build_parser()._subparsers._group_actions[0].choices
+    for command in spoken_of(page):
+        if command[0] == "wavedistill" and command[2:] in ([], ["--help"]):
+            assert command[1] in {*verbs, "--help"}
+        else:
+            check(command)
+
+
+def test_commands_in_the_text_are_found():
+    found = [" ".join(command[:2]) for page in PAGES for command in spoken_of(page)]
+    assert len(found) > 20 and {"wavedistill doctor", "python recipes/speech/pages.py"} <= set(found)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
+def test_extras_exist(page):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(re.findall(r"wavedistill\[(\w+)\]", page.read_text(encoding="utf-8"))) <= extras.keys()
 
 
 # ---- walks
@@ -120,6 +181,17 @@ def walk(command: list[str]) -> None:
     program, *rest = command
     if program == "python" and rest[0] == "recipes/toy/prepare.py":
         run_script(rest[0], *rest[1:], "--clips", "8")
+    elif program == "python" and rest[0] == "examples/onnx/synthesize.py":
+        audio, rate = load_audio(rest[2])  # at the rate of the stand-in: the script does not resample
+        run_script(rest[0], rest[1], str(save_audio("at-8000-hz.wav", resample(audio, rate, 8000), 8000)), *rest[3:])
+    elif program == "torchrun":
+        run = [sys.executable, "-m", "torch.distributed.run", *with_path(rest)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        subprocess.run(run, check=True, capture_output=True, env=environment)
+    elif program == "wavedistill" and "--engine" in rest:
+        assert run_cli(with_path(rest)) == 0
+    elif program == "wavedistill" and rest[0] == "playground":
+        assert run_cli([*rest, "--family", "planar", "--density", "rings", "--depth", "2", "--steps", "5"]) == 0
     elif program == "wavedistill" and "--help" in rest:
         assert run_cli(rest) == 0
     elif program == "wavedistill" and rest[0] in ("train", "distill"):
@@ -129,16 +201,18 @@ def walk(command: list[str]) -> None:
             check(command)
         else:
             assert run_cli([*rest, *TINY, *options]) == 0
-    elif (
-        program == "wavedistill"
-        and rest[0] in ("prepare", "synthesize", "sample", "info", "doctor")
-        and "--engine" not in rest
-    ):
+    elif program == "wavedistill" and rest[0] in ("prepare", "synthesize", "sample", "info", "doctor", "export"):
         assert run_cli(rest) == 0
     elif program == "wavedistill" and rest[0] == "evaluate" and "--limit" in rest:
         assert run_cli([*rest, "--limit", "1"]) == 0
     else:
         check(command)
+
+
+def with_path(words: list[str]) -> list[str]:
+    """The words with the stand-in's folder for its name, which other processes do not know."""
+    name = words[words.index("--checkpoint") + 1]
+    return [str(assets.find_checkpoint_root() / name) if word == name else word for word in words]
 
 
 def run_cli(words: list[str]) -> int:
@@ -157,7 +231,11 @@ def run_script(path: str, *arguments: str) -> None:
         sys.argv = before
 
 
-@pytest.mark.parametrize("name", WALKS)
+def walks(names: list[str]) -> list:
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", walks(WALKS))
 def test_a_newcomer_types_the_page(name, newcomer, capsys):
     for command in commands(ROOT / name):
         walk(command)
@@ -173,12 +251,37 @@ def test_a_newcomer_types_the_page(name, newcomer, capsys):
         assert len(list((newcomer / "runs" / "toy-spoken").glob("*.wav"))) == 8
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: str(page.relative_to(ROOT))
-)
+@pytest.mark.parametrize("name", walks(DOCS))
+def test_a_reader_types_the_docs(name, newcomer, capsys):
+    """But for what the README's walk has typed already."""
+    walked = commands(ROOT / "README.md")
+    for command in [*(commands(ROOT / BEFORE[name]) if name in BEFORE else []), *commands(ROOT / name)]:
+        if command not in walked:
+            walk(command)
+    if name == "docs/using.md":
+        assert len(list((newcomer / "spoken-fast").glob("*.wav"))) == 8
+        assert 0 < len(list((newcomer / "spoken-again").glob("*.wav"))) <= 8, "a shard gets whole batches"
+        assert load_audio(newcomer / "again.wav")[1] == 8000
+    if name == "docs/results.md":
+        assert (newcomer / "report" / "report.md").is_file()
+    if name == "docs/flows.md":
+        assert (newcomer / "runs" / "playground" / "table.md").is_file()
+
+
+def with_python() -> list:
+    """Pages with Python; that of the ONNX page exports a model."""
+    slow = {ROOT / "examples" / "onnx" / "README.md"}
+    return [
+        pytest.param(page, marks=[pytest.mark.slow] if page in slow else [], id=page.relative_to(ROOT).as_posix())
+        for page in PAGES
+        if blocks(page, "python")
+    ]
+
+
+@pytest.mark.parametrize("page", with_python())
 def test_python_of_the_pages_runs(page, newcomer):
     code = "\n".join(blocks(page, "python"))
-    if "gradio_client" in code:  # needs the running page; tests/test_web.py drives it
+    if "gradio_client" in code:  # needs the running page; tests/web/ drives it
         compile(code, str(page), "exec")
         return
     exec(compile(code.replace("path/to/checkpoint", "speech-student"), str(page), "exec"), {})
@@ -193,7 +296,10 @@ def test_python_of_the_pages_runs(page, newcomer):
 
 def test_the_two_set_up_commands_stand_in_the_readme():
     lines = [line for block in blocks(ROOT / "README.md", "bash") for line in block.splitlines()]
-    assert [line for line in lines if line.startswith("pip ")] == SET_UP
+    assert [line for line in lines if line.startswith("pip ")] == [CPU_WHEELS, *SET_UP]
+    requirements = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    for package in re.findall(r'"(\w+)==2\.11\.\*"', CPU_WHEELS):
+        assert any(line.startswith(f"{package}>=2.11,") for line in requirements)
 
 
 def test_the_check_on_a_clean_machine_runs_the_readme_s_command():
@@ -211,25 +317,38 @@ def test_every_command_stands_on_a_page():
     assert typed >= set(verbs)
 
 
-def test_the_tree_is_the_house():
-    (tree,) = blocks(ROOT / "README.md", "text")
-    room = None
+def test_the_readme_is_read_in_five_minutes():
+    page = ROOT / "README.md"
+    assert page.stat().st_size <= 11_000 and len(page.read_text().splitlines()) <= 200
+
+
+def test_the_index_leads_to_every_page():
+    index = (ROOT / "docs" / "index.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"]({page.name})" in index or page.name == "index.md"
+    assert "](docs/" in (ROOT / "README.md").read_text()
+
+
+def test_the_tree_is_the_house(tmp_path):
+    (tree,) = blocks(ROOT / "docs" / "architecture.md", "text")
+    assert tree.rstrip("\n") == house.tree(), "fill it again: python tests/helpers/house.py"
     inside = {}
     outside = {}
-    for line in tree.splitlines():
-        name = line.split()[0]
-        room = inside if line.startswith("  ") else outside
-        listed = re.search(r"\{(.*?)\}", line)
-        room[name] = set(listed[1].split(", ")) if listed else None
+    for entry in re.split(r"\n(?=  \S|\S)", tree.rstrip("\n")):
+        listed = re.search(r"\{(.*?)\}", entry, re.DOTALL)
+        room = inside if entry.startswith("  ") else outside
+        room[entry.split()[0]] = set(re.split(r",\s+", listed[1])) if listed else None
     package = ROOT / "wavedistill"
     modules = {path.name for path in package.glob("*.py") if not path.stem.startswith("__")}
-    folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    folders = {f"{path.parent.relative_to(package).as_posix()}/" for path in package.glob("*/**/__init__.py")}
     assert inside.keys() == modules | folders
     for name in folders:
-        assert inside[name] == {path.stem for path in (package / name).glob("*.py")} - {"__init__"}, name
+        assert (inside[name] or set()) == {path.stem for path in (package / name).glob("*.py")} - {"__init__"}, name
     tracked = {path.name + "/" for path in ROOT.iterdir() if path.is_dir()}
     assert outside.keys() <= tracked and outside.keys() >= {
         "wavedistill/",
+        "docs/",
+        "examples/",
         "recipes/",
         "checkpoints/",
         "web/",
@@ -238,20 +357,34 @@ def test_the_tree_is_the_house():
     }
     assert outside["recipes/"] == {path.parent.name for path in (ROOT / "recipes").glob("*/*.[ypm]*")}
     assert outside["checkpoints/"] == {path.parent.name for path in (ROOT / "checkpoints").glob("*/config.json")}
+    (tmp_path / "docs").mkdir()
+    (tmp_path / house.PAGE).write_text("before\n```text\nold\n```\nafter\n")
+    house.fill(tmp_path)
+    assert (tmp_path / house.PAGE).read_text() == f"before\n```text\n{house.tree()}\n```\nafter\n"
+
+
+def test_imports_go_down_the_tree():
+    """The order of the page is that of the layering test, from the top."""
+    (tree,) = blocks(ROOT / "docs" / "architecture.md", "text")
+    rooms = [line.split()[0].removesuffix(".py").rstrip("/") for line in re.findall(r"^  (\S+)", tree, re.MULTILINE)]
+    level = {name: number for number, names in enumerate(house.layers()) for name in names}
+    order = [level[room.split("/")[0]] for room in rooms]
+    assert order == sorted(order, reverse=True)
 
 
 def test_the_loss_is_told_in_full():
-    for page in (ROOT / "README.md", ROOT / "recipes" / "speech" / "README.md"):
+    told = ROOT / "docs" / "how-it-works.md"
+    for page in (told, ROOT / "recipes" / "speech" / "README.md"):
         text = page.read_text()
         assert all(
             f"`{name}`" in text
             for name in ("stft", "mel", "pitch", "entropy", "floor_share", "amplitude_std", "real_std")
         )
-    assert all(f"`{name}`" in (ROOT / "README.md").read_text() for name in TERMS)
+    assert all(f"`{name}`" in told.read_text() for name in TERMS)
 
 
 def test_the_table_of_symptoms_is_the_doctor_s_list():
-    _, _, rest = (ROOT / "recipes" / "README.md").read_text().partition("<!-- symptoms:begin -->\n")
+    _, _, rest = (ROOT / "docs" / "troubleshooting.md").read_text().partition("<!-- symptoms:begin -->\n")
     table = rest.partition("<!-- symptoms:end -->")[0].strip()
     assert table == symptom_table(), (
         "fill it again: wavedistill.training.curves.fill_block(page, 'symptoms', symptom_table())"
@@ -261,7 +394,7 @@ def test_the_table_of_symptoms_is_the_doctor_s_list():
 
 def test_the_toolbox_is_listed_in_full():
     (table,) = re.findall(
-        r"(?:^\| `.*\n)+", (ROOT / "README.md").read_text().partition("| class | source |")[2], re.MULTILINE
+        r"(?:^\| `.*\n)+", (ROOT / "docs" / "flows.md").read_text().partition("| class | source |")[2], re.MULTILINE
     )[:1]
     listed = {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])}
     layers = {
@@ -287,7 +420,52 @@ def test_links_and_pictures_exist(page):
             assert anchor in slugs, target
 
 
+def test_every_bundled_sample_can_be_heard():
+    """On docs/listen.md, by name: an original lies in the folders of several voices."""
+    linked = {Path(target).name for target in re.findall(r"\]\((\S+\.wav)\)", (ROOT / "docs/listen.md").read_text())}
+    samples = [*ROOT.glob("checkpoints/*/samples/*.wav"), *ROOT.glob("recipes/*/results/samples/*.wav")]
+    assert linked == {path.name for path in samples}
+    heard = re.findall(r"\((\S+\.wav)\)", (ROOT / "README.md").read_text())
+    assert all(any(kind in path for path in heard) for kind in ("-original", "-student.", "-student-fast", "-teacher"))
+
+
+def test_every_word_of_the_tables_is_explained():
+    glossary = (ROOT / "docs" / "glossary.md").read_text()
+    titles = [column.title.removesuffix(" P808").removesuffix(" OVRL") for column in COLUMNS.values()]
+    assert not [title for title in [*titles, "nats", "bits per sample", "KL", "Griffin-Lim"] if title not in glossary]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
+def test_prose_is_wrapped(page):
+    """At 120 columns; tables, quotations, commands, generated blocks and links of their own length cannot be."""
+    text = page.read_text(encoding="utf-8")
+    for pattern in (r"^<!-- (\S+):begin -->.*?^<!-- \1:end -->$", r"^```.*?^```$"):
+        text = re.sub(pattern, "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"`[^`\n]*`", lambda span: span[0] if len(span[0]) < 80 else "", text)
+    if "results" not in page.parts:
+        lines = text.splitlines()
+        prose = [line for line in lines if not line.startswith(("|", ">", "    ")) and " " in line.strip()]
+        assert not [line for line in prose if len(line) > 120]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_IDS)
 def test_marked_blocks_are_closed(page):
     marks = re.findall(r"<!-- (\w[\w-]*):(begin|end) -->", page.read_text(encoding="utf-8"))
     assert marks == [(name, edge) for name, _ in marks[::2] for edge in ("begin", "end")]
+
+
+def test_the_issue_templates_and_the_citation_are_well_formed():
+    for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
+        form = yaml.safe_load(path.read_text())
+        assert form["name"] and form["description"] and form["body"]
+        ids = [field["id"] for field in form["body"] if field["type"] != "markdown"]
+        assert len(ids) == len(set(ids)) >= 1
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0" and citation["title"] and citation["authors"]
+    assert citation["version"] == wavedistill.__version__ and citation["license"] == "Apache-2.0"
+    hooks = [
+        hook["id"]
+        for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+        for hook in repo["hooks"]
+    ]
+    assert {"ruff-check", "ruff-format"} <= set(hooks)

@@ -1,0 +1,111 @@
+"""A figure that stands on two pages is the same on both."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers.paths import RECIPES, ROOT
+
+REPORT = RECIPES / "speech" / "results" / "report.md"
+CARDS = sorted((ROOT / "checkpoints").glob("speech-*/README.md"))
+NOTES = sorted((ROOT / "checkpoints").glob("notes-*/README.md"))
+
+Row = tuple[str, ...]
+
+
+def tables(page: Path) -> dict[Row, list[Row]]:
+    """Rows by the head of their table; tables with the same head are one."""
+    found: dict[Row, list[Row]] = {}
+    head: Row | None = None
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("|"):
+            head = None
+            continue
+        row = tuple(cell.strip() for cell in line[1:-1].split(" | "))
+        if head is None:
+            head = row
+            found.setdefault(head, [])
+        elif not set("".join(row)) <= set("-:| "):
+            found[head].append(row)
+    return found
+
+
+def benchmark(column: str) -> dict[str, str]:
+    """System -> the cell of a column of the benchmark's first table."""
+    for head, rows in tables(ROOT / "docs" / "benchmark.md").items():
+        if head[0] == "x real time":
+            return {row[0]: row[head.index(column)] for row in rows}
+    raise AssertionError("docs/benchmark.md has no table of speeds")
+
+
+def test_readme_and_results_are_copies_of_the_report(tmp_path):
+    (tmp_path / "docs").mkdir()
+    for name in ("README.md", "docs/results.md"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    runpy.run_path(str(RECIPES / "speech" / "pages.py"))["main"](tmp_path)
+    for name in ("README.md", "docs/results.md"):
+        assert (tmp_path / name).read_text() == (ROOT / name).read_text(), "python recipes/speech/pages.py"
+    ((head, rows),) = [(head, rows) for head, rows in tables(ROOT / "README.md").items() if head[0] == "system"]
+    assert (len(rows), len(head)) == (5, 6), "five systems, five measures"
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda path: path.parent.name)
+def test_cards_have_the_figures_of_the_report(card):
+    report = tables(REPORT)
+    shared = {head: rows for head, rows in tables(card).items() if head in report}
+    assert shared
+    for head, rows in shared.items():
+        assert set(rows) <= set(report[head])
+
+
+def test_students_against_their_teacher_are_the_report_s_rows():
+    rows = next(rows for head, rows in tables(REPORT).items() if head[0] == "A − B")
+    pair = ""
+    expected = {}
+    for name, metric, difference, interval, verdict, _ in rows:
+        pair = name or pair
+        expected[pair, metric] = (*numbers(difference), *numbers(interval), verdict)
+    ((head, shown),) = [(h, r) for h, r in tables(ROOT / "docs" / "results.md").items() if h[0] == "metric"]
+    assert len(shown) == 9 and len(head) == 5
+    for metric, *cells in shown:
+        for student, text, verdict in zip(head[1::2], cells[0::2], cells[1::2], strict=True):
+            *values, judged = expected[f"{student.replace('teacher', 'speech-teacher')} (excerpts)", metric]
+            assert verdict == judged
+            for (value, digits), (other, other_digits) in zip(numbers(text), values, strict=True):
+                assert value == pytest.approx(other, abs=0.51 * 10.0 ** -min(digits, other_digits))
+
+
+def numbers(text: str) -> list[tuple[float, int]]:
+    """The numbers in a text, each with its count of digits after the point."""
+    return [(float(found), len(found.partition(".")[2])) for found in re.findall(r"[-+]\d+(?:\.\d+)?", text)]
+
+
+def test_the_readme_s_speeds_are_the_benchmark_s():
+    speeds = benchmark("2 threads, 10 s")
+    text = " ".join((ROOT / "README.md").read_text().split())
+    for system, shown in (
+        ("speech-student", "speech-student {} x"),
+        ("speech-student-fast", "speech-student-fast {} x"),
+        ("speech-student-fast, bf16", "and {} x in bfloat16"),
+        ("Vocos", "Vocos {} x"),
+        ("HiFi-GAN V2", "HiFi-GAN V2 {} x"),
+    ):
+        assert shown.format(speeds[system]) in text
+
+
+@pytest.mark.parametrize("card", NOTES, ids=lambda path: path.parent.name)
+def test_notes_are_measured_once(card):
+    recipe = tables(RECIPES / "notes" / "README.md")
+    shared = {head: rows for head, rows in tables(card).items() if head in recipe}
+    assert shared and all(rows == recipe[head] for head, rows in shared.items())
+
+
+@pytest.mark.parametrize(("name", "curve"), [("speech-teacher", "teacher's bits"), ("speech-flow", "flow's bits")])
+def test_the_cards_tell_where_the_curves_end(name, curve):
+    last = tables(RECIPES / "speech" / "README.md")["step", curve][-1]
+    card = (ROOT / "checkpoints" / name / "README.md").read_text()
+    assert f"{last[1]} bits" in card and f"{int(last[0]):,} steps" in card
