@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
 from argparse import Namespace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from wavedistill.config import to_dict
@@ -240,18 +238,10 @@ def benchmark(args: Namespace) -> int:
 
 
 def demo(args: Namespace) -> None:
-    _load_web_app().launch(port=args.port, checkpoints=args.checkpoint)
+    from wavedistill.assets import load_web_app
 
-
-def _load_web_app() -> ModuleType:
-    """``web/app.py``, which is no part of the package: it lies beside it, or among its assets."""
-    from wavedistill.assets import web_path
-
-    spec = importlib.util.spec_from_file_location("wavedistill_web_app", web_path() / "app.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    print("starting the demo page ...", flush=True)  # importing Gradio takes seconds
+    load_web_app().launch(port=args.port, checkpoints=args.checkpoint)
 
 
 def _print_fields(values: dict[str, Any], indent: str = "") -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from wavedistill.assets import web_path
+from wavedistill.assets import load_web_app
 
 CHROMIUM = Path("/usr/bin/chromium")
 CHROMIUM_FLAGS = [
@@ -27,12 +25,8 @@ CHROMIUM_FLAGS = [
 
 @pytest.fixture(scope="module")
 def app():
-    """``web/app.py``, imported by path as the command line does."""
-    spec = importlib.util.spec_from_file_location("wavedistill_web_app", web_path() / "app.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    """``web/app.py``, loaded as the command line does."""
+    return load_web_app()
 
 
 @pytest.fixture(scope="module")
