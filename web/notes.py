@@ -116,7 +116,7 @@ def notes_tab(notes: Notes) -> None:
                 }
             results = Results("Press a key, or a button for what begins on the chosen note.", "Played", "notes-caption")
             with results.shown:
-                sound = sound_output("Notes", autoplay=True)
+                sound = sound_output("Sound", autoplay=True)
                 mel = picture_output("Mel spectrogram", "notes-mel")
     settings = [model, instrument, velocity, seconds, seed, temperature]
     shown = [sound, results.status, mel]

@@ -77,7 +77,7 @@ def train(page: Page) -> None:
     page.get_by_label("Flow family", exact=True).locator("visible=true").click()
     page.get_by_role("option", name="neural spline flow", exact=True).click()
     page.get_by_text("neural spline flow:").wait_for()
-    press(page, "Options")
+    page.get_by_role("button", name="Options").locator("visible=true").click()
     page.get_by_label("number input for Depth (layers)").fill("4")
     page.get_by_label("number input for Training time (s)").fill("30")
     press(page, "Train")
@@ -109,6 +109,7 @@ if __name__ == "__main__":
     parser.add_argument("--playground", action="store_true", help="only playground.png")
     parser.add_argument("--tabs", action="store_true", help="pictures of all tabs, to look at")
     arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     with opened(arguments.checkpoints or None) as page:
         if arguments.tabs:
             every_tab(page, arguments.out)

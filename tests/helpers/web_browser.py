@@ -76,9 +76,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def opened(browser, address: str) -> Iterator:
+def opened(browser, address: str, width: int = 1280) -> Iterator:
     """The page, freshly opened; nothing it does may leave the machine or raise."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page = browser.new_page(viewport={"width": width, "height": 900})
     page.set_default_timeout(60_000)
     requests = []
     failures = []
@@ -94,3 +94,8 @@ def opened(browser, address: str) -> Iterator:
 
 def click(page, name: str) -> None:
     page.get_by_role("button", name=name, exact=True).locator("visible=true").click()
+
+
+def open_options(page) -> None:
+    """Open the part of a tab that holds its further controls."""
+    page.get_by_role("button", name="Options").locator("visible=true").click()
