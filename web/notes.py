@@ -119,18 +119,19 @@ def notes_tab(notes: Notes) -> None:
                 sound = sound_output("Sound", autoplay=True)
                 mel = picture_output("Mel spectrogram", "notes-mel")
     settings = [model, instrument, velocity, seconds, seed, temperature]
-    shown = [sound, results.status, mel]
-    working = {"working": "The student plays …"}
+    options = {"outputs": [sound, results.status, mel], "working": "The student plays …"}
     phrases = {phrase: gr.State(phrase) for phrase in PHRASES}
     for phrase, button in buttons.items():
         inputs = [phrases[phrase], note, *settings]
-        results.run(button.click, notes.play, inputs, shown, api_name=phrase.lower(), **working)
-    for key in keys:  # a button's value is its label
-        results.run(
-            key.click, notes.play, [phrases["Note"], key, *settings], shown, api_visibility="private", **working
-        )
-        key.click(lambda name: name, key, note, **PRIVATE)
+        results.run(button.click, notes.play, inputs, api_name=phrase.lower(), **options)
+    chosen = gr.on([key.click for key in keys], name_of_key, None, note, **PRIVATE)
+    results.run(chosen.then, notes.play, [phrases["Note"], note, *settings], api_visibility="private", **options)
     model.change(notes.instruments, model, instrument, **PRIVATE)
+
+
+def name_of_key(event: gr.EventData) -> str:
+    """The note of the key that was pressed: a button's value is its label."""
+    return event.target.value
 
 
 def _keyboard() -> list[gr.Button]:

@@ -178,7 +178,7 @@ def test_a_newcomer_types_the_page(name, newcomer, capsys):
 )
 def test_python_of_the_pages_runs(page, newcomer):
     code = "\n".join(blocks(page, "python"))
-    if "gradio_client" in code:  # needs the running page; tests/test_web.py drives it
+    if "gradio_client" in code:  # needs the running page: tests/web/test_api.py runs it
         compile(code, str(page), "exec")
         return
     exec(compile(code.replace("path/to/checkpoint", "speech-student"), str(page), "exec"), {})
