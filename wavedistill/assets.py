@@ -6,7 +6,10 @@ install) they lie beside the package. Both are the same files: the wheel's are p
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
+from types import ModuleType
 
 from wavedistill.errors import WavedistillError
 
@@ -49,3 +52,19 @@ def recipe_path(name: str = "") -> Path:
 def web_path() -> Path:
     """The folder of the web demo (``app.py`` and its examples)."""
     return _asset("web")
+
+
+def load_web_app() -> ModuleType:
+    """The module ``app`` of the web demo, whose folder becomes the package ``wavedistill_web`` of this process.
+
+    The folder is no part of ``wavedistill``: nothing imports Gradio until this is called.
+    """
+    package = "wavedistill_web"
+    if package not in sys.modules:
+        folder = web_path()
+        spec = importlib.util.spec_from_file_location(
+            package, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        sys.modules[package] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[package])
+    return importlib.import_module(f"{package}.app")

@@ -1,11 +1,12 @@
-"""The tab "Flow playground": pick a density and a flow family, train for seconds, watch the layers warp the prior."""
+"""The tab "Flows": pick a density and a flow family, train for seconds, watch the layers warp the prior."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NamedTuple
 
 import gradio as gr
 
@@ -20,116 +21,125 @@ from wavedistill.playground import (
     warp_stages,
 )
 
+from .errors import errors_shown
+from .widgets import PRIVATE, Results
+
 MIN_SECONDS = 2
 MAX_SECONDS = 30
 MAX_DEPTH = 32
-INTRO = """A normalizing flow is a chain of bijections from noise to data. Pick what to fit and a kind of layer: the
-flow is trained by maximum likelihood here and now, then shown layer by layer. No flow can have fewer nats than the
-density's entropy."""
-
-Shown = tuple[str, str | dict, str | dict]
-"""Caption, picture of the layers and animation."""
+FIRST_FAMILY = "realnvp"
+INTRO = """A normalizing flow is a chain of bijections from noise to data. Pick a density and a kind of layer: the flow
+is trained here and now by maximum likelihood, then shown layer by layer. No flow can have fewer nats than the density's
+entropy."""
 
 
-class Stopper:
-    """One visitor's wish to end the training early."""
+class Shown(NamedTuple):
+    """A report or the result in words, and the paths of both pictures (None: not drawn yet)."""
+
+    caption: str
+    layers: str | dict | None
+    animation: str | dict | None
+
+
+class StopRequest:
+    """Whether a visitor asks for the end of the running training; every visitor has one."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.stop_requested = False
 
 
 class Playground:
-    """What the tab's controls do.
+    """The functions of the tab.
 
     Args:
         busy: lock of the page's computations; held while one runs, not while the page takes a report.
-        errors_shown: context that shows a `WavedistillError` on the page.
     """
 
-    def __init__(self, busy: AbstractContextManager, errors_shown: Callable[[], AbstractContextManager]) -> None:
+    def __init__(self, busy: AbstractContextManager) -> None:
         self._busy = busy
-        self._errors_shown = errors_shown
 
     def about(self, family: str) -> tuple[str, int]:
         """What a layer of the family does, and the family's own depth."""
         return _about(family), FAMILIES[family].depth
 
-    def stop(self, stopper: Stopper) -> None:
+    def stop(self, request: StopRequest) -> None:
         """End the visitor's training at its next report; what is trained by then is drawn."""
-        stopper.asked = True
+        request.stop_requested = True
 
     def train(
-        self, density: str, family: str, depth: float, seconds: float, seed: float | None, stopper: Stopper
+        self, density: str, family: str, depth: float, seconds: float, seed: float | None, request: StopRequest
     ) -> Iterator[Shown]:
-        """Train and draw: first reports, with the pictures left empty, at last the pictures."""
-        stopper.asked = False
-        with self._errors_shown():
+        """Train and draw: first reports without pictures, at last the result with both."""
+        request.stop_requested = False
+        with errors_shown():
             run = training(family, density, int(depth), None, int(seed or 0), min(float(seconds), MAX_SECONDS))
             report: Progress | Fit | None = None
             while True:
                 with self._busy:
-                    report = _next(run, stop=stopper.asked and report is not None)
+                    report = _next(run, stop=request.stop_requested and report is not None)
                 if isinstance(report, Fit):
                     break
-                yield _progress(report, DENSITIES[density].entropy), None, None
-            yield _result(report) + "  \ndrawing …", gr.skip(), gr.skip()
+                yield Shown(_progress(report, DENSITIES[density].entropy), None, None)
+            yield Shown(_result(report) + "  \ndrawing …", gr.skip(), gr.skip())
             with tempfile.TemporaryDirectory() as folder:
                 with self._busy:
-                    stages = warp_stages(report.flow)
-                    title = f"{FAMILIES[family].title} on {DENSITIES[density].title}"
-                    layers, animation = (
-                        str(Path(folder) / f"{density}-{family}.{suffix}") for suffix in ("png", "gif")
-                    )
-                    plot_layers(report.flow, layers, DENSITIES[density], stages)
-                    animate_layers(report.flow, animation, stages, title)
-                yield _result(report), layers, animation  # the page has copies of the files when it asks for more
+                    layers, animation = _draw(report, Path(folder), density, family)
+                # the page has copies of the files when it asks for more
+                yield Shown(_result(report), str(layers), str(animation))
 
 
-def playground_tab(playground: Playground, **compute: object) -> None:
-    """Lay out the tab; ``compute`` goes to the button's event."""
+def playground_tab(playground: Playground) -> None:
+    """Lay out the tab."""
     gr.Markdown(INTRO)
-    first = "realnvp"
+    densities = [(density.title, name) for name, density in DENSITIES.items()]
+    families = [(family.title, name) for name, family in FAMILIES.items()]
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
-            density = gr.Dropdown(
-                [(d.title, name) for name, d in DENSITIES.items()], value="two_moons", label="Target density"
-            )
-            family = gr.Dropdown([(f.title, name) for name, f in FAMILIES.items()], value=first, label="Flow family")
-            about = gr.Markdown(_about(first), elem_classes="caption")
-            depth = gr.Slider(1, MAX_DEPTH, FAMILIES[first].depth, step=1, label="Depth (layers)")
-            seconds = gr.Slider(MIN_SECONDS, MAX_SECONDS, 10, step=1, label="Training time (s)")
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+            density = gr.Dropdown(densities, value="two_moons", label="Target density")
+            family = gr.Dropdown(families, value=FIRST_FAMILY, label="Flow family")
+            about = gr.Markdown(_about(FIRST_FAMILY), elem_classes="caption")
             with gr.Row():
-                button = gr.Button("Train", variant="primary")
-                stop = gr.Button("Stop and draw")
-            stopper = gr.State(Stopper())  # Gradio copies it for each visitor
+                button = gr.Button("Train", variant="primary", min_width=120)
+                stop = gr.Button("Stop and draw", min_width=120, elem_classes="narrow")
+            with gr.Accordion("Options", open=False):
+                depth = gr.Slider(1, MAX_DEPTH, FAMILIES[FIRST_FAMILY].depth, step=1, label="Depth (layers)")
+                seconds = gr.Slider(MIN_SECONDS, MAX_SECONDS, 10, step=1, label="Training time (s)")
+                seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+            request = gr.State(StopRequest())  # Gradio copies it for each visitor
         with gr.Column(scale=3):
-            caption = gr.Markdown("Nothing is trained yet.", elem_classes="caption", elem_id="flow-caption")
-            layers = gr.Image(
-                type="filepath",
-                interactive=False,
-                show_label=False,
-                elem_id="flow-layers",
-                buttons=["download", "fullscreen"],
+            results = Results(
+                "Press **Train**: the held-out nats run by here for some seconds, then each layer is drawn.",
+                label="Result",
+                elem_id="flow-caption",
             )
-            animation = gr.Image(
-                type="filepath",
-                interactive=False,
-                show_label=False,
-                elem_id="flow-animation",
-                buttons=["download"],
-                height=380,
-            )
-    family.change(playground.about, family, [about, depth], api_visibility="private", show_progress="hidden")
-    button.click(
+            with results.shown:
+                layers = _picture("Layers", "flow-layers", buttons=["download", "fullscreen"])
+                animation = _picture("Animation", "flow-animation", buttons=["download"])
+    family.change(playground.about, family, [about, depth], **PRIVATE)
+    button.click(lambda: gr.Column(visible=False), None, results.shown, **PRIVATE)
+    results.run(
+        button.click,
         playground.train,
-        [density, family, depth, seconds, seed, stopper],
-        [caption, layers, animation],
+        [density, family, depth, seconds, seed, request],
+        [results.status, layers, animation],
+        working="The training begins …",
         api_name="playground",
-        show_progress_on=caption,
-        **compute,
     )
-    stop.click(playground.stop, stopper, None, api_visibility="private", queue=False)
+    stop.click(playground.stop, request, None, **PRIVATE)
+
+
+def _picture(label: str, elem_id: str, **options: object) -> gr.Image:
+    return gr.Image(label=label, show_label=False, elem_id=elem_id, type="filepath", interactive=False, **options)
+
+
+def _draw(fit: Fit, folder: Path, density: str, family: str) -> tuple[Path, Path]:
+    """Paths of the picture of the layers and of the animation."""
+    stages = warp_stages(fit.flow)
+    layers = folder / f"{density}-{family}.png"
+    animation = folder / f"{density}-{family}.gif"
+    plot_layers(fit.flow, str(layers), DENSITIES[density], stages)
+    animate_layers(fit.flow, str(animation), stages, f"{FAMILIES[family].title} on {DENSITIES[density].title}")
+    return layers, animation
 
 
 def _next(run: Generator[Progress, bool | None, Fit], stop: bool) -> Progress | Fit:

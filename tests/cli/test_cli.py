@@ -290,7 +290,8 @@ def test_packaged_recipes_are_found_from_anywhere(tmp_path, monkeypatch):
 
 def test_demo_hands_over_port_and_checkpoints(monkeypatch):
     calls = []
-    monkeypatch.setattr(demo, "load_web_app", lambda: type("App", (), {"launch": lambda **k: calls.append(k)}))
+    app = type("App", (), {"launch": lambda **k: calls.append(k)})
+    monkeypatch.setattr("wavedistill.assets.load_web_app", lambda: app)
     assert exit_code("demo", "--port", 7999, "--checkpoint", "a", "--checkpoint", "b") == 0
     assert calls == [{"port": 7999, "checkpoints": ["a", "b"]}]
 

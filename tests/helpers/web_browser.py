@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from wavedistill.assets import web_path
+from wavedistill.assets import load_web_app
 
 CHROMIUM = Path("/usr/bin/chromium")
 CHROMIUM_FLAGS = [
@@ -27,12 +25,8 @@ CHROMIUM_FLAGS = [
 
 @pytest.fixture(scope="module")
 def app():
-    """``web/app.py``, imported by path as the command line does."""
-    spec = importlib.util.spec_from_file_location("wavedistill_web_app", web_path() / "app.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    """``web/app.py``, loaded as the command line does."""
+    return load_web_app()
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +76,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def opened(browser, address: str) -> Iterator:
+def opened(browser, address: str, width: int = 1280) -> Iterator:
     """The page, freshly opened; nothing it does may leave the machine or raise."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page = browser.new_page(viewport={"width": width, "height": 900})
     page.set_default_timeout(60_000)
     requests = []
     failures = []
@@ -100,3 +94,8 @@ def opened(browser, address: str) -> Iterator:
 
 def click(page, name: str) -> None:
     page.get_by_role("button", name=name, exact=True).locator("visible=true").click()
+
+
+def open_options(page) -> None:
+    """Open the part of a tab that holds its further controls."""
+    page.get_by_role("button", name="Options").locator("visible=true").click()

@@ -281,7 +281,7 @@ def with_python() -> list:
 @pytest.mark.parametrize("page", with_python())
 def test_python_of_the_pages_runs(page, newcomer):
     code = "\n".join(blocks(page, "python"))
-    if "gradio_client" in code:  # needs the running page; tests/web/ drives it
+    if "gradio_client" in code:  # needs the running page: tests/web/test_api.py runs it
         compile(code, str(page), "exec")
         return
     exec(compile(code.replace("path/to/checkpoint", "speech-student"), str(page), "exec"), {})

@@ -112,7 +112,7 @@ def test_bundled_voice_speaks(installed, tmp_path):
 
 def test_web_page_is_built_from_the_wheel(installed, tmp_path):
     code = (
-        "from wavedistill.cli.demo import load_web_app; app = load_web_app(); "
+        "from wavedistill.assets import load_web_app; app = load_web_app(); "
         "demo = app.build_demo(); print(app.__file__); print(type(demo).__name__)"
     )
     file, kind = run(installed, "-c", code, cwd=tmp_path).splitlines()

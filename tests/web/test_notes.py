@@ -38,9 +38,10 @@ def served(app, checkpoints, outside):
 
 def test_models_of_notes_are_kept_apart(served, checkpoints):
     teacher, notes, speech = checkpoints
-    assert list(served.actions.notes) == [notes, teacher], "the student first"
-    assert served.actions.notes[notes] == ["piano", "flute"]
-    assert served.actions.students == [speech] and served.actions.teachers == [] and served.actions.speakers == []
+    models = served.models
+    assert list(models.notes) == [notes, teacher], "the student first"
+    assert models.notes[notes] == ["piano", "flute"]
+    assert models.students == [speech] and models.teachers == [] and models.speakers == []
 
 
 def test_without_a_model_of_notes_there_is_no_tab(app, checkpoints):
@@ -53,11 +54,10 @@ def test_without_a_model_of_notes_there_is_no_tab(app, checkpoints):
 
 @pytest.fixture
 def play(app, served):
-    act = served.actions
-    notes = app.notes.Notes(act.notes, act.voice, act.busy, app.actions.errors_shown)
+    notes = app.notes.Notes(served.models)
 
     def play(phrase="Note", note="C4", seconds=0.8, seed=0):
-        return notes.play(phrase, note, next(iter(act.notes)), "flute", 96, seconds, seed, 1.0)
+        return notes.play(phrase, note, next(iter(served.models.notes)), "flute", 96, seconds, seed, 1.0)
 
     return play
 

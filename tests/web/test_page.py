@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from helpers.web_browser import click, free_port, opened
+from helpers.web_browser import click, free_port, open_options, opened
 
 from wavedistill.assets import web_path
 from wavedistill.audio.io import load_audio, save_audio, to_int16
@@ -131,8 +131,8 @@ def test_speaker_is_asked_for_only_where_models_know_some(app, checkpoints, tmp_
     for parameter in model.parameters():  # untrained, the conditions have no effect yet
         torch.nn.init.normal_(parameter, std=0.1)
     named = str(save_pretrained(model, tmp_path / "named"))
-    act = app.actions.Actions([named, checkpoints["free"]])
-    assert act.speakers == ["anna", "ben"]
+    act = app.actions.Actions(app.models.Models([named, checkpoints["free"]]))
+    assert act.models.speakers == ["anna", "ben"]
     anna, ben, first = (act.sample(named, 0.05, 0, 1.0, name)[0][1] for name in ("anna", "ben", None))
     assert not np.array_equal(anna, ben)
     assert np.array_equal(anna, first)
@@ -143,7 +143,7 @@ def test_loudest_stretch_is_found_and_drawn_in_its_place(app):
     audio = torch.zeros(2560)
     audio[1024:1536] = 0.5
     mel = torch.arange(10.0).repeat(4, 1)
-    first, part = app.actions._loudest(mel, audio, 256, 512)
+    first, part = app.actions.loudest(mel, audio, 256, 512)
     assert first == 4
     assert part.tolist() == mel[:, 4:6].tolist()
 
@@ -220,6 +220,7 @@ def test_tabs_are_usable_only_with_what_they_need(app, checkpoints, monkeypatch)
 @pytest.fixture
 def page(address, browser):
     with opened(browser, address) as page:
+        open_options(page)
         page.get_by_label("number input for Teacher excerpt (s)").fill("0.1")  # 1600 samples, one by one
         yield page
 

@@ -1,11 +1,11 @@
-"""The demo's tab "Flow playground": its endpoint, and the tab itself in a real headless Chromium."""
+"""The demo's tab "Flows": its endpoint, and the tab itself in a real headless Chromium."""
 
 from __future__ import annotations
 
 import re
 
 import pytest
-from helpers.web_browser import click, free_port, opened
+from helpers.web_browser import click, free_port, open_options, opened
 from PIL import Image
 
 SECONDS = "number input for Training time (s)"
@@ -20,13 +20,13 @@ def served(app, outside):
 
 @pytest.fixture
 def playground(app, served):
-    return app.playground.Playground(served.actions.busy, app.actions.errors_shown)
+    return app.playground.Playground(served.models.busy)
 
 
 def test_training_reports_on_the_way_and_ends_with_both_pictures(app, playground):
     shown = []
     files = None
-    for caption, layers, animation in playground.train("checkerboard", "spline", 1, 2, 0, app.playground.Stopper()):
+    for caption, layers, animation in playground.train("checkerboard", "spline", 1, 2, 0, app.playground.StopRequest()):
         shown.append(caption)
         if isinstance(layers, str):  # they last until the page asks for more
             files = Image.open(layers).size, Image.open(animation).n_frames
@@ -37,25 +37,26 @@ def test_training_reports_on_the_way_and_ends_with_both_pictures(app, playground
 
 
 def test_a_listener_who_leaves_keeps_nothing_locked(app, playground, served):
-    run = playground.train("rings", "planar", 2, 2, 0, app.playground.Stopper())
+    run = playground.train("rings", "planar", 2, 2, 0, app.playground.StopRequest())
     next(run)
     run.close()
-    served.actions.wait()
+    served.models.wait()
 
 
 def test_what_is_wrong_is_said_in_words(app, playground):
     import gradio
 
     with pytest.raises(gradio.Error, match="choose from"):
-        next(playground.train("squares", "planar", 2, 2, 0, app.playground.Stopper()))
+        next(playground.train("squares", "planar", 2, 2, 0, app.playground.StopRequest()))
     with pytest.raises(gradio.Error, match="depth must be above 0"):
-        next(playground.train("rings", "planar", 0, 2, 0, app.playground.Stopper()))
+        next(playground.train("rings", "planar", 0, 2, 0, app.playground.StopRequest()))
 
 
 @pytest.fixture
 def page(served, browser):
     with opened(browser, served.address) as page:
-        page.get_by_role("tab", name="Flow playground").click()
+        page.get_by_role("tab", name="Flows").click()
+        open_options(page)
         yield page
 
 

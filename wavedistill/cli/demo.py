@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import sys
-from types import ModuleType
 
-from wavedistill.assets import bundled_checkpoints, web_path
+from wavedistill.assets import bundled_checkpoints
 from wavedistill.cli.options import checkpoint_help
 
 SUMMARY = "open the web page (on this machine only)"
@@ -24,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from wavedistill.assets import load_web_app
+
     names = args.checkpoint or bundled_checkpoints()
     print(
         f"loading {len(names)} voices ({', '.join(names)}): half a minute at most\n"
@@ -31,12 +30,3 @@ def run(args: argparse.Namespace) -> None:
         flush=True,
     )
     load_web_app().launch(port=args.port, checkpoints=args.checkpoint)
-
-
-def load_web_app() -> ModuleType:
-    """``web/app.py``, which is no part of the package: it lies beside it, or among its assets."""
-    spec = importlib.util.spec_from_file_location("wavedistill_web_app", web_path() / "app.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module

@@ -1,0 +1,131 @@
+"""Layout of the tabs "Synthesise", "Sample" and "Stream"."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from .actions import Actions
+from .widgets import (
+    PRIVATE,
+    Results,
+    choice,
+    noise_controls,
+    picture_output,
+    player,
+    recording_input,
+    sound_output,
+)
+
+NO_STUDENT = "**No student is given.** Distil one (`wavedistill distill`), then `wavedistill demo --checkpoint RUN`."
+
+
+def synthesize_tab(actions: Actions) -> None:
+    """Original, student and an excerpt of the teacher beside each other."""
+    models = actions.models
+    if not models.students:
+        gr.Markdown(NO_STUDENT)
+        return
+    with_teacher = bool(models.teachers)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=1, min_width=300):
+            recording = recording_input()
+            student = choice(models.students, "Student")
+            teacher = choice(models.teachers, "Teacher")
+            button = gr.Button("Synthesise", variant="primary")
+            with gr.Accordion("Options", open=False):
+                noise = noise_controls(models.speakers)
+                seconds = gr.Slider(0.0, 2.0, 0.5, step=0.1, label="Teacher excerpt (s)", visible=with_teacher)
+        with gr.Column(scale=3):
+            excerpt = ", and a short excerpt by the teacher," if with_teacher else ""
+            results = Results(
+                f"Press **Synthesise**: the student speaks the recording from its mel spectrogram. The original and "
+                f"the student{excerpt} then stand here beside each other.",
+                label="Comparison",
+                elem_id="comparison",
+            )
+            with results.shown:
+                with gr.Row():
+                    original = player("Original", "Original length")
+                    spoken = player("Student", "Student speed")
+                    sampled = player("Teacher excerpt", "Teacher speed", visible=False)
+                mels = picture_output("Mel spectrograms", "mels")
+    state = gr.State()
+    spoken_by_student = results.run(
+        button.click,
+        actions.synthesize,
+        [recording, student, *noise],
+        [original.sound, original.caption, spoken.sound, spoken.caption, mels, state],
+        working="The student computes all samples in one pass …",
+        api_name="synthesize",
+    )
+
+    def student_is_done(teacher: str | None, seconds: float) -> tuple[str, dict]:
+        follows = bool(teacher and seconds)
+        status = f"The teacher samples {seconds:g} s, one sample after another …" if follows else ""
+        return status, gr.Column(visible=False)
+
+    teacher_next = spoken_by_student.success(
+        student_is_done, [teacher, seconds], [results.status, sampled.column], **PRIVATE
+    )
+    results.then(
+        teacher_next.success,
+        actions.teach,
+        [state, teacher, seconds, *noise],
+        [sampled.sound, sampled.caption, mels, results.status],
+        api_name="teacher",
+    ).success(lambda sound: gr.Column(visible=sound is not None), sampled.sound, sampled.column, **PRIVATE)
+
+
+def sample_tab(actions: Actions) -> None:
+    """A waveform from noise alone; for pages that have an unconditional model."""
+    models = actions.models
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=1, min_width=300):
+            checkpoint = gr.Dropdown(models.unconditional, value=models.unconditional[0], label="Unconditional model")
+            seconds = gr.Slider(0.1, 4.0, 0.5, step=0.1, label="Length (s)")
+            button = gr.Button("Sample", variant="primary")
+            with gr.Accordion("Options", open=False):
+                noise = noise_controls(models.speakers)
+        with gr.Column(scale=3):
+            results = Results("Press **Sample**: the model makes a sound from noise alone.", label="Speed")
+            with results.shown:
+                sound = sound_output("Sample")
+                mel = picture_output("Mel spectrogram", "sample-mel")
+    results.run(
+        button.click,
+        actions.sample,
+        [checkpoint, seconds, *noise],
+        [sound, results.status, mel],
+        working="The model computes …",
+        api_name="sample",
+    )
+
+
+def stream_tab(actions: Actions) -> None:
+    """The student chunk by chunk; for pages that have a student, where ffmpeg is installed."""
+    models = actions.models
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=1, min_width=300):
+            recording = recording_input()
+            student = choice(models.students, "Student")
+            button = gr.Button("Stream", variant="primary")
+            with gr.Accordion("Options", open=False):
+                noise = noise_controls(models.speakers)
+                chunk = gr.Slider(0.2, 2.0, 0.5, step=0.1, label="Chunk (s)")
+        with gr.Column(scale=3):
+            results = Results(
+                "Press **Stream**: the student computes the recording chunk by chunk, in constant memory, and playing "
+                "starts with the first chunk.",
+                label="Progress",
+            )
+            with results.shown:
+                live = sound_output("Live", streaming=True, autoplay=True)
+    results.run(
+        button.click,
+        actions.stream,
+        [recording, student, chunk, *noise],
+        [live, results.status],
+        working="The student computes the first chunk …",
+        show_at_once=True,
+        api_name="stream",
+    )
