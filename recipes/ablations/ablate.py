@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from wavedistill.ablation.ablate import Budget, run_ablations
-from wavedistill.training.curves import fill_block
+from wavedistill.text import fill_block
 
 FOLDER = Path(__file__).parent
 

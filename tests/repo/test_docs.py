@@ -253,9 +253,7 @@ def test_the_loss_is_told_in_full():
 def test_the_table_of_symptoms_is_the_doctor_s_list():
     _, _, rest = (ROOT / "recipes" / "README.md").read_text().partition("<!-- symptoms:begin -->\n")
     table = rest.partition("<!-- symptoms:end -->")[0].strip()
-    assert table == symptom_table(), (
-        "fill it again: wavedistill.training.curves.fill_block(page, 'symptoms', symptom_table())"
-    )
+    assert table == symptom_table(), "fill it again: wavedistill.text.fill_block(page, 'symptoms', symptom_table())"
     assert all(row.count(" | ") == 3 for row in table.splitlines())
 
 

@@ -17,6 +17,7 @@ from wavedistill.evaluation.systems import Clip, LoadedModel
 from wavedistill.losses.distillation import first_counted
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.wavenet import WaveNet, dequantized
+from wavedistill.text import mean_and_error
 
 
 class Statistic(NamedTuple):
@@ -27,11 +28,7 @@ class Statistic(NamedTuple):
     n: int
 
     def __str__(self) -> str:
-        if self.n == 0:
-            return "-"
-        digits = next((d for limit, d in ((1, 3), (10, 2), (100, 1)) if abs(self.mean) < limit), 0)
-        error = "" if math.isnan(self.standard_error) else f" ± {self.standard_error:.{digits}f}"
-        return f"{self.mean:.{digits}f}{error}"
+        return mean_and_error(self.mean, self.standard_error)
 
 
 def clip_log_probs(voice: LoadedModel, clip: Clip) -> dict[str, float]:

@@ -10,12 +10,12 @@ from wavedistill.evaluation.comparison import Comparison
 from wavedistill.evaluation.likelihood import Statistic
 from wavedistill.evaluation.quality import COLUMNS
 from wavedistill.evaluation.results_cache import Rows
+from wavedistill.text import markdown_table
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A heading and a table; the first column to the left, the others to the right."""
-    lines = [f"## {title}", "", "| " + " | ".join(header) + " |", "|---" + "|---:" * (len(header) - 1) + "|"]
-    return "\n".join(lines + ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows])
+    return f"## {title}\n\n{markdown_table(header, rows)}"
 
 
 def quality_table(title: str, rows: Rows) -> str:

@@ -21,6 +21,7 @@ from wavedistill.inference.vocoder import Vocoder
 from wavedistill.metrics.frechet import frechet_distance, log_mel_statistics
 from wavedistill.metrics.signal import level_difference, log_spectral_distance
 from wavedistill.notes.template import note_frequency
+from wavedistill.text import markdown_table, mean_and_error
 
 HEAD = ("system", "Frechet", "pitch, cents", "in tune %", "LSD dB", "level dB", "s per CPU s")
 IN_TUNE_CENTS = 15.0
@@ -102,18 +103,18 @@ def evaluate_notes(
 
 def table(scores: dict[str, NoteScores]) -> str:
     """Scores in Markdown."""
-    lines = ["| " + " | ".join(HEAD) + " |", "|---|" + "---:|" * (len(HEAD) - 1)]
+    rows = []
     for name, s in scores.items():
         cells = [
             f"{s.frechet:.2f}",
-            _pair(s.cents),
+            mean_and_error(*s.cents, digits=1),
             _figure(s.in_tune, ".0f"),
-            _pair(s.spectral),
-            _pair(s.level),
+            mean_and_error(*s.spectral, digits=1),
+            mean_and_error(*s.level, digits=1),
             _figure(s.speed, ".3g"),
         ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([name, *cells])
+    return markdown_table(HEAD, rows)
 
 
 def pitch_error(audio: Tensor, sample_rate: int, midi_pitch: int) -> float:
@@ -167,7 +168,3 @@ def _mean(values: Sequence[float] | np.ndarray) -> Mean:
 
 def _figure(value: float, style: str) -> str:
     return "-" if math.isnan(value) else format(value, style)
-
-
-def _pair(mean: Mean) -> str:
-    return "-" if math.isnan(mean[0]) else f"{mean[0]:.1f} ± {mean[1]:.1f}"
