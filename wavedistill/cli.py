@@ -171,8 +171,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--metric",
         action="append",
         metavar="NAME",
-        help="may be repeated: pesq_wb, stoi, mcd, f0, level, distillmos, dnsmos, speaker, whisper (default: all that "
-        "are installed)",
+        help="may be repeated: pesq_wb, stoi, mcd, f0, pitch, level, distillmos, dnsmos, speaker, whisper "
+        "(default: all that are installed)",
     )
     verb.add_argument(
         "--compare",

@@ -179,23 +179,27 @@ def info(args: Namespace) -> None:
 
 
 def evaluate(args: Namespace) -> None:
-    from wavedistill.evaluation.report import evaluate as run
+    from wavedistill.evaluation.evaluate import EvaluateConfig
+    from wavedistill.evaluation.evaluate import evaluate as run
 
-    report = run(
-        args.manifest,
-        args.checkpoint or (),
-        folders=dict(_two_names("--folder", given, "=", "NAME=DIR") for given in args.folder or ()),
-        metrics=args.metric,
-        compare_pairs=[_two_names("--compare", given, ":", "A:B") for given in args.compare] if args.compare else None,
+    config = EvaluateConfig(
         split=args.split,
-        speakers=args.speaker,
         limit=args.limit,
+        speakers=args.speaker,
+        metrics=args.metric,
+        pairs=[_two_names("--compare", given, ":", "A:B") for given in args.compare] if args.compare else None,
         teacher_clips=args.teacher_clips,
         teacher_seconds=args.teacher_seconds,
         inverse_clips=args.inverse_clips,
         inverse_seconds=args.inverse_seconds,
-        out=args.out,
         seed=args.seed,
+    )
+    report = run(
+        args.manifest,
+        args.checkpoint or (),
+        config,
+        folders=dict(_two_names("--folder", given, "=", "NAME=DIR") for given in args.folder or ()),
+        out=args.out,
         device=_device(args.device),
         progress=True,
     )

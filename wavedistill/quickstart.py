@@ -18,7 +18,7 @@ from wavedistill.data.manifest import read_manifest
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.anchors import griffin_lim
 from wavedistill.inference.vocoder import Vocoder
-from wavedistill.metrics.signal import measure, missing_packages
+from wavedistill.metrics.registry import measure, missing_packages
 from wavedistill.training import distill_student, train_teacher
 from wavedistill.training.curves import plot_curves, read_curve
 
@@ -29,6 +29,9 @@ COLUMNS = {
     "voicing_percent": "V/UV %",
     "log_spectral_distance": "LSD dB",
 }
+
+METRICS = ("pesq_wb", "mcd", "f0", "level")
+"""Groups of numbers that are computed, as far as their packages are installed."""
 
 Echo = Callable[[str], object]
 
@@ -130,7 +133,7 @@ def _listen(
     echo(_table(rows))
     echo("less is better but for speed and PESQ; LSD sees magnitudes only, which is all that Griffin-Lim fits")
     echo(f"the student is {spoken.speed / slow.speed:,.0f} times as fast as its teacher on this machine")
-    if missing := missing_packages():
+    if missing := missing_packages(METRICS):
         echo(
             f'not measured: {", ".join(COLUMNS.get(name, name) for name in missing)} (pip install "wavedistill[eval]")'
         )
@@ -146,7 +149,7 @@ def _speak(clips: Sequence[Tensor], rate: int, system: Callable[[Tensor], Tensor
     start = time.perf_counter()
     audio = [system(clip) for clip in clips]
     spent = time.perf_counter() - start
-    scores = [measure(clip, made, rate) for clip, made in zip(clips, audio, strict=True)] if score else []
+    scores = [measure(clip, made, rate, METRICS) for clip, made in zip(clips, audio, strict=True)] if score else []
     means = {name: sum(one[name] for one in scores) / len(scores) for name in (scores[0] if scores else ())}
     return Spoken(audio, sum(map(len, clips)) / rate / spent, means)
 

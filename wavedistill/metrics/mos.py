@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from wavedistill.metrics.signal import RATE, Waveform, at_16khz, need_package
+from wavedistill.metrics.packages import need_package
+from wavedistill.metrics.waveforms import RATE, Waveform, at_16khz
 
 _SHORTEST = RATE // 10
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from wavedistill.metrics.signal import RATE, Waveform, at_16khz, need_package
+from wavedistill.metrics.packages import need_package
+from wavedistill.metrics.waveforms import RATE, Waveform, at_16khz
 
 
 def speaker_cosine(reference: Waveform, candidate: Waveform, sample_rate: int) -> float:
