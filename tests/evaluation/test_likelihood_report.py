@@ -1,6 +1,4 @@
-"""The evaluation report's tables of nats: their rows, what is stored, and how a result that is not to be trusted is
-shown.
-"""
+"""The evaluation report's tables of nats: their rows, what is stored, and how untrustworthy results are shown."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ FEWEST_CLIPS = 6
 
 
 class Difference(NamedTuple):
-    """Mean of a − b over ``n`` clips, its confidence interval from ``low`` to ``high``, and what that says of a."""
+    """Mean of a − b over ``n`` clips, its confidence interval from ``low`` to ``high``, and the verdict on a."""
 
     mean: float
     low: float

@@ -150,7 +150,7 @@ def few_clips_note(count: int) -> str:
     clips = "1 clip is" if count == 1 else f"{count} clips are"
     return (
         f"{clips} too few for a conclusion, which needs at least {FEWEST_CLIPS}: give a larger --limit or none, "
-        "another --split, or prepare the data with more recordings in this split (wavedistill prepare --help)."
+        "another --split, or hold out more recordings (wavedistill prepare FOLDER --out DIR --test-clips 20)."
     )
 
 

@@ -111,8 +111,9 @@ def _compare_f0(expected: np.ndarray, given: np.ndarray) -> F0Error:
 
 
 def log_spectral_distance(reference: Waveform, candidate: Waveform, sample_rate: int) -> float:
-    """RMS difference of the log power spectra in dB (64 ms Hann windows), frames averaged; 80 dB below the peak is the
-    floor.
+    """RMS difference of the log power spectra in dB, averaged over frames (64 ms Hann windows).
+
+    80 dB below the reference's peak is the floor.
     """
     first, second = same_length(reference, candidate, sample_rate)
     size = 2 * round(0.032 * sample_rate)

@@ -1,4 +1,4 @@
-"""Word errors of a speech recogniser on what a system says: Whisper tiny.en, so English only."""
+"""Word errors of a speech recogniser on a system's audio: Whisper tiny.en, so English only."""
 
 from __future__ import annotations
 
