@@ -30,12 +30,14 @@ _HOME = {
     "train_teacher": "wavedistill.training",
     "distill_student": "wavedistill.training",
     "synthesize": "wavedistill.inference.batch.synthesize",
-    "evaluate": "wavedistill.evaluation.report",
+    "EvaluateConfig": "wavedistill.evaluation.evaluate",
+    "evaluate": "wavedistill.evaluation.evaluate",
     "load_audio": "wavedistill.audio.io",
     "save_audio": "wavedistill.audio.io",
 }
 
 __all__ = [
+    "EvaluateConfig",
     "LogMelSpectrogram",
     "MelConfig",
     "ParallelWaveNet",
@@ -59,7 +61,7 @@ if TYPE_CHECKING:
     from wavedistill import flows
     from wavedistill.audio.io import load_audio, save_audio
     from wavedistill.audio.mel import LogMelSpectrogram, MelConfig
-    from wavedistill.evaluation.report import evaluate
+    from wavedistill.evaluation.evaluate import EvaluateConfig, evaluate
     from wavedistill.inference.batch.synthesize import synthesize
     from wavedistill.inference.vocoder import Vocoder
     from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig

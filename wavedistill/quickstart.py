@@ -15,13 +15,12 @@ from torch import Tensor
 
 from wavedistill.assets import recipe_path
 from wavedistill.audio.io import load_audio, save_audio
-from wavedistill.audio.pitch import estimate_f0
 from wavedistill.audio.plot import plot_mels
 from wavedistill.data.manifest import read_manifest
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.anchors import griffin_lim
 from wavedistill.inference.vocoder import Vocoder
-from wavedistill.metrics.mos import distillmos
+from wavedistill.metrics.registry import measure
 from wavedistill.training import distill_student, train_teacher
 from wavedistill.training.curves import plot_curves, read_curve
 
@@ -35,8 +34,8 @@ class Scores(NamedTuple):
     """What ears hear of a clip: an opinion score, and errors of pitch and voicing against the original."""
 
     distillmos: float
-    f0_cents: float
-    voicing_percent: float
+    pitch_cents: float
+    pitch_voicing_percent: float
 
 
 @dataclass
@@ -180,20 +179,8 @@ def _speak(
 def _measure(originals: Sequence[Tensor], made: Sequence[Tensor], rate: int, bar: Progress, title: str) -> Scores:
     """Means over the clips."""
     pairs = list(zip(originals, made, strict=True))
-    scores = [
-        Scores(distillmos(audio, rate), *_pitch_errors(original, audio, rate)) for original, audio in bar(pairs, title)
-    ]
-    return Scores(*(sum(column) / len(column) for column in zip(*scores, strict=True)))
-
-
-def _pitch_errors(original: Tensor, made: Tensor, rate: int) -> tuple[float, float]:
-    """RMS difference in cents where both are voiced and less than 20 % apart, and frames voiced in one only, in %."""
-    expected = estimate_f0(original, rate, rate // 100)
-    given = estimate_f0(made, rate, rate // 100)
-    both = (expected > 0) & (given > 0)
-    cents = 1200 * torch.log2(given[both] / expected[both])
-    fine = cents[cents.abs() < 1200 * math.log2(1.2)]
-    return float(fine.square().mean().sqrt()), 100 * float(((expected > 0) != (given > 0)).float().mean())
+    found = [measure(original, audio, rate, ("distillmos", "pitch")) for original, audio in bar(pairs, title)]
+    return Scores(*(sum(one[name] for one in found) / len(found) for name in Scores._fields))
 
 
 def _loudest(audio: Tensor, length: int, hop_length: int) -> int:
@@ -208,7 +195,9 @@ def _table(rows: Mapping[str, Resynthesis]) -> str:
         speed = "-" if math.isnan(row.speed) else f"{row.speed:.3g}"
         cells = f"{'-':>12}{'-':>10}{'-':>8}"
         if row.scores is not None:
-            cells = f"{row.scores.distillmos:>12.2f}{row.scores.f0_cents:>10.1f}{row.scores.voicing_percent:>8.1f}"
+            cells = (
+                f"{row.scores.distillmos:>12.2f}{row.scores.pitch_cents:>10.1f}{row.scores.pitch_voicing_percent:>8.1f}"
+            )
         lines.append(f"{name:<28}{speed:>12}{cells}")
     return "\n".join(
         [

@@ -7,8 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from wavedistill.ablation.ablate import Budget, run_ablations
-from wavedistill.training.curves import fill_block
+from wavedistill.ablation.ablate import AblationConfig, run_ablations
+from wavedistill.text import fill_block
 
 FOLDER = Path(__file__).parent
 
@@ -25,15 +25,13 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=12, help="held-out clips to measure; default: %(default)s")
     parser.add_argument("--only", metavar="NAME", action="append", default=[], help="this variant; may be repeated")
     args = parser.parse_args()
-    budget = Budget(args.seconds, args.teacher_seconds, args.steps)
+    config = AblationConfig(args.seconds, args.teacher_seconds, args.steps, tuple(args.only), args.clips)
     table = run_ablations(
         FOLDER / "ablations.yaml",
         args.data,
         args.runs,
         FOLDER / "results",
-        budget=budget,
-        only=args.only,
-        num_clips=args.clips,
+        config,
         echo=lambda line: print(line, file=sys.stderr, flush=True),
     )
     fill_block(FOLDER / "README.md", "ablations", table.read_text().strip())

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from wavedistill.training.curves import curve_table, fill_block, plot_curves, read_curve
+from wavedistill.text import fill_block
+from wavedistill.training.curves import curve_table, plot_curves, read_curve
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from wavedistill.training.curves import fill_block
+from wavedistill.text import fill_block
 
 ROOT = Path(__file__).parents[2]
 REPORT = Path(__file__).parent / "results" / "report.md"

@@ -20,7 +20,7 @@ from helpers.tiny_models import speech_like, tiny_student, tiny_teacher
 
 from wavedistill import cli, save_audio
 from wavedistill.assets import bundled_checkpoints
-from wavedistill.cli import benchmark, demo, options, train
+from wavedistill.cli import benchmark, options, train
 from wavedistill.models.pretrained import save_pretrained
 
 VERBS = [
@@ -303,7 +303,7 @@ def test_demo_says_at_once_what_it_loads_and_where_the_page_will_be(monkeypatch,
         said.append(capsys.readouterr().out)
         return type("App", (), {"launch": lambda **options: None})
 
-    monkeypatch.setattr(demo, "load_web_app", load)
+    monkeypatch.setattr("wavedistill.assets.load_web_app", load)
     assert exit_code("demo", "--port", 7999) == 0
     assert f"loading {len(bundled_checkpoints())} voices" in said[0] and "http://127.0.0.1:7999" in said[0]
 

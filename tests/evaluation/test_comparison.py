@@ -14,9 +14,7 @@ from wavedistill.evaluation.comparison import FEWEST_CLIPS, compare, paired_diff
 @pytest.mark.parametrize("n", [8, 40])
 @pytest.mark.parametrize("skewed", [False, True])
 def test_intervals_cover_the_true_difference(n, skewed):
-    """About 95 of 100 intervals must hold the truth; the bounds are four standard errors of 400 trials (and skew costs
-    some).
-    """
+    """About 95 of 100 intervals hold the truth; the bounds are four standard errors of 400 trials; skew costs some."""
     rng = np.random.default_rng(0)
     covered = 0
     for trial in range(400):

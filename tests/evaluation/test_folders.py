@@ -29,10 +29,10 @@ def write(folder, clips, suffix=".wav"):
 @pytest.mark.parametrize("suffix", [".wav", ".flac"])
 def test_files_are_found_by_clip_id(tmp_path, clips, suffix):
     system = folder_system("other", write(tmp_path, clips, suffix), clips, RATE, HOP)
-    for made, clip in zip(system.speak(clips), clips, strict=True):
+    for made, clip in zip(system.generate(clips), clips, strict=True):
         torch.testing.assert_close(made, clip.audio, rtol=0, atol=0)
     assert system.name == "other" and system.notes == () and not system.has_speed
-    assert torch.equal(system.speak([clips[1].excerpt(640)])[0], clips[1].audio[:640])
+    assert torch.equal(system.generate([clips[1].excerpt(640)])[0], clips[1].audio[:640])
 
 
 def test_missing_files_are_one_error_with_the_first_few(tmp_path, clips):
@@ -54,7 +54,7 @@ def test_other_rates_and_lengths_are_fitted_and_noted(tmp_path, clips):
         tmp_path / "speaker/3.wav", torch.nn.functional.pad(clips[3].audio, (0, HOP - 1)), RATE
     )  # the clip's own last frame
     system = folder_system("other", tmp_path, clips, RATE, HOP)
-    made = system.speak(clips)
+    made = system.generate(clips)
     assert [len(x) for x in made] == [len(c.audio) for c in clips]
     assert (made[0] - clips[0].audio)[200:-200].std() < 0.03 * clips[0].audio.std()  # noise near half the rate is lost
     assert torch.equal(made[1][:-800], clips[1].audio[:-800]) and not made[1][-800:].any()

@@ -1,6 +1,4 @@
-"""The evaluation report's tables of nats: their rows, what is stored, and how a result that is not to be trusted is
-shown.
-"""
+"""The evaluation report's tables of nats: their rows, what is stored, and how untrustworthy results are shown."""
 
 from __future__ import annotations
 
@@ -11,19 +9,14 @@ import pytest
 import torch
 from helpers.tiny_models import speech_like, tiny_student, tiny_teacher, unstable_student
 
-from wavedistill.evaluation import nats as module
-from wavedistill.evaluation.likelihood import Statistic
-from wavedistill.evaluation.nats import (
-    RememberingSystem,
-    excerpt_rows,
-    held_out_rows,
-    held_out_table,
-    nats_notes,
-    nats_rows,
-    nats_table,
-)
-from wavedistill.evaluation.results_cache import Results, plain
+from wavedistill.evaluation import held_out, nats
+from wavedistill.evaluation.held_out import held_out_rows
+from wavedistill.evaluation.nats import SampleStore, excerpt_rows, nats_rows
+from wavedistill.evaluation.report import EvaluationReport, likelihood_notes
+from wavedistill.evaluation.results_cache import Results
+from wavedistill.evaluation.statistics import Statistic, plain
 from wavedistill.evaluation.systems import Clip, LoadedModel
+from wavedistill.evaluation.tables import held_out_table, nats_table
 from wavedistill.losses.distillation import first_counted
 
 CLIPS = [Clip(f"{i}", "a", torch.round(speech_like(0.08, seed=i) * 32768) / 32768) for i in range(3)]
@@ -38,18 +31,18 @@ def results(folder=None):
 
 
 def test_rows_of_all_clips_and_of_excerpts():
-    heard = {"T": RememberingSystem(TEACHER.system(0))}
+    stores = {"T": SampleStore(TEACHER.system(0))}
     rows = nats_rows(results(), [STUDENT, TEACHER], CLIPS, 0)
-    excerpts = excerpt_rows(results(), [STUDENT, TEACHER], CLIPS, heard, 0)
+    excerpts = excerpt_rows(results(), [STUDENT, TEACHER], CLIPS, stores, 0)
     assert list(rows) == ["S ‖ T"] and list(excerpts) == ["T", "S ‖ T"]
     row = excerpts["S ‖ T"]
     own = excerpts["T"]
     assert own["recording"] == row["recording"]  # of the same samples
     assert row["kl"].n == 3 and row["kl"].mean > 0 and row["cross_entropy"].mean > row["entropy"].mean
     assert {"own", "entropy", "recording", "std_ratio", "mean_abs_ratio"} == own.keys()
-    said = heard["T"].system.speak(CLIPS)
+    made = stores["T"].system.generate(CLIPS)
     skip = first_counted(STUDENT.model, TEACHER.model, len(CLIPS[0].audio))
-    ratios = [float(made[skip:].std() / clip.audio[skip:].std()) for made, clip in zip(said, CLIPS, strict=True)]
+    ratios = [float(one[skip:].std() / clip.audio[skip:].std()) for one, clip in zip(made, CLIPS, strict=True)]
     assert own["std_ratio"].mean == pytest.approx(sum(ratios) / 3, rel=1e-4)
     text = nats_table("Nats per sample", excerpts)
     assert "| T |" in text and len({line.count("|") for line in text.splitlines()[2:]}) == 1
@@ -60,7 +53,7 @@ def test_ratios_are_of_what_was_said_over_the_recording():
         dict(samples=10, std=0.2, real_std=0.1, mean_abs=0.3, real_mean_abs=0.3),
         dict(samples=30, std=0.1, real_std=0.1, mean_abs=1, real_mean_abs=0),
     ]
-    found = module._statistics(values, ())
+    found = nats._statistics(values, ())
     assert found["std_ratio"].mean == pytest.approx((2 * 10 + 1 * 30) / 40) and found["mean_abs_ratio"][
         0::2
     ] == pytest.approx((1.0, 1))
@@ -69,19 +62,19 @@ def test_ratios_are_of_what_was_said_over_the_recording():
 def test_a_teacher_speaks_once_for_all_measures():
     calls = []
     system = TEACHER.system(0)
-    counted = RememberingSystem(
-        system.__class__(system.name, system.key, lambda clips: calls.append(len(clips)) or system.speak(clips))
+    counted = SampleStore(
+        system.__class__(system.name, system.key, lambda clips: calls.append(len(clips)) or system.generate(clips))
     )
-    made = counted.system.speak(CLIPS)
+    made = counted.system.generate(CLIPS)
     excerpt_rows(results(), [TEACHER], CLIPS, {"T": counted}, 0)
-    assert calls == [3] and torch.equal(counted.recall(CLIPS[1], CLIPS), made[1])
-    late = RememberingSystem(system)
-    torch.testing.assert_close(late.recall(CLIPS[1], CLIPS), made[1], atol=1e-4, rtol=0)
+    assert calls == [3] and torch.equal(counted.sample(CLIPS[1], CLIPS), made[1])
+    late = SampleStore(system)
+    torch.testing.assert_close(late.sample(CLIPS[1], CLIPS), made[1], atol=1e-4, rtol=0)
 
 
 def test_recordings_under_students_stable_and_not(tmp_path, monkeypatch):
-    voices = [STUDENT, UNSTABLE, TEACHER]
-    rows = held_out_rows(results(tmp_path), voices, CLIPS)
+    models = [STUDENT, UNSTABLE, TEACHER]
+    rows = held_out_rows(results(tmp_path), models, CLIPS)
     stable, unstable, teacher = rows.values()
     assert stable.nats.n == 3 and stable.backward_error < 1e-10 and stable.largest < 1000
     assert unstable.nats.n == 0 and unstable.sensitivity > 10
@@ -96,8 +89,8 @@ def test_recordings_under_students_stable_and_not(tmp_path, monkeypatch):
         "not trustworthy" in lines["U"] and "0 of 3" in lines["U"] and "not trustworthy" not in lines["S"] + lines["T"]
     )
     json.dumps(plain(rows), allow_nan=False)
-    monkeypatch.setattr(module, "student_likelihood", lambda *_: pytest.fail("stored results are there"))
-    again = held_out_rows(results(tmp_path), voices, CLIPS)
+    monkeypatch.setattr(held_out, "student_likelihood", lambda *_: pytest.fail("stored results are there"))
+    again = held_out_rows(results(tmp_path), models, CLIPS)
     assert held_out_table(again) == held_out_table(rows)
 
 
@@ -123,7 +116,7 @@ def test_an_inverse_that_overflows_is_said_to_diverge_after_a_resume_too(tmp_pat
         sensitivity=0.1,
         trusted=1.0,
     )
-    monkeypatch.setattr(module, "_inverted", lambda voice, clips: [broken, fine, fine])
+    monkeypatch.setattr(held_out, "_inverted", lambda student, clips: [broken, fine, fine])
     for _ in range(2):
         row = held_out_rows(results(tmp_path), [STUDENT], CLIPS)["S"]
         assert (
@@ -136,6 +129,7 @@ def test_an_inverse_that_overflows_is_said_to_diverge_after_a_resume_too(tmp_pat
 
 
 def test_without_a_student_nothing_is_inverted_and_notes_are_for_tables_that_are_there():
-    assert held_out_rows(results(), [TEACHER], CLIPS) == {} and nats_notes({}, {}, 0.5) == []
+    assert held_out_rows(results(), [TEACHER], CLIPS) == {} and likelihood_notes(EvaluationReport("x"), 0.5) == []
     row = {"kl": Statistic(0.1, 0.01, 3)}
-    assert len(nats_notes({"S ‖ T": row}, {}, 0.5)) == 1
+    assert len(likelihood_notes(EvaluationReport("x", divergences={"S ‖ T": row}), 0.5)) == 1
+    assert len(likelihood_notes(EvaluationReport("x", excerpt_divergences={"S ‖ T": row}), 0.5)) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,19 +15,23 @@ from wavedistill.audio.io import load_audio, save_audio
 from wavedistill.data.baseline import bits_per_sample, linear_prediction_bits
 from wavedistill.data.manifest import Entry, write_manifest
 from wavedistill.errors import WavedistillError
-from wavedistill.evaluation import report as module
+from wavedistill.evaluation import evaluate as module
+from wavedistill.evaluation import nats
+from wavedistill.evaluation import report as report_module
 from wavedistill.evaluation import results_cache as stored_results
 from wavedistill.evaluation.comparison import Comparison, Difference
-from wavedistill.evaluation.likelihood import Statistic, student_divergence, weighted
-from wavedistill.evaluation.quality import COLUMNS, GROUPS
-from wavedistill.evaluation.report import evaluate
-from wavedistill.evaluation.systems import System, load_clips
+from wavedistill.evaluation.evaluate import EvaluateConfig, evaluate
+from wavedistill.evaluation.likelihood import student_divergence
+from wavedistill.evaluation.report import EvaluationReport
+from wavedistill.evaluation.results_cache import Results
+from wavedistill.evaluation.statistics import Statistic, weighted
+from wavedistill.evaluation.systems import Clip, System, load_clips, load_models
 from wavedistill.evaluation.tables import comparison_table, quality_table
-from wavedistill.metrics.signal import SIGNAL_METRICS, missing_packages
+from wavedistill.metrics.registry import COLUMNS, METRICS, Reference, installed_metrics
 from wavedistill.models.pretrained import save_pretrained
 
 # the other metrics have tests of their own, and their networks take seconds a clip
-SIGNAL = [name for name in SIGNAL_METRICS if name not in missing_packages()]
+SIGNAL = list(installed_metrics(["pesq_wb", "stoi", "mcd", "f0", "pitch", "level"]))
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +53,8 @@ def corpus(tmp_path_factory):
 def finished(corpus, tmp_path_factory):
     """One whole evaluation and its folder."""
     out = tmp_path_factory.mktemp("evaluation")
-    options = dict(out=out, teacher_clips=2, teacher_seconds=0.3, metrics=SIGNAL)
-    return evaluate(corpus / "manifest.jsonl", [corpus / "teacher", corpus / "student"], **options), out, options
+    config = EvaluateConfig(teacher_clips=2, teacher_seconds=0.3, metrics=SIGNAL)
+    return evaluate(corpus / "manifest.jsonl", [corpus / "teacher", corpus / "student"], config, out=out), out, config
 
 
 def test_report_has_every_system_and_its_number_of_clips(finished):
@@ -92,23 +97,21 @@ def test_bits_stand_beside_linear_prediction_on_the_same_clips(corpus, finished)
         linear_prediction_bits([clips[0].audio]), abs=1e-6
     )
     log_prob = tiny_teacher().log_prob(
-        clips[0].audio[None, None], module.load_voices([str(corpus / "teacher")], "cpu")[0].mel(clips[0])
+        clips[0].audio[None, None], load_models([str(corpus / "teacher")], "cpu")[0].mel(clips[0])
     )
     assert table["b"]["model"].mean == pytest.approx(bits_per_sample(float(log_prob.detach().mean())), abs=1e-3)
 
 
 def test_one_stage_flow_stands_beside_teacher_and_student(corpus, tmp_path):
-    options = dict(limit=2, anchors=False, teacher_clips=1, teacher_seconds=0.1, out=tmp_path, metrics=["level"])
-    report = evaluate(corpus, [corpus / kind for kind in ("teacher", "student", "flow")], **options)
+    config = EvaluateConfig(limit=2, anchors=False, teacher_clips=1, teacher_seconds=0.1, metrics=["level"])
+    report = evaluate(corpus, [corpus / kind for kind in ("teacher", "student", "flow")], config, out=tmp_path)
     assert report.quality.keys() == {"original", "student", "flow"} and report.quality["flow"]["level_db"].n == 2
     assert report.bits.keys() == {"teacher", "flow"} and report.divergences.keys() == {"student ‖ teacher"}
     clip = load_clips(
         corpus, "test", limit=1, speakers=None, min_seconds=1, sample_rate=MEL.sample_rate, hop_length=MEL.hop_length
     )[0]
-    log_prob = tiny_flow().log_prob(
-        clip.audio[None, None], module.load_voices([str(corpus / "flow")], "cpu")[0].mel(clip)
-    )
-    alone = evaluate(corpus, corpus / "flow", limit=1, anchors=False, metrics=["level"])
+    log_prob = tiny_flow().log_prob(clip.audio[None, None], load_models([str(corpus / "flow")], "cpu")[0].mel(clip))
+    alone = evaluate(corpus, corpus / "flow", EvaluateConfig(limit=1, anchors=False, metrics=["level"]))
     assert alone.bits["flow"][clip.speaker]["model"].mean == pytest.approx(
         bits_per_sample(float(log_prob.detach()) / len(clip.audio)), abs=1e-3
     )
@@ -124,7 +127,7 @@ def test_models_of_other_mels_have_bits_tables_of_their_own():
             }
         }
 
-    report = module.EvaluationReport(
+    report = EvaluationReport(
         "x", {"original": {"level_db": Statistic(0.0, 0.0, 1)}}, bits={"p": bits(3.0), "q": bits(4.0), "r": bits(3.0)}
     )
     assert "| speaker | p | r | linear" in report.markdown and "| speaker | q | linear" in report.markdown
@@ -166,7 +169,7 @@ def test_files_tell_the_same_as_the_report(finished):
 
 
 def test_a_second_run_computes_only_what_is_missing(corpus, finished, monkeypatch):
-    report, out, options = finished
+    report, out, config = finished
     lost = next((out / "clips").glob("student-????????/clip_1-*.json"))
     lost.unlink()
     spoken = []
@@ -174,7 +177,7 @@ def test_a_second_run_computes_only_what_is_missing(corpus, finished, monkeypatc
     monkeypatch.setattr(
         stored_results, "timed", lambda system, clips: spoken.append((system.name, len(clips))) or real(system, clips)
     )
-    again = evaluate(corpus / "manifest.jsonl", [corpus / "teacher", corpus / "student"], **options)
+    again = evaluate(corpus / "manifest.jsonl", [corpus / "teacher", corpus / "student"], config, out=out)
     assert set(spoken) == {("student", 1)} and len(spoken) <= 2
     assert again.bits == report.bits
     for name in ("level_db", "log_spectral_distance"):
@@ -182,7 +185,7 @@ def test_a_second_run_computes_only_what_is_missing(corpus, finished, monkeypatc
 
 
 def test_other_weights_under_the_same_name_are_measured_anew(corpus, finished, monkeypatch):
-    _, _, options = finished
+    _, out, config = finished
     with torch.no_grad():
         changed = tiny_student()
         next(changed.parameters()).add_(0.1)
@@ -192,19 +195,26 @@ def test_other_weights_under_the_same_name_are_measured_anew(corpus, finished, m
     monkeypatch.setattr(
         stored_results, "timed", lambda system, clips: spoken.append(system.name) or real(system, clips)
     )
-    evaluate(corpus / "manifest.jsonl", corpus / "changed" / "student", limit=1, **options)
+    evaluate(corpus / "manifest.jsonl", corpus / "changed" / "student", replace(config, limit=1), out=out)
     assert spoken == ["student"]
 
 
 def test_limit_speakers_and_wrong_input(corpus):
-    report = evaluate(corpus, corpus / "student", limit=2, speakers=["a"], anchors=False, metrics=["level"])
+    config = EvaluateConfig(limit=2, speakers=["a"], anchors=False, metrics=["level"])
+    report = evaluate(corpus, corpus / "student", config)
     assert report.quality.keys() == {"original", "student"} and report.quality["student"]["level_db"].n == 2
     with pytest.raises(WavedistillError, match="no speaker 'zoe'. Speakers: a, b"):
-        evaluate(corpus, corpus / "student", speakers=["zoe"])
+        evaluate(corpus, corpus / "student", EvaluateConfig(speakers=["zoe"]))
     with pytest.raises(WavedistillError, match="no clip of at least 60 s"):
-        evaluate(corpus, corpus / "student", min_seconds=60)
+        evaluate(corpus, corpus / "student", EvaluateConfig(min_seconds=60))
     with pytest.raises(WavedistillError, match="no-such"):
         evaluate(corpus, "no-such-checkpoint")
+    with pytest.raises(WavedistillError, match="at least 1: given 0"):
+        evaluate(corpus, corpus / "student", EvaluateConfig(limit=0))
+    with pytest.raises(WavedistillError, match="at least 1, and inverse_clips at least 0: given 0 and 8"):
+        EvaluateConfig(teacher_clips=0)
+    with pytest.raises(WavedistillError, match="above 0: given 3 and -1"):
+        EvaluateConfig(inverse_seconds=-1)
 
 
 def test_standard_errors():
@@ -253,7 +263,7 @@ def test_picture_shows_every_system_and_metric(finished, tmp_path, monkeypatch):
     assert (out / "report.png").read_bytes().startswith(b"\x89PNG")
     drawn = {}
     monkeypatch.setattr(
-        module, "plot_systems", lambda panels, systems, path: drawn.update(panels=panels, systems=systems)
+        report_module, "plot_systems", lambda panels, systems, path: drawn.update(panels=panels, systems=systems)
     )
     report.plot(tmp_path / "x.png")
     assert set(drawn["systems"]) == {*report.quality, "teacher (excerpts)"}
@@ -269,22 +279,18 @@ def test_a_folder_stands_beside_the_checkpoints_and_is_compared(corpus, tmp_path
     for i in range(3):
         audio, rate = load_audio(corpus / f"{i}.wav")
         save_audio(tmp_path / "theirs" / f"clip/{i}.wav", audio[:-2000], rate)
-    report = evaluate(
-        corpus,
-        corpus / "student",
-        folders={"theirs": tmp_path / "theirs"},
-        anchors=False,
-        metrics=["level", *SIGNAL[:1]],
-    )
+    theirs = {"theirs": tmp_path / "theirs"}
+    config = EvaluateConfig(anchors=False, metrics=["level", *SIGNAL[:1]])
+    report = evaluate(corpus, corpus / "student", config, folders=theirs)
     assert list(report.quality) == ["original", "student", "theirs"] and "real_time" not in report.quality["theirs"]
     assert {(c.a, c.b, c.clips, c.difference.verdict) for c in report.comparisons} <= {
         ("student", "theirs", "all clips", "too few clips")
     }
     assert any("theirs: 3 of 3 files are shorter" in note for note in report.notes)
-    alone = evaluate(corpus, folders={"theirs": tmp_path / "theirs"}, anchors=False, metrics=["level"])
+    alone = evaluate(corpus, config=EvaluateConfig(anchors=False, metrics=["level"]), folders=theirs)
     assert list(alone.quality) == ["original", "theirs"] and not alone.comparisons
     with pytest.raises(WavedistillError, match="two systems are called 'student'"):
-        evaluate(corpus, corpus / "student", folders={"student": tmp_path / "theirs"}, anchors=False, metrics=["level"])
+        evaluate(corpus, corpus / "student", config, folders={"student": tmp_path / "theirs"})
     with pytest.raises(WavedistillError, match="nothing to evaluate"):
         evaluate(corpus)
 
@@ -324,4 +330,43 @@ def test_only_english_texts_are_recognised(tmp_path):
     write_manifest(tmp_path / "manifest.jsonl", entries)
     clips = load_clips(tmp_path, "test", limit=None, speakers=None, min_seconds=1, sample_rate=RATE, hop_length=256)
     assert [clip.text for clip in clips] == ["Please enter the number of the agent", None, None]
-    assert GROUPS["whisper"].compute(clips[1], clips[1].audio, RATE) == {}
+    french = Reference(clips[1].audio, clips[1].text)
+    assert METRICS["whisper"].compute(french, clips[1].audio, RATE) == {}
+
+
+def test_three_clips_are_said_to_be_too_few_and_what_to_do_about_it(finished):
+    report, _, _ = finished
+    (note,) = [note for note in report.notes if "too few" in note]
+    assert note.startswith("3 clips are too few for a conclusion, which needs at least 6: ")
+    assert "--limit" in note and "--split" in note and "wavedistill prepare" in note and note in report.markdown
+    assert report_module.few_clips_note(1).startswith("1 clip is too few")
+
+
+def test_enough_clips_get_no_such_note():
+    clips = [Clip(str(i), "a", torch.zeros(10)) for i in range(6)]
+    report = EvaluationReport("x", {"original": {"pitch_cents": Statistic(0.0, 0.0, 6)}})
+    notes = report_module.quality_notes(report, clips, ["pesq_wb", "WORLD"])
+    assert not any("too few" in note for note in notes)
+    assert "Left out, since packages are missing: pesq_wb, WORLD." in notes[-1]
+
+
+def test_pitch_is_measured_without_any_extra_package(finished):
+    """By the package's own estimator: the base install has it."""
+    rows = finished[0].quality
+    assert rows["original"]["pitch_cents"].mean == 0 and rows["8-bit mu-law"]["pitch_cents"].mean < 10
+    assert "pitch cents" in finished[0].markdown and "pitch V/UV %" in finished[0].markdown
+
+
+def test_a_recording_passes_through_a_teacher_once_for_all_students(corpus, monkeypatch):
+    """Two students beside one teacher: each of the recordings is scored for both by one pass."""
+    save_pretrained(tiny_student(), corpus / "second")
+    passed = []
+    real = nats.sample_nats
+    monkeypatch.setattr(nats, "sample_nats", lambda *given: passed.append(1) or real(*given))
+    models = load_models([str(corpus / name) for name in ("teacher", "student", "second")], "cpu")
+    clips = load_clips(
+        corpus, "test", limit=None, speakers=None, min_seconds=1, sample_rate=RATE, hop_length=MEL.hop_length
+    )
+    rows = nats.nats_rows(Results(None, {}, False), models, clips, 0)
+    assert len(passed) == len(clips) == 3 and len(rows) == 2
+    assert rows["student ‖ teacher"]["recording"] == rows["second ‖ teacher"]["recording"]

@@ -10,17 +10,18 @@ import torch
 from helpers.tiny_models import speech_like
 
 from wavedistill.errors import WavedistillError
-from wavedistill.evaluation.likelihood import Statistic
-from wavedistill.evaluation.quality import Group, choose_groups
-from wavedistill.evaluation.results_cache import Results, confidence_interval, means, plain
+from wavedistill.evaluation.results_cache import Results
+from wavedistill.evaluation.statistics import Statistic, confidence_interval, means, plain
 from wavedistill.evaluation.systems import Clip, System, digest, on_grid
+from wavedistill.metrics import packages
+from wavedistill.metrics.registry import Metric, choose_metrics, missing_packages
 
 RATE = 8000
 CLIPS = [Clip(f"c{i}", "a", on_grid(speech_like(0.1, RATE, seed=i))) for i in range(3)]
 
 
-class Speaker:
-    """A system that counts what it is asked to say."""
+class CountedSystem:
+    """A system that counts the clips it is asked for."""
 
     def __init__(self, gain: float = 0.5, name: str = "quiet") -> None:
         self.asked: list[list[str]] = []
@@ -32,12 +33,12 @@ class Speaker:
 
 
 class Counting:
-    """Groups of one metric each, the mean of what is said (or what ``value`` says), that count their calls."""
+    """Metrics of one metric each, the mean of what is said (or what ``value`` says), that count their calls."""
 
     def __init__(self, **values) -> None:
         self.calls = []
-        self.groups = {
-            name: Group(lambda c, made, rate, n=name, v=v: self.calls.append(n) or {n: v(made)})
+        self.metrics = {
+            name: Metric(lambda c, made, rate, n=name, v=v: self.calls.append(n) or {n: v(made)})
             for name, v in values.items()
         }
 
@@ -48,53 +49,56 @@ def loudest(made):
 
 @pytest.mark.parametrize("together", [(), ("quiet",)])
 def test_a_metric_added_later_hears_the_stored_audio(tmp_path, together):
-    speaker = Speaker()
+    counted = CountedSystem()
     first = Counting(peak=loudest)
-    before = Results(tmp_path, first.groups, False).quality([speaker.system], CLIPS, RATE, together)
-    spoken = len(speaker.asked)
+    before = Results(tmp_path, first.metrics, False).quality([counted.system], CLIPS, RATE, together)
+    spoken = len(counted.asked)
     both = Counting(peak=loudest, std=lambda made: float(made.std()))
-    after = Results(tmp_path, both.groups, False).quality([speaker.system], CLIPS, RATE, together)
-    assert both.calls == ["std"] * 3 and len(speaker.asked) == spoken
+    after = Results(tmp_path, both.metrics, False).quality([counted.system], CLIPS, RATE, together)
+    assert both.calls == ["std"] * 3 and len(counted.asked) == spoken
     for old, new, clip in zip(before["quiet"], after["quiet"], CLIPS, strict=True):
         assert new == old | {"std": pytest.approx(float((0.5 * clip.audio).std()), rel=1e-3)}
-    fewer = Results(tmp_path, first.groups, False).quality([speaker.system], CLIPS, RATE, together)
+    fewer = Results(tmp_path, first.metrics, False).quality([counted.system], CLIPS, RATE, together)
     assert fewer == before and first.calls == ["peak"] * 3
 
 
 def test_a_batch_says_only_what_is_missing(tmp_path):
-    speaker = Speaker()
-    groups = Counting(peak=loudest).groups
-    Results(tmp_path, groups, False).quality([speaker.system], CLIPS, RATE, ["quiet"])
+    counted = CountedSystem()
+    metrics = Counting(peak=loudest).metrics
+    Results(tmp_path, metrics, False).quality([counted.system], CLIPS, RATE, ["quiet"])
     next((tmp_path / "audio" / "quiet").glob("c1-*.wav")).unlink()
-    Results(tmp_path, groups, False).quality([speaker.system], CLIPS, RATE, ["quiet"])  # all values are there
-    Results(tmp_path, Counting(other=loudest).groups, False).quality([speaker.system], CLIPS, RATE, ["quiet"])
-    assert speaker.asked == [["c0", "c1", "c2"], ["c1"]]
+    Results(tmp_path, metrics, False).quality([counted.system], CLIPS, RATE, ["quiet"])  # all values are there
+    Results(tmp_path, Counting(other=loudest).metrics, False).quality([counted.system], CLIPS, RATE, ["quiet"])
+    assert counted.asked == [["c0", "c1", "c2"], ["c1"]]
 
 
 def test_audio_that_another_system_wrote_over_is_not_taken(tmp_path):
-    Results(tmp_path, Counting(peak=loudest).groups, False).quality([Speaker(0.5).system], CLIPS, RATE)
-    Results(tmp_path, Counting(peak=loudest).groups, False).quality([Speaker(0.25).system], CLIPS, RATE)
-    speaker = Speaker(0.5)
-    values = Results(tmp_path, Counting(other=loudest).groups, False).quality([speaker.system], CLIPS, RATE)
-    assert {i for asked in speaker.asked for i in asked} == {"c0", "c1", "c2"}
+    Results(tmp_path, Counting(peak=loudest).metrics, False).quality([CountedSystem(0.5).system], CLIPS, RATE)
+    Results(tmp_path, Counting(peak=loudest).metrics, False).quality([CountedSystem(0.25).system], CLIPS, RATE)
+    counted = CountedSystem(0.5)
+    values = Results(tmp_path, Counting(other=loudest).metrics, False).quality([counted.system], CLIPS, RATE)
+    assert {i for asked in counted.asked for i in asked} == {"c0", "c1", "c2"}
     assert values["quiet"][0]["other"] == pytest.approx(0.5 * loudest(CLIPS[0].audio), abs=2e-5)
 
 
 def test_a_new_version_of_a_metric_is_computed_again(tmp_path):
-    old = {"peak": Group(lambda c, made, rate: {"peak": 1.0})}
-    new = {"peak": Group(lambda c, made, rate: {"peak": 2.0}, version=2)}
-    for groups, expected in ((old, 1.0), (new, 2.0), (new, 2.0)):
-        assert Results(tmp_path, groups, False).quality([Speaker().system], CLIPS, RATE)["quiet"][0]["peak"] == expected
+    old = {"peak": Metric(lambda c, made, rate: {"peak": 1.0})}
+    new = {"peak": Metric(lambda c, made, rate: {"peak": 2.0}, version=2)}
+    for metrics, expected in ((old, 1.0), (new, 2.0), (new, 2.0)):
+        assert (
+            Results(tmp_path, metrics, False).quality([CountedSystem().system], CLIPS, RATE)["quiet"][0]["peak"]
+            == expected
+        )
 
 
 def test_values_are_the_same_with_and_without_a_folder(tmp_path):
-    groups = {
-        "rest": Group(
+    metrics = {
+        "rest": Metric(
             lambda c, made, rate: {"rest": float((made * 32768 - (made * 32768).round()).abs().max()), "none": math.nan}
         )
     }
     kept, not_kept = (
-        Results(folder, groups, False).quality([Speaker(0.3).system], CLIPS, RATE)["quiet"]
+        Results(folder, metrics, False).quality([CountedSystem(0.3).system], CLIPS, RATE)["quiet"]
         for folder in (tmp_path, None)
     )
     for one, other in zip(kept, not_kept, strict=True):
@@ -103,14 +107,14 @@ def test_values_are_the_same_with_and_without_a_folder(tmp_path):
 
 def test_only_a_system_that_makes_its_audio_has_a_speed(tmp_path):
     reads = System("reads", "r", lambda clips: [c.audio for c in clips], has_speed=False)
-    values = Results(None, Counting(peak=loudest).groups, False).quality([reads, Speaker().system], CLIPS, RATE)
+    values = Results(None, Counting(peak=loudest).metrics, False).quality([reads, CountedSystem().system], CLIPS, RATE)
     assert all("real_time" not in v for v in values["reads"]) and all(v["real_time"] > 0 for v in values["quiet"])
 
 
 def test_broken_audio_is_named():
     broken = System("broken", "b", lambda clips: [c.audio * math.nan for c in clips])
-    with pytest.raises(WavedistillError, match="broken says NaN or infinity for clip c0"):
-        Results(None, Counting(peak=loudest).groups, False).quality([broken], CLIPS, RATE)
+    with pytest.raises(WavedistillError, match="broken gives NaN or infinity for clip c0"):
+        Results(None, Counting(peak=loudest).metrics, False).quality([broken], CLIPS, RATE)
 
 
 def test_means_weigh_word_errors_by_words_and_leave_out_clips_without():
@@ -137,25 +141,22 @@ def test_confidence_intervals_of_means():
 
 
 def test_metrics_are_chosen_by_name(monkeypatch):
-    from wavedistill.metrics import signal
-
-    groups, missing = choose_groups(["level"])
-    assert groups.keys() == {"level"} and not missing
+    assert choose_metrics(["level"]).keys() == {"level"} and not missing_packages(["level"])
     with pytest.raises(WavedistillError, match="no metric 'mos'. Metrics: pesq_wb, stoi, .*whisper"):
-        choose_groups(["level", "mos"])
+        choose_metrics(["level", "mos"])
 
     def nothing(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(signal.importlib, "import_module", nothing)
-    groups, missing = choose_groups(None)
+    monkeypatch.setattr(packages.importlib, "import_module", nothing)
+    missing = missing_packages()
     assert (
-        groups.keys() == {"level"}
+        choose_metrics(None).keys() == {"pitch", "level"}
         and missing["dnsmos"] == "speechmos.dnsmos"
         and missing["whisper"] == "faster_whisper"
     )
     with pytest.raises(WavedistillError, match=r"distillmos needs the package distillmos: pip install"):
-        choose_groups(["distillmos"])
+        choose_metrics(["distillmos"])
 
 
 def test_an_excerpt_that_is_cut_loses_its_text():

@@ -1,6 +1,4 @@
-"""Metrics by neural networks (opinion scores, speakers, words) on real speech: they must see noise, other voices and
-other words.
-"""
+"""Metrics by neural networks on real speech: they must notice noise, other speakers and other words."""
 
 from __future__ import annotations
 

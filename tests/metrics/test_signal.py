@@ -10,10 +10,12 @@ import pytest
 import torch
 from helpers.synthetic_voice import RATE, voice
 
+from wavedistill.audio.io import resample
 from wavedistill.audio.mel import LogMelSpectrogram, MelConfig
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation import anchors
-from wavedistill.metrics import signal
+from wavedistill.metrics import packages, signal
+from wavedistill.metrics.registry import measure, missing_packages
 
 
 def with_noise(audio: torch.Tensor, decibels: float) -> torch.Tensor:
@@ -78,6 +80,45 @@ def test_f0_error_counts_lost_voicing():
     assert error.voicing_percent > 50 and math.isnan(error.cents) == math.isnan(error.gross_percent)
 
 
+def test_pitch_error_measures_a_detuned_voice_in_cents_without_any_package():
+    audio = voice(pitch=120.0)
+    assert signal.pitch_error(audio, audio, RATE) == (0.0, 0.0, 0.0)
+    error = signal.pitch_error(audio, voice(pitch=120.0 * 2 ** (50 / 1200)), RATE)
+    assert error.cents == pytest.approx(50, abs=10) and error.gross_percent == 0
+    assert signal.pitch_error(audio, voice(pitch=240.0), RATE).gross_percent > 90
+    at_8khz = [resample(x, RATE, 8000) for x in (audio, voice(pitch=120.0 * 2 ** (50 / 1200)))]
+    assert signal.pitch_error(*at_8khz, 8000).cents == pytest.approx(50, abs=10)
+
+
+def test_pitch_error_counts_lost_voicing():
+    audio = voice()
+    unvoiced = 0.05 * torch.randn(len(audio), generator=torch.Generator().manual_seed(2))
+    error = signal.pitch_error(audio, unvoiced, RATE)
+    assert error.voicing_percent > 50 and math.isnan(error.cents) == math.isnan(error.gross_percent)
+
+
+def test_both_estimators_agree_where_both_are_installed():
+    pytest.importorskip("swift_f0")
+    audio = voice(pitch=140.0)
+    other = voice(pitch=140.0 * 2 ** (30 / 1200))
+    ours, theirs = (measure(audio, other, RATE, [name]) for name in ("pitch", "f0"))
+    assert ours["pitch_cents"] == pytest.approx(theirs["f0_cents"], abs=10)
+
+
+def test_metrics_are_measured_by_name():
+    audio = voice(0.5)
+    assert measure(audio, 0.5 * audio, RATE, ["pitch", "level"]).keys() == {
+        "pitch_cents",
+        "pitch_voicing_percent",
+        "pitch_gross_percent",
+        "level_db",
+        "log_spectral_distance",
+        "clipped_percent",
+    }
+    with pytest.raises(WavedistillError, match="no metric 'mos'. Metrics: pesq_wb, .*pitch, level"):
+        measure(audio, audio, RATE, ["mos"])
+
+
 def test_level_clipping_and_log_spectral_distance():
     audio = voice()
     assert signal.level_difference(audio, audio * 10 ** (-3 / 20), RATE) == pytest.approx(-3, abs=1e-3)
@@ -103,11 +144,11 @@ def test_a_missing_package_is_named_with_the_extra(monkeypatch):
             raise ImportError("No module named 'pesq'")
         return real(name, *arguments, **keywords)
 
-    monkeypatch.setattr(signal.importlib, "import_module", lambda name: without_pesq(name))
+    monkeypatch.setattr(packages.importlib, "import_module", lambda name: without_pesq(name))
     with pytest.raises(WavedistillError, match=r"pesq.*wavedistill\[eval\]"):
         signal.pesq_wb(voice(), voice(), RATE)
-    assert signal.missing_packages()["pesq_wb"] == "pesq"
-    assert "pesq_wb" not in signal.measure(voice(0.5), voice(0.5), RATE)
+    assert missing_packages()["pesq_wb"] == "pesq"
+    assert "pesq_wb" not in measure(voice(0.5), voice(0.5), RATE, ["pesq_wb", "level"])
 
 
 def test_pesq_of_silence_is_nan():
@@ -141,5 +182,5 @@ def test_world_keeps_length_and_pitch():
     audio = voice()
     made = anchors.world(audio, RATE)
     assert made.shape == audio.shape
-    if "f0" not in signal.missing_packages():
+    if "f0" not in missing_packages():
         assert signal.f0_error(audio, made, RATE).cents < 30

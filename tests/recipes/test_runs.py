@@ -14,8 +14,9 @@ from helpers.tiny_runs import TINY, make_tones
 
 from wavedistill import MelConfig, Vocoder, cli
 from wavedistill.errors import WavedistillError
+from wavedistill.text import fill_block
 from wavedistill.training import FlowRecipe, StudentRecipe, TeacherRecipe, load_recipe
-from wavedistill.training.curves import curve_table, fill_block, plot_curves, read_curve
+from wavedistill.training.curves import curve_table, plot_curves, read_curve
 
 YAMLS = [path for path in sorted(RECIPES.glob("*/*.yaml")) if path.parent.name != "ablations"]  # a table, no recipe
 PAIRS = [

@@ -23,13 +23,13 @@ from helpers import house
 from helpers.paths import ROOT
 from helpers.tiny_models import tiny_flow, tiny_student, tiny_teacher
 from helpers.tiny_runs import TINY, make_tones
+from wavedistill.evaluation.quality import COLUMNS
 
 import wavedistill
 from wavedistill import assets, cli, flows, load_audio, save_audio
 from wavedistill.audio.io import resample
 from wavedistill.data.manifest import read_manifest
 from wavedistill.doctor.symptoms import symptom_table
-from wavedistill.evaluation.quality import COLUMNS
 from wavedistill.losses.distillation import TERMS
 from wavedistill.models.pretrained import load_pretrained, save_pretrained
 from wavedistill.training import load_recipe
@@ -386,9 +386,7 @@ def test_the_loss_is_told_in_full():
 def test_the_table_of_symptoms_is_the_doctor_s_list():
     _, _, rest = (ROOT / "docs" / "troubleshooting.md").read_text().partition("<!-- symptoms:begin -->\n")
     table = rest.partition("<!-- symptoms:end -->")[0].strip()
-    assert table == symptom_table(), (
-        "fill it again: wavedistill.training.curves.fill_block(page, 'symptoms', symptom_table())"
-    )
+    assert table == symptom_table(), "fill it again: wavedistill.text.fill_block(page, 'symptoms', symptom_table())"
     assert all(row.count(" | ") == 3 for row in table.splitlines())
 
 

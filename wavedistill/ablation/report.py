@@ -6,26 +6,23 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
+from wavedistill.ablation.table import AblationTable
 from wavedistill.audio.io import save_audio
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.comparison import Difference, paired_difference
-from wavedistill.evaluation.likelihood import Statistic, weighted
-from wavedistill.evaluation.quality import COLUMNS, Column
-from wavedistill.evaluation.results_cache import plain
+from wavedistill.evaluation.statistics import Statistic, plain, weighted
 from wavedistill.evaluation.systems import Clip
 from wavedistill.evaluation.tables import table
 from wavedistill.files import write_json, write_text
+from wavedistill.metrics.registry import COLUMNS, Column
 from wavedistill.training.curves import Curve, plot_curves, read_curve
 
-if TYPE_CHECKING:
-    from wavedistill.ablation.ablate import AblationTable
-
 QUALITY = ("level", "pesq_wb", "mcd", "f0", "distillmos")
-"""Groups of quality metrics that are computed, as far as their packages are installed; the first needs none."""
+"""Metrics that are computed, as far as their packages are installed; the first needs none."""
 OWN = {
     "kl": Column("KL nats", False),
     "entropy": Column("entropy nats", None),
@@ -36,8 +33,12 @@ METRICS = OWN | {name: COLUMNS[name] for name in ("pesq_wb", "mcd", "f0_cents", 
 
 @dataclass
 class Outcome:
-    """A finished variant: its metrics clip by clip, what it says of the first clip (samples,), and its training's
-    metrics.jsonl.
+    """A finished variant.
+
+    Attributes:
+        clips: its metrics, clip by clip.
+        audio: its waveform of the first clip, (samples,).
+        training: metrics.jsonl of its run.
     """
 
     clips: list[dict[str, float]]
@@ -98,18 +99,17 @@ def _markdown(
     for question, names in plan.questions.items():
         if not any(name in outcomes for name in names):
             continue
-        rows = [name for name in dict.fromkeys([plan.reference, *names]) if name in outcomes]
-        lines = []
-        for name in sorted(rows, key=list(plan.variants).index):
+        shown = [name for name in dict.fromkeys([plan.reference, *names]) if name in outcomes]
+        rows = []
+        for name in sorted(shown, key=list(plan.variants).index):
             outcome = outcomes[name]
-            label = f"**{plan.variants[name].about}**" if name == plan.reference else plan.variants[name].about
-            lines.append(
-                [label, outcome.mean("teacher_bits"), outcome.steps, *(outcome.mean(metric) for metric in used)]
-            )
-        parts.append(table(question, ["variant", "teacher's bits", "steps", *titles], lines))
+            about = plan.variants[name].about
+            label = f"**{about}**" if name == plan.reference else about
+            rows.append([label, outcome.mean("teacher_bits"), outcome.steps, *map(outcome.mean, used)])
+        parts.append(table(question, ["variant", "teacher's bits", "steps", *titles], rows))
         changes = [
             [plan.variants[name].about, *(_change(differences[name][metric]) for metric in used)]
-            for name in rows
+            for name in shown
             if name in differences
         ]
         if changes:
@@ -131,9 +131,9 @@ def _change(difference: Difference) -> str:
     text = f"{difference.mean:+.{digits}f}"
     if difference.verdict in ("better", "worse", "higher", "lower"):
         text = f"**{text}**"
-    return (
-        text if math.isnan(difference.low) else f"{text} [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
-    )
+    if math.isnan(difference.low):
+        return text
+    return f"{text} [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
 
 
 def _record(

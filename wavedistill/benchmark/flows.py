@@ -26,6 +26,7 @@ from wavedistill.flows import AffineCoupling, AutoregressiveFlow, Compose, Condi
 from wavedistill.nn.causal_network import CausalNetwork
 from wavedistill.nn.made import MADE
 from wavedistill.nn.wavenet_stack import StackConfig
+from wavedistill.text import markdown_table
 
 OURS = "wavedistill"
 LAYERS = 3
@@ -118,51 +119,57 @@ class FlowBenchmark:
 
     @property
     def markdown(self) -> str:
-        libraries = list(dict.fromkeys(t.library for t in self.timings))
-        lines = [
-            f"| ms for a batch of {self.batch} | {' | '.join(libraries)} | {OURS} / fastest other |",
-            "|---|" + "---:|" * (len(libraries) + 1),
+        machine = ", ".join(f"{name} {value}" for name, value in self.machine.items())
+        parts = [
+            self._timing_table(),
+            self._error_table(),
+            self._wavenet_table(),
+            f"* threads {self.threads}, {machine}",
         ]
-        for flow, dim, direction in dict.fromkeys((t.flow, t.dim, t.direction) for t in self.timings):
-            times = {
-                t.library: t.milliseconds
-                for t in self.timings
-                if (t.flow, t.dim, t.direction) == (flow, dim, direction)
-            }
-            cells = " | ".join(f"{times[library]:.3g}" if library in times else "-" for library in libraries)
-            lines.append(f"| {flow}, D = {dim}, {direction} | {cells} | {self.relative(flow, dim, direction):.3g} |")
-        lines += ["", "| largest error | " + " | ".join(libraries) + " |", "|---|" + "---:|" * len(libraries)]
-        for flow, dim in dict.fromkeys((e.flow, e.dim) for e in self.exactness):
-            for what, field in (
-                ("round trip, float32", "round_trip"),
-                ("log_det against the autograd Jacobian, float64", "log_det"),
-            ):
-                found = {e.library: getattr(e, field) for e in self.exactness if (e.flow, e.dim) == (flow, dim)}
-                cells = " | ".join(f"{found[library]:.1e}" if library in found else "-" for library in libraries)
-                lines.append(f"| {flow}, D = {dim}, {what} | {cells} |")
-        lines += [
-            "",
-            (
-                "| inverse of a WaveNet | cached, s | naive, s | receptive field only, s | naive / cached | receptive "
-                "field / cached |"
-            ),
-            "|---|---:|---:|---:|---:|---:|",
-        ]
-        lines += [
-            f"| {w.samples} samples | {w.cached_seconds:.3g} | {w.naive_seconds:.3g} | {w.windowed_seconds:.3g} "
-            f"| {w.naive_seconds / w.cached_seconds:.0f} | {w.windowed_seconds / w.cached_seconds:.0f} |"
-            for w in self.wavenet
-        ]
-        lines += [
-            "",
-            f"* threads {self.threads}, " + ", ".join(f"{name} {value}" for name, value in self.machine.items()),
-        ]
-        return "\n".join(lines) + "\n"
+        return "\n\n".join(parts) + "\n"
 
     def save(self, folder: str | Path) -> None:
         """Write flows.md and flows.json."""
         write_json(Path(folder) / "flows.json", asdict(self))
         write_text(Path(folder) / "flows.md", self.markdown)
+
+    @property
+    def _libraries(self) -> list[str]:
+        return list(dict.fromkeys(t.library for t in self.timings))
+
+    def _timing_table(self) -> str:
+        times = {(t.flow, t.dim, t.direction, t.library): t.milliseconds for t in self.timings}
+        rows = []
+        for flow, dim, direction in dict.fromkeys(key[:3] for key in times):
+            found = [times.get((flow, dim, direction, library)) for library in self._libraries]
+            cells = ["-" if value is None else f"{value:.3g}" for value in found]
+            rows.append([f"{flow}, D = {dim}, {direction}", *cells, f"{self.relative(flow, dim, direction):.3g}"])
+        head = [f"ms for a batch of {self.batch}", *self._libraries, f"{OURS} / fastest other"]
+        return markdown_table(head, rows)
+
+    def _error_table(self) -> str:
+        errors = {(e.flow, e.dim, e.library): e for e in self.exactness}
+        kinds = {
+            "round_trip": "round trip, float32",
+            "log_det": "log_det against the autograd Jacobian, float64",
+        }
+        rows = []
+        for flow, dim in dict.fromkeys(key[:2] for key in errors):
+            found = [errors.get((flow, dim, library)) for library in self._libraries]
+            for kind, title in kinds.items():
+                cells = ["-" if one is None else f"{getattr(one, kind):.1e}" for one in found]
+                rows.append([f"{flow}, D = {dim}, {title}", *cells])
+        return markdown_table(["largest error", *self._libraries], rows)
+
+    def _wavenet_table(self) -> str:
+        head = ["inverse of a WaveNet", "cached, s", "naive, s", "receptive field only, s"]
+        rows = [
+            [f"{w.samples} samples"]
+            + [f"{seconds:.3g}" for seconds in (w.cached_seconds, w.naive_seconds, w.windowed_seconds)]
+            + [f"{seconds / w.cached_seconds:.0f}" for seconds in (w.naive_seconds, w.windowed_seconds)]
+            for w in self.wavenet
+        ]
+        return markdown_table([*head, "naive / cached", "receptive field / cached"], rows)
 
 
 def run_flow_benchmark(

@@ -20,6 +20,7 @@ from wavedistill.benchmark.teacher import (
 )
 from wavedistill.benchmark.timing import Setting
 from wavedistill.files import write_json, write_text
+from wavedistill.text import markdown_table
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,5 @@ def _maybe(count: float | None) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return ""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    """A table and a line break; nothing without rows."""
+    return f"{markdown_table(head, rows)}\n" if rows else ""

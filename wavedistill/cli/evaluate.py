@@ -44,8 +44,8 @@ def _add_systems(parser: argparse.ArgumentParser) -> None:
         "--metric",
         action="append",
         metavar="NAME",
-        help="may be repeated: pesq_wb, stoi, mcd, f0, level, distillmos, dnsmos, speaker, whisper (default: all that "
-        "are installed)",
+        help="may be repeated: pesq_wb, stoi, mcd, f0, pitch, level, distillmos, dnsmos, speaker, whisper "
+        "(default: all that are installed)",
     )
     parser.add_argument(
         "--compare",
@@ -82,23 +82,27 @@ def _add_clips(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from wavedistill.evaluation.report import evaluate
+    from wavedistill.evaluation.evaluate import EvaluateConfig, evaluate
 
-    report = evaluate(
-        args.manifest,
-        args.checkpoint or (),
-        folders=dict(_two_names("--folder", given, "=", "NAME=DIR") for given in args.folder or ()),
-        metrics=args.metric,
-        compare_pairs=[_two_names("--compare", given, ":", "A:B") for given in args.compare] if args.compare else None,
+    pairs = [_two_names("--compare", given, ":", "A:B") for given in args.compare or ()]
+    config = EvaluateConfig(
         split=args.split,
-        speakers=args.speaker,
         limit=args.limit,
+        speakers=args.speaker,
+        metrics=args.metric,
+        pairs=pairs or None,
         teacher_clips=args.teacher_clips,
         teacher_seconds=args.teacher_seconds,
         inverse_clips=args.inverse_clips,
         inverse_seconds=args.inverse_seconds,
-        out=args.out,
         seed=args.seed,
+    )
+    report = evaluate(
+        args.manifest,
+        args.checkpoint or (),
+        config,
+        folders=dict(_two_names("--folder", given, "=", "NAME=DIR") for given in args.folder or ()),
+        out=args.out,
         device=resolve_device(args.device),
         progress=True,
     )

@@ -13,6 +13,7 @@ from wavedistill.doctor import curve_checks as curves
 from wavedistill.doctor import sample_checks as samples
 from wavedistill.doctor import student_checks as student
 from wavedistill.doctor.verdict import Verdict
+from wavedistill.text import markdown_table
 from wavedistill.training.run_folder import RunFolder
 
 
@@ -248,6 +249,5 @@ SYMPTOMS = (
 
 def symptom_table() -> str:
     """The list as a Markdown table."""
-    rows = ["| symptom | how it shows | cause | what to change |", "| --- | --- | --- | --- |"]
-    rows += [f"| {symptom.name} | {symptom.shows} | {symptom.cause} | {symptom.remedy} |" for symptom in SYMPTOMS]
-    return "\n".join(rows)
+    rows = [[symptom.name, symptom.shows, symptom.cause, symptom.remedy] for symptom in SYMPTOMS]
+    return markdown_table(["symptom", "how it shows", "cause", "what to change"], rows, left=4)

@@ -1,1 +1,1 @@
-"""Measuring models: quality metrics, anchors to compare with, held-out likelihood, the report and the benchmark."""
+"""Models beside recordings, anchors and other systems, on held-out clips: quality, likelihood and the report."""

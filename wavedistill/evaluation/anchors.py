@@ -1,4 +1,4 @@
-"""Systems of known quality, as marks on the scale: Griffin-Lim, WORLD and 8-bit mu-law."""
+"""Systems of known quality to compare with: Griffin-Lim, WORLD and 8-bit mu-law."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from wavedistill.audio.mel import MelConfig, check_mel, mel_filter_bank
-from wavedistill.metrics.signal import need_package
+from wavedistill.metrics.packages import need_package
 
 
 def griffin_lim(mel: Tensor, config: MelConfig, *, iterations: int = 60, seed: int = 0) -> Tensor:

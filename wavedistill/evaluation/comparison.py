@@ -10,14 +10,16 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from wavedistill.errors import WavedistillError
-from wavedistill.evaluation.quality import COLUMNS, clip_weights
+from wavedistill.evaluation.statistics import bootstrap_interval, clip_weights
+from wavedistill.metrics.registry import COLUMNS
 
 Verdict = Literal["better", "worse", "indistinguishable", "too few clips"]
 FEWEST_CLIPS = 6
+"""Below this many clips no system is called better or worse."""
 
 
 class Difference(NamedTuple):
-    """Mean of a − b over ``n`` clips, its confidence interval from ``low`` to ``high``, and what that says of a."""
+    """Mean of a − b over ``n`` clips, its confidence interval from ``low`` to ``high``, and the verdict on a."""
 
     mean: float
     low: float
@@ -47,11 +49,7 @@ def paired_difference(
     draws: int = 2000,
     seed: int = 0,
 ) -> Difference:
-    """Whether system a is better than system b on the same clips.
-
-    The clips are drawn with replacement ``draws`` times, and the quantiles of the drawn mean differences bound the
-    interval. The percentile interval is too narrow for few clips, so its quantiles lie further out: at level
-    Phi(-sqrt(n / (n - 1)) t_{n-1}) instead of (1 - confidence) / 2 (Hesterberg's expanded percentile interval).
+    """Whether system a is better than system b on the same clips, by the bootstrap interval of their differences.
 
     Args:
         a: a's metric, clip by clip; clips where either is NaN are left out.
@@ -68,9 +66,6 @@ def paired_difference(
 
     Raises:
         WavedistillError: the lengths differ, or confidence is no probability.
-
-    References:
-        What Teachers Should Know about the Bootstrap (Hesterberg, 2015), section 5.3, https://arxiv.org/abs/1411.5279
 
     Example:
         >>> paired_difference([3, 4, 3, 4, 3, 4], [2, 3, 2, 3, 2, 3], higher_is_better=True)
@@ -95,10 +90,7 @@ def paired_difference(
     mean = float(differences @ weights / weights.sum())
     if n < FEWEST_CLIPS:
         return Difference(mean, math.nan, math.nan, n, "too few clips")
-    times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)  # how often each clip is drawn
-    means = (times @ (differences * weights)) / (times @ weights)
-    tail = _expanded_tail(n, confidence)
-    low, high = (float(x) for x in np.quantile(means, [tail, 1 - tail]))
+    low, high = bootstrap_interval(differences, weights, confidence=confidence, draws=draws, seed=seed)
     if low <= 0 <= high:
         return Difference(mean, low, high, n, "indistinguishable")
     return Difference(mean, low, high, n, "better" if (low > 0) == higher_is_better else "worse")
@@ -118,13 +110,10 @@ def compare(
     found = []
     for a, b in pairs:
         for metric, column in COLUMNS.items():
-            if (
-                column.higher_is_better is None
-                or not any(metric in v for v in values[a])
-                or not any(metric in v for v in values[b])
-            ):
+            both = all(any(metric in clip for clip in values[name]) for name in (a, b))
+            if column.higher_is_better is None or not both:
                 continue
-            first, second = ([v.get(metric, math.nan) for v in values[name]] for name in (a, b))
+            first, second = ([clip.get(metric, math.nan) for clip in values[name]] for name in (a, b))
             difference = paired_difference(
                 first,
                 second,
@@ -135,9 +124,3 @@ def compare(
             if difference.n:
                 found.append(Comparison(a, b, clips, metric, difference))
     return found
-
-
-def _expanded_tail(n: int, confidence: float) -> float:
-    from scipy.special import ndtr, stdtrit
-
-    return float(ndtr(math.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - confidence) / 2)))

@@ -16,16 +16,17 @@ SUFFIXES = (".wav", ".flac")
 
 
 def folder_system(name: str, folder: str | Path, clips: Sequence[Clip], sample_rate: int, hop_length: int) -> System:
-    """What another system said of these clips: ``<clip id>.wav`` or ``.flac`` each, resampled to ``sample_rate``, cut
-    or padded with silence to the clip's length. Its ``notes`` say where that was needed.
+    """Another system's recordings of these clips, ``<clip id>.wav`` or ``.flac`` each.
+
+    They are resampled to ``sample_rate``, and cut or padded with silence to the clip's length; the system's ``notes``
+    say where that was needed.
 
     Args:
         name: for the tables.
         folder: with the files; a "/" in an id is a subfolder.
         clips: to find there.
         sample_rate: of the clips, Hz.
-        hop_length: a clip ends with a whole frame of so many samples, so less than that too much is no reason for a
-            note.
+        hop_length: of the clips' frames; a file that is longer than its clip by less than a frame gets no note.
 
     Raises:
         WavedistillError: no such folder, or clips without a file.
@@ -43,7 +44,7 @@ def folder_system(name: str, folder: str | Path, clips: Sequence[Clip], sample_r
             "Add them, or evaluate fewer clips."
         )
 
-    def speak(some: list[Clip]) -> list[Tensor]:
+    def read(some: list[Clip]) -> list[Tensor]:
         made = []
         for clip in some:
             audio = load_audio(files[clip.id], sample_rate)[0][: len(clip.audio)]
@@ -51,7 +52,7 @@ def folder_system(name: str, folder: str | Path, clips: Sequence[Clip], sample_r
         return made
 
     key = digest("folder", *(files[clip.id].read_bytes() for clip in clips))
-    return System(name, key, speak, has_speed=False, notes=_notes(name, files, clips, sample_rate, hop_length))
+    return System(name, key, read, has_speed=False, notes=_notes(name, files, clips, sample_rate, hop_length))
 
 
 def _find(folder: Path, clip_id: str) -> Path | None:

@@ -1,6 +1,4 @@
-"""Nats and bits per sample: of recordings under teachers and one-stage flows, beside linear prediction's, and of
-students' and teachers' own samples.
-"""
+"""Nats and bits per sample of recordings, beside linear prediction's, and of students' and teachers' own samples."""
 
 from __future__ import annotations
 
@@ -13,38 +11,24 @@ from torch import Tensor
 
 from wavedistill.data.baseline import bits_per_sample, linear_prediction_log_prob
 from wavedistill.distributions import Gaussian, gaussian_kl
+from wavedistill.evaluation.statistics import Statistic, weighted
 from wavedistill.evaluation.systems import Clip, LoadedModel
 from wavedistill.losses.distillation import first_counted
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.wavenet import WaveNet, dequantized
 
 
-class Statistic(NamedTuple):
-    """A mean, its standard error (NaN for one clip) and the number of clips."""
-
-    mean: float
-    standard_error: float
-    n: int
-
-    def __str__(self) -> str:
-        if self.n == 0:
-            return "-"
-        digits = next((d for limit, d in ((1, 3), (10, 2), (100, 1)) if abs(self.mean) < limit), 0)
-        error = "" if math.isnan(self.standard_error) else f" ± {self.standard_error:.{digits}f}"
-        return f"{self.mean:.{digits}f}{error}"
-
-
-def clip_log_probs(voice: LoadedModel, clip: Clip) -> dict[str, float]:
-    """Total log-density in nats of one clip by the voice's model and by both linear predictors, and its ``samples``."""
-    mel = voice.mel(clip)
+def clip_log_probs(loaded: LoadedModel, clip: Clip) -> dict[str, float]:
+    """Total log-density in nats of one clip by the model and by both linear predictors, and its ``samples``."""
+    mel = loaded.mel(clip)
     with torch.inference_mode():
-        model = voice.model.log_prob(clip.audio[None, None].to(voice.device), mel, voice.speaker(clip))
+        model = loaded.model.log_prob(clip.audio[None, None].to(loaded.device), mel, loaded.speaker(clip))
     return {
         "samples": len(clip.audio),
         "model": float(model.double().sum()),
         "linear_prediction_causal": float(linear_prediction_log_prob(clip.audio).sum()),
         "linear_prediction_mel": float(
-            linear_prediction_log_prob(clip.audio, mel[0].cpu(), voice.model.config.mel).sum()
+            linear_prediction_log_prob(clip.audio, mel[0].cpu(), loaded.model.config.mel).sum()
         ),
     }
 
@@ -69,9 +53,7 @@ def bits_by_speaker(clips: Sequence[Clip], results: Sequence[dict[str, float]]) 
 
 
 def divergence_applies(student: ParallelWaveNet, teacher: WaveNet) -> bool:
-    """Whether `student_divergence` can be had: the student has the teacher's front and mel, and the teacher a density
-    on all of the real line.
-    """
+    """Whether `student_divergence` is defined: equal front and mel, and a teacher's density on all of the real line."""
     return (
         teacher.config.distribution != "mulaw"
         and student.config.front == teacher.config.front
@@ -91,7 +73,7 @@ def student_divergence(
     num_samples: int | None = None,
     skip: int | None = None,
 ) -> dict[str, float]:
-    """One sample of the student, seen by both, in nats per sample of audio.
+    """One sample of the student under both models, in nats per sample of audio.
 
     Neither scale is floored nor any value clipped. The density is that of the flows' own audio, before any projections
     onto the mel.
@@ -102,11 +84,11 @@ def student_divergence(
         skip: samples at the start that are not counted; None: `wavedistill.losses.distillation.first_counted`.
 
     Returns:
-        ``samples`` counted, ``kl`` KL(student || teacher) in closed form (under a mixture of logistics: cross-entropy
-            less entropy), ``own`` -log q,
-        ``entropy`` of the student in closed form, whose mean is that of ``own``, ``cross_entropy`` -log p of the
-            teacher, ``std`` and
-        ``mean_abs`` of the audio.
+        ``samples``: how many were counted.
+        ``kl``: KL(student || teacher) in closed form; under a mixture of logistics cross-entropy less entropy.
+        ``own``: -log q. ``entropy``: of the student in closed form, whose mean is that of ``own``.
+        ``cross_entropy``: -log p of the teacher.
+        ``std``, ``mean_abs``: of the audio.
     """
     samples = num_samples if mel is None else mel.shape[-1] * student.hop_length
     noise = torch.randn(1, 1, samples, generator=torch.Generator().manual_seed(seed)).to(
@@ -127,19 +109,19 @@ def student_divergence(
     return {"samples": samples - skip} | _means(nats, skip) | amplitude(output.audio[0, 0, skip:])
 
 
-@torch.inference_mode()
-def teacher_nats(
-    teacher: WaveNet, audio: Tensor, mel: Tensor | None, speaker: Tensor | None, *, dequantize: bool, skip: int
-) -> dict[str, float]:
-    """One waveform under a teacher, in nats per sample: ``own`` -log p, and ``entropy``, the closed form along its
-    path.
+class SampleNats(NamedTuple):
+    """``own`` -log p of every sample of a waveform under a teacher and the ``entropy`` along its path, (1, samples)."""
 
-    On the teacher's own samples (as they are, not ``dequantize``) both have the teacher's entropy as their mean; on a
-    recording ``own`` is its cost. ``entropy`` is NaN for a teacher that is not Gaussian.
+    own: Tensor
+    entropy: Tensor
+
+
+@torch.inference_mode()
+def sample_nats(teacher: WaveNet, audio: Tensor, mel: Tensor | None, speaker: Tensor | None) -> SampleNats:
+    """Nats of every sample of a waveform under a teacher; ``entropy`` is NaN for a teacher that is not Gaussian.
 
     Shapes: audio (1, 1, samples), mel (1, n_mels, frames), speaker (1,).
     """
-    audio = dequantized(audio) if dequantize else audio
     predictor = teacher.front.condition(mel)
     u = teacher.front.forward(audio, predictor).value[:, 0]
     parameters, shift = teacher.predict(u, mel, speaker)
@@ -147,8 +129,20 @@ def teacher_nats(
     entropy = torch.full_like(u, math.nan)
     if isinstance(teacher.distribution, Gaussian):
         entropy = Gaussian.entropy(teacher.distribution.loc_scale(parameters, shift)[1] - slope)
-    nats = {"own": -teacher.distribution.log_prob(parameters, shift, u) - slope, "entropy": entropy}
-    return {"samples": audio.shape[-1] - skip} | _means(nats, skip) | amplitude(audio[0, 0, skip:])
+    return SampleNats(-teacher.distribution.log_prob(parameters, shift, u) - slope, entropy)
+
+
+def teacher_nats(
+    teacher: WaveNet, audio: Tensor, mel: Tensor | None, speaker: Tensor | None, *, dequantize: bool, skip: int
+) -> dict[str, float]:
+    """Means of `sample_nats` over the samples from ``skip`` on, in nats per sample, and the waveform's amplitude.
+
+    On the teacher's own samples (as they are, not ``dequantize``) both have the teacher's entropy as their mean; on a
+    recording ``own`` is its cost.
+    """
+    audio = dequantized(audio) if dequantize else audio
+    nats = sample_nats(teacher, audio, mel, speaker)
+    return {"samples": audio.shape[-1] - skip} | _means(nats._asdict(), skip) | amplitude(audio[0, 0, skip:])
 
 
 def amplitude(audio: Tensor) -> dict[str, float]:
@@ -159,17 +153,3 @@ def amplitude(audio: Tensor) -> dict[str, float]:
 
 def _means(nats: dict[str, Tensor], skip: int) -> dict[str, float]:
     return {name: float(values[:, skip:].double().mean()) for name, values in nats.items()}
-
-
-def weighted(values: Sequence[float], weights: Sequence[float]) -> Statistic:
-    """Weighted mean over clips and the standard error of that ratio; values that are NaN are left out."""
-    pairs = [(v, w) for v, w in zip(values, weights, strict=True) if not math.isnan(v)]
-    if not pairs:
-        return Statistic(math.nan, math.nan, 0)
-    total = sum(w for _, w in pairs)
-    n = len(pairs)
-    mean = sum(v * w for v, w in pairs) / total
-    if n == 1:
-        return Statistic(mean, math.nan, 1)
-    spread = sum((w * (v - mean)) ** 2 for v, w in pairs)
-    return Statistic(mean, math.sqrt(spread * n / (n - 1)) / total, n)

@@ -1,5 +1,4 @@
-"""Exact likelihood of a recording under a student, through the sequential inverse of its flows, and whether to believe
-it.
+"""Exact likelihood of a recording under a student, by the sequential inverse of its flows, with checks of the result.
 
 A student states the density of its own samples, whose noise it knows. For any other waveform the noise must be found
 first:
@@ -12,12 +11,12 @@ in float64. Nothing in training asks that this inverse be stable. Where it is no
 after it, until float64 overflows or the network's saturation holds it, without a trace in the backward error
 |forward(z) - x|. So four things are checked, and a result outside any of the limits is not to be trusted:
 
-| checked | limit |
-|---|---|
-| backward error, the pass from z against x | `BACKWARD_LIMIT` |
-| forward error, the change of z when white noise of `ROUNDING`, more than rounding's own, is added to x |
-`FORWARD_LIMIT` | | sensitivity, its change when white noise of `PERTURBATION` (a thirtieth of a 16-bit step) is added
-to x | `SENSITIVITY_LIMIT` | | size of z, of which noise has none above about 5 | `LATENT_LIMIT` |
+* backward error, the pass from z against x: `BACKWARD_LIMIT`;
+* forward error, the change of z when white noise of `ROUNDING`, more than rounding's own, is added to x:
+  `FORWARD_LIMIT`;
+* sensitivity, its change when white noise of `PERTURBATION` (a thirtieth of a 16-bit step) is added to x:
+  `SENSITIVITY_LIMIT`;
+* size of z, of which noise has none above about 5: `LATENT_LIMIT`.
 
 Measured on 12 beginnings of 0.5 s: one student was stable on every recording, with errors of at most 1e-13 backward and
 1e-6 forward, a sensitivity of 1.4 and z up to 175; another on none, and float64 overflowed. On their own samples, whose

@@ -1,10 +1,10 @@
-"""What a report compares: held-out clips, and systems that say them again from their mel or their waveform."""
+"""What a report compares: held-out clips, and systems that make them again from their mel or their waveform."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from wavedistill.config import to_dict
 from wavedistill.data.manifest import read_manifest
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation import anchors
-from wavedistill.metrics.signal import missing_packages
+from wavedistill.metrics.registry import missing_packages
 from wavedistill.metrics.word_errors import is_english
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.pretrained import fingerprint, load_pretrained
@@ -27,8 +27,12 @@ from wavedistill.models.wavenet import WaveformModel, WaveNet
 
 @dataclass(frozen=True)
 class Clip:
-    """A held-out recording: audio (samples,) in [-1, 1), a whole number of mel frames long; what is said in it, where
-    that is English.
+    """A held-out recording.
+
+    Attributes:
+        id, speaker: as in the manifest.
+        audio: (samples,) in [-1, 1), a whole number of mel frames long.
+        text: what is said in it, where that is English.
     """
 
     id: str
@@ -48,19 +52,19 @@ class Clip:
 
 @dataclass(frozen=True)
 class System:
-    """A way to say clips again.
+    """Anything that is evaluated: it makes a waveform for every clip.
 
     Attributes:
         name: in the tables.
-        key: changes with what it would say.
-        speak: clips -> one waveform (samples,) each.
-        has_speed: whether the time that ``speak`` takes is worth reporting; not so where it only reads files.
+        key: changes with the waveforms it would make.
+        generate: clips -> one waveform (samples,) each.
+        has_speed: whether the time of ``generate`` is worth reporting; not so where it only reads files.
         notes: what a reader has to know about it.
     """
 
     name: str
     key: str
-    speak: Callable[[list[Clip]], list[Tensor]]
+    generate: Callable[[list[Clip]], list[Tensor]]
     has_speed: bool = True
     notes: tuple[str, ...] = ()
 
@@ -77,7 +81,7 @@ class LoadedModel:
     def __post_init__(self) -> None:
         if self.model.config.mel is None:
             raise WavedistillError(
-                f"{self.name} takes no mel, so it cannot say a recording again: give a mel-conditioned checkpoint."
+                f"{self.name} takes no mel, so it cannot make a recording again: give a mel-conditioned checkpoint."
             )
         self.front_end = LogMelSpectrogram(self.model.config.mel)
 
@@ -120,16 +124,14 @@ class LoadedModel:
         return torch.tensor([known.index(clip.speaker)], device=self.device)
 
     def system(self, seed: int) -> System:
-        """The voice as a system; clip i of a call speaks with the same seed, so that results don't depend on the
-        others.
-        """
-        speak = self._speak_together if self.is_teacher else self._speak_alone
-        return System(self.name, digest(self.key, str(seed)), lambda clips: speak(clips, seed))
+        """The model as a system; every clip has the same seed, so that no result depends on the other clips."""
+        generate = self._generate_batch if self.is_teacher else self._generate_each
+        return System(self.name, digest(self.key, str(seed)), lambda clips: generate(clips, seed))
 
-    def _speak_alone(self, clips: list[Clip], seed: int) -> list[Tensor]:
+    def _generate_each(self, clips: list[Clip], seed: int) -> list[Tensor]:
         return [self.model.sample(self.mel(c), seed=seed, speaker=self.speaker(c))[0, 0].cpu() for c in clips]
 
-    def _speak_together(self, clips: list[Clip], seed: int) -> list[Tensor]:
+    def _generate_batch(self, clips: list[Clip], seed: int) -> list[Tensor]:
         """All clips as one batch, padded: a teacher's step costs little more for many than for one."""
         mels = [self.mel(clip)[0] for clip in clips]
         frames = max(mel.shape[1] for mel in mels)
@@ -141,17 +143,17 @@ class LoadedModel:
         return [made[0, : len(clip.audio)].cpu() for made, clip in zip(audio, clips, strict=True)]
 
 
-def load_voices(checkpoints: list[str], device: str) -> list[LoadedModel]:
+def load_models(checkpoints: list[str], device: str) -> list[LoadedModel]:
     """Load checkpoints, named by the last part of their path where that tells them apart."""
     short = [Path(c).name for c in checkpoints]
     names = [s if short.count(s) == 1 else c for s, c in zip(short, checkpoints, strict=True)]
-    voices = [LoadedModel.load(c, name, device) for c, name in zip(checkpoints, names, strict=True)]
-    rates = {voice.model.sample_rate for voice in voices}
+    models = [LoadedModel.load(c, name, device) for c, name in zip(checkpoints, names, strict=True)]
+    rates = {loaded.model.sample_rate for loaded in models}
     if len(rates) > 1:
         raise WavedistillError(
             f"the checkpoints work at different rates ({sorted(rates)} Hz): evaluate them one by one."
         )
-    return voices
+    return models
 
 
 def load_clips(
@@ -159,7 +161,7 @@ def load_clips(
     split: str,
     *,
     limit: int | None,
-    speakers: list[str] | None,
+    speakers: Sequence[str] | None,
     min_seconds: float,
     sample_rate: int,
     hop_length: int,
@@ -194,7 +196,7 @@ def on_grid(audio: Tensor) -> Tensor:
 
 
 def original() -> System:
-    """The recording itself: what each metric says of no difference at all."""
+    """The recording itself: the value of each metric where there is no difference at all."""
     return System("original", "original", lambda clips: [clip.audio for clip in clips], has_speed=False)
 
 
@@ -214,15 +216,15 @@ def anchor_systems(config: MelConfig, seed: int) -> list[System]:
         ),
         System("8-bit mu-law", "mulaw8", lambda clips: [anchors.mulaw8(c.audio) for c in clips]),
     ]
-    if "mcd" not in missing_packages():
+    if not missing_packages(["mcd"]):  # needs pyworld, too
         systems.insert(0, System("WORLD", "world", lambda clips: [anchors.world(c.audio, rate) for c in clips]))
     return systems
 
 
 def timed(system: System, clips: list[Clip]) -> tuple[list[Tensor], float]:
-    """What the system says, and the seconds it took."""
+    """The system's waveforms, and the seconds it took to make them."""
     start = time.perf_counter()
-    made = system.speak(clips)
+    made = system.generate(clips)
     return made, time.perf_counter() - start
 
 

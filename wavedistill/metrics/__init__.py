@@ -1,1 +1,1 @@
-"""Quality of audio: each metric by itself; knows no model."""
+"""Quality of audio: every metric by itself and, in `registry`, by name; nothing here knows a model."""

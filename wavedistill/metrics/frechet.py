@@ -43,7 +43,7 @@ def frechet_distance(first: np.ndarray | Tensor, second: np.ndarray | Tensor) ->
     if not all(np.isfinite(x).all() for x in sets):
         raise WavedistillError("the Frechet distance needs finite embeddings")
     means = [x.mean(0) for x in sets]
-    (c1, c2) = [np.atleast_2d(np.cov(x, rowvar=False)) for x in sets]
+    c1, c2 = [np.atleast_2d(np.cov(x, rowvar=False)) for x in sets]
     values, vectors = np.linalg.eigh(c1)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
     overlap = np.sqrt(np.linalg.eigvalsh(root @ c2 @ root).clip(0)).sum()
@@ -51,11 +51,10 @@ def frechet_distance(first: np.ndarray | Tensor, second: np.ndarray | Tensor) ->
 
 
 def log_mel_statistics(audio: Tensor, sample_rate: int) -> Tensor:
-    """An embedding that needs no trained network: mean and standard deviation over time of 32 log-mel bands in windows
-    of 0.25 s.
+    """Mean and standard deviation over time of 32 log-mel bands in windows of 0.25 s.
 
-    It hears level, spectrum and their movement, not phase or fine structure between harmonics. Distances of it are not
-    those of papers, whose embedding is VGGish's.
+    An embedding that needs no trained network. It hears level, spectrum and their movement, not phase or fine structure
+    between harmonics. Distances of it are not those of papers, whose embedding is VGGish's.
 
     Shapes: audio (samples,), at least one window -> (windows, 64) in nepers; a band counts from 1e-4 up.
     """

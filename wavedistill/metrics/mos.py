@@ -1,6 +1,4 @@
-"""Mean opinion scores predicted from the waveform alone (no reference): DistillMOS and DNSMOS. Both packages carry
-their weights.
-"""
+"""Mean opinion scores predicted without a reference: DistillMOS and DNSMOS; both packages carry their weights."""
 
 from __future__ import annotations
 
@@ -14,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from wavedistill.metrics.signal import RATE, Waveform, at_16khz, need_package
+from wavedistill.metrics.packages import need_package
+from wavedistill.metrics.waveforms import RATE, Waveform, at_16khz
 
 _SHORTEST = RATE // 10
 
@@ -27,8 +26,9 @@ class Dnsmos(NamedTuple):
 
 
 def distillmos(candidate: Waveform, sample_rate: int) -> float:
-    """DistillMOS, 1 bad to 5 excellent; NaN for silence. It brings every clip to full scale, so that level does not
-    count.
+    """DistillMOS, 1 bad to 5 excellent; NaN for silence.
+
+    It brings every clip to full scale, so that level does not count.
 
     References:
         Distillation and Pruning for Scalable Self-Supervised Representation-Based Speech Quality Assessment (Stahl and
@@ -79,8 +79,9 @@ def _distillmos_model() -> Any:
 
 @lru_cache(maxsize=1)
 def _dnsmos_model() -> Any:
-    """The package's model, on one thread: onnxruntime's default of one spinning thread a core is 20 times slower on a
-    busy machine.
+    """The package's model, on one thread.
+
+    onnxruntime's default of one spinning thread a core is 20 times slower on a busy machine.
     """
     package = need_package("speechmos.dnsmos")
     runtime = need_package("onnxruntime")

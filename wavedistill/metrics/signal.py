@@ -1,31 +1,24 @@
 """Objective quality of a candidate waveform against its reference.
 
 Every function takes (reference, candidate, sample_rate): waveforms (samples,) in [-1, 1), aligned in time; the longer
-one is cut. PESQ, STOI, MCD and the pitch errors compare at 16 kHz and want the extra ``eval``; the others need nothing
-beyond the package.
+one is cut. PESQ, STOI, MCD and SwiftF0's pitch errors compare at 16 kHz and need the extra ``eval``; the others need
+nothing beyond the package.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
 import warnings
-from collections.abc import Callable, Mapping
 from functools import lru_cache
-from types import ModuleType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from wavedistill.audio.io import resample
-from wavedistill.errors import WavedistillError
+from wavedistill.audio.pitch import estimate_f0
+from wavedistill.metrics.packages import need_package
+from wavedistill.metrics.waveforms import RATE, Waveform, at_16khz, same_length
 
-Waveform = Tensor | np.ndarray
-Compute = Callable[[Waveform, Waveform, int], dict[str, float]]
-"""(reference, candidate, sample rate) -> values by name"""
-RATE = 16000
 CEPSTRUM_ORDER = 24
 WARPING = 0.42
 _LOUD_DB = 40.0
@@ -93,8 +86,20 @@ def mcd(reference: Waveform, candidate: Waveform, sample_rate: int) -> float:
 def f0_error(reference: Waveform, candidate: Waveform, sample_rate: int) -> F0Error:
     """Pitch and voicing by SwiftF0 (Nieradzik, 2025) every 16 ms, at 16 kHz; the package carries its weights."""
     first, second = at_16khz(reference, candidate, sample_rate)
-    expected = _f0(first.tobytes())
-    given = _f0(second.tobytes())
+    return _compare_f0(_swift_f0(first.tobytes()), _swift_f0(second.tobytes()))
+
+
+def pitch_error(reference: Waveform, candidate: Waveform, sample_rate: int) -> F0Error:
+    """Pitch and voicing by `wavedistill.audio.pitch.estimate_f0` every 10 ms: needs no extra package.
+
+    Its numbers are not those of `f0_error`: another estimator decides otherwise at the edges of voiced speech.
+    """
+    first, second = same_length(reference, candidate, sample_rate)
+    return _compare_f0(*(_autocorrelation_f0(x.tobytes(), sample_rate) for x in (first, second)))
+
+
+def _compare_f0(expected: np.ndarray, given: np.ndarray) -> F0Error:
+    """Of two tracks (frames,) in Hz, 0 where unvoiced."""
     both = (expected > 0) & (given > 0)
     cents = 1200 * np.log2(given[both] / expected[both])
     fine = np.abs(cents) < _GROSS_CENTS
@@ -106,10 +111,11 @@ def f0_error(reference: Waveform, candidate: Waveform, sample_rate: int) -> F0Er
 
 
 def log_spectral_distance(reference: Waveform, candidate: Waveform, sample_rate: int) -> float:
-    """RMS difference of the log power spectra in dB (64 ms Hann windows), frames averaged; 80 dB below the peak is the
-    floor.
+    """RMS difference of the log power spectra in dB, averaged over frames (64 ms Hann windows).
+
+    80 dB below the reference's peak is the floor.
     """
-    first, second = _pair(reference, candidate, sample_rate)
+    first, second = same_length(reference, candidate, sample_rate)
     size = 2 * round(0.032 * sample_rate)
     window = torch.hann_window(size)
     spectra = [
@@ -125,7 +131,7 @@ def log_spectral_distance(reference: Waveform, candidate: Waveform, sample_rate:
 
 def level_difference(reference: Waveform, candidate: Waveform, sample_rate: int) -> float:
     """RMS level of the candidate over the reference's, in dB: negative is too quiet."""
-    first, second = _pair(reference, candidate, sample_rate)
+    first, second = same_length(reference, candidate, sample_rate)
     power = [float((x**2).mean()) + 1e-12 for x in (first, second)]
     return 10 * math.log10(power[1] / power[0])
 
@@ -135,111 +141,19 @@ def clipped_percent(candidate: Waveform) -> float:
     return 100 * float((np.abs(np.asarray(candidate)) >= 32767 / 32768).mean())
 
 
-def _f0_values(reference: Waveform, candidate: Waveform, sample_rate: int) -> dict[str, float]:
-    f0 = f0_error(reference, candidate, sample_rate)
-    return {"f0_cents": f0.cents, "voicing_percent": f0.voicing_percent, "gross_pitch_percent": f0.gross_percent}
-
-
-def _level_values(reference: Waveform, candidate: Waveform, sample_rate: int) -> dict[str, float]:
-    return {
-        "level_db": level_difference(reference, candidate, sample_rate),
-        "log_spectral_distance": log_spectral_distance(reference, candidate, sample_rate),
-        "clipped_percent": clipped_percent(candidate),
-    }
-
-
-class SignalMetric(NamedTuple):
-    """Values computed together, by name, and the packages they want."""
-
-    compute: Compute
-    packages: tuple[str, ...] = ()
-
-
-SIGNAL_METRICS = {
-    "pesq_wb": SignalMetric(lambda *pair: {"pesq_wb": pesq_wb(*pair)}, ("pesq",)),
-    "stoi": SignalMetric(lambda *pair: {"stoi": stoi(*pair)}, ("pystoi",)),
-    "mcd": SignalMetric(lambda *pair: {"mcd": mcd(*pair)}, ("pyworld",)),
-    "f0": SignalMetric(_f0_values, ("swift_f0",)),
-    "level": SignalMetric(_level_values),
-}
-
-
-class _Wanting(Protocol):
-    @property
-    def packages(self) -> tuple[str, ...]: ...
-
-
-def missing_packages(wanted: Mapping[str, _Wanting] = SIGNAL_METRICS) -> dict[str, str]:
-    """Metrics that cannot be computed here, by name, with the first package that cannot be imported."""
-    missing = {}
-    for name, metric in wanted.items():
-        for package in metric.packages:
-            try:
-                need_package(package)
-            except WavedistillError:
-                missing.setdefault(name, package)
-    return missing
-
-
-def measure(reference: Waveform, candidate: Waveform, sample_rate: int) -> dict[str, float]:
-    """All metrics of `SIGNAL_METRICS` that the installed packages allow, by name."""
-    missing = missing_packages()
-    values: dict[str, float] = {}
-    for name, metric in SIGNAL_METRICS.items():
-        if name not in missing:
-            values |= metric.compute(reference, candidate, sample_rate)
-    return values
-
-
-def need_package(package: str) -> ModuleType:
-    """Import a package of the extra ``eval``, or raise WavedistillError with what to install."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pyworld announces the end of pkg_resources at each import
-            return importlib.import_module(package)
-    except ImportError as error:
-        raise WavedistillError(
-            f'this metric needs the package {package} ({error}): pip install "wavedistill[eval]"'
-        ) from error
-
-
-def _pair(reference: Waveform, candidate: Waveform, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both waveforms as float64, cut to the shorter one."""
-    pair = [np.asarray(x, dtype=np.float64) for x in (reference, candidate)]
-    for name, x in zip(("reference", "candidate"), pair, strict=True):
-        if x.ndim != 1 or not len(x) or not np.isfinite(x).all():
-            raise WavedistillError(
-                f"the {name} must be a waveform (samples,) of finite numbers, given shape {x.shape}."
-            )
-    length = min(map(len, pair))
-    if max(map(len, pair)) - length > 0.1 * sample_rate:
-        raise WavedistillError(
-            f"reference and candidate differ by {abs(len(pair[0]) - len(pair[1])) / sample_rate:.2f} s: compare "
-            "the same utterance."
-        )
-    return pair[0][:length], pair[1][:length]
-
-
-def at_16khz(reference: Waveform, candidate: Waveform, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both waveforms as float64 at 16 kHz, cut to the shorter one.
-
-    Raises:
-        WavedistillError: not (samples,) of finite numbers, or more than 0.1 s apart in length.
-    """
-    first, second = _pair(reference, candidate, sample_rate)
-    if sample_rate == RATE:
-        return first, second
-    moved = [resample(torch.from_numpy(x).float(), sample_rate, RATE).double().numpy() for x in (first, second)]
-    return moved[0], moved[1]
-
-
 @lru_cache(maxsize=1)
 def _pitch_detector() -> object:
     return need_package("swift_f0").SwiftF0(threads=1, spin=False)
 
 
 @lru_cache(maxsize=4)  # one reference meets many candidates
-def _f0(audio: bytes) -> np.ndarray:
+def _autocorrelation_f0(audio: bytes, sample_rate: int) -> np.ndarray:
+    """(samples,) float64, as bytes -> F0 in Hz of each frame, 0 where unvoiced."""
+    return estimate_f0(np.frombuffer(audio).copy(), sample_rate, sample_rate // 100).double().numpy()
+
+
+@lru_cache(maxsize=4)
+def _swift_f0(audio: bytes) -> np.ndarray:
     """(samples,) float64 at 16 kHz, as bytes -> F0 in Hz of each frame, 0 where unvoiced."""
     found = _pitch_detector().detect(np.frombuffer(audio).astype(np.float32), RATE)
     return np.where(found.confidence >= 0.5, found.pitch_hz, 0.0)

@@ -1,4 +1,4 @@
-"""Whether two recordings are of one voice: cosine of speaker embeddings."""
+"""Whether two recordings are of one speaker: cosine of speaker embeddings."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from wavedistill.metrics.signal import RATE, Waveform, at_16khz, need_package
+from wavedistill.metrics.packages import need_package
+from wavedistill.metrics.waveforms import RATE, Waveform, at_16khz
 
 
 def speaker_cosine(reference: Waveform, candidate: Waveform, sample_rate: int) -> float:
-    """Cosine of the GE2E speaker embeddings (Resemblyzer's encoder; its weights are in the package), 0 to 1 for the
-    same voice.
+    """Cosine of the GE2E speaker embeddings: 0 to 1 for the same voice.
 
-    NaN where one of both has no speech by WebRTC's voice activity detector.
+    Resemblyzer's encoder; the package carries its weights. NaN where one of both has no speech by WebRTC's voice
+    activity detector.
 
     Args:
         reference: waveform (samples,) in [-1, 1).

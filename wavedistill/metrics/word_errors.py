@@ -1,4 +1,4 @@
-"""Word errors of a speech recogniser on what a system says: Whisper tiny.en, so English only."""
+"""Word errors of a speech recogniser on a system's audio: Whisper tiny.en, so English only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wavedistill.metrics.signal import Waveform, at_16khz, need_package
+from wavedistill.metrics.packages import need_package
+from wavedistill.metrics.waveforms import Waveform, at_16khz
 
 _FUNCTION_WORDS = frozenset(
     "the of and to in is you that it for was on are with as at be this have from or by not but what all were we "

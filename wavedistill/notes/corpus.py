@@ -67,10 +67,10 @@ def prepare_notes(
     workers: int | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> Path:
-    """Render every note of every instrument into ``out``/wavs, its template into ``out``/templates, and write the
-    manifest.
+    """Render every note of every instrument with its template, and write the manifest.
 
     Args:
+        out: folder for wavs/, templates/ and manifest.jsonl.
         source: folder that holds FluidR3_GM.sf2; by default where Debian's package fluid-soundfont-gm puts it.
         config: its ``sample_rate`` is used.
         workers: ignored: an instrument takes seconds.
@@ -118,27 +118,10 @@ def _play(program: int, wanted: Sequence[Note], soundfont: Path, sample_rate: in
         rendered = Path(folder) / "notes.wav"
         score.write_bytes(midi_file(program, wanted))
         # no reverberation, no chorus; float samples, since FluidSynth dithers integers
-        options = [
-            "-n",
-            "-i",
-            "-q",
-            "-R",
-            "0",
-            "-C",
-            "0",
-            "-g",
-            "0.5",
-            "-r",
-            str(_RATE),
-            "-T",
-            "wav",
-            "-O",
-            "float",
-            "-F",
-            str(rendered),
-        ]
+        options = f"-n -i -q -R 0 -C 0 -g 0.5 -r {_RATE} -T wav -O float -F".split()
+        command = ["fluidsynth", *options, str(rendered), str(soundfont), str(score)]
         try:
-            done = subprocess.run(["fluidsynth", *options, str(soundfont), str(score)], capture_output=True, text=True)
+            done = subprocess.run(command, capture_output=True, text=True)
         except FileNotFoundError as error:
             raise WavedistillError(f"the program fluidsynth is missing: {_PACKAGES}") from error
         if done.returncode or not rendered.is_file():
@@ -162,7 +145,8 @@ def midi_file(program: int, wanted: Sequence[Note]) -> bytes:
         start = 1000 * _SLOT * index
         end = start + round(1000 * (note.seconds - RELEASE_SECONDS))
         events += [(start, bytes([0x90, note.pitch, note.velocity])), (end, bytes([0x80, note.pitch, 0]))]
-    track, now = b"\x00\xff\x51\x03" + (1_000_000).to_bytes(3, "big"), 0  # tempo: a quarter a second
+    track = b"\x00\xff\x51\x03" + (1_000_000).to_bytes(3, "big")  # tempo: a quarter a second
+    now = 0
     for tick, message in events:
         track += _variable_length(tick - now) + message
         now = tick

@@ -17,18 +17,16 @@ from wavedistill.audio.pitch import estimate_f0
 from wavedistill.data.manifest import Entry, read_manifest
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.anchors import mulaw8
+from wavedistill.evaluation.statistics import Statistic, weighted
 from wavedistill.inference.vocoder import Vocoder
 from wavedistill.metrics.frechet import frechet_distance, log_mel_statistics
 from wavedistill.metrics.signal import level_difference, log_spectral_distance
 from wavedistill.notes.template import note_frequency
+from wavedistill.text import markdown_table, mean_and_error
 
 HEAD = ("system", "Frechet", "pitch, cents", "in tune %", "LSD dB", "level dB", "s per CPU s")
 IN_TUNE_CENTS = 15.0
-
-
-Mean = tuple[float, float]
-"""A mean over notes and its standard error."""
-NOTHING: Mean = (math.nan, math.nan)
+NOTHING = Statistic(math.nan, math.nan, 0)
 
 
 @dataclass(frozen=True)
@@ -45,10 +43,10 @@ class NoteScores:
     """
 
     frechet: float
-    cents: Mean = NOTHING
+    cents: Statistic = NOTHING
     in_tune: float = math.nan
-    spectral: Mean = NOTHING
-    level: Mean = NOTHING
+    spectral: Statistic = NOTHING
+    level: Statistic = NOTHING
     speed: float = math.nan
 
 
@@ -102,18 +100,18 @@ def evaluate_notes(
 
 def table(scores: dict[str, NoteScores]) -> str:
     """Scores in Markdown."""
-    lines = ["| " + " | ".join(HEAD) + " |", "|---|" + "---:|" * (len(HEAD) - 1)]
+    rows = []
     for name, s in scores.items():
         cells = [
             f"{s.frechet:.2f}",
-            _pair(s.cents),
+            _mean(s.cents),
             _figure(s.in_tune, ".0f"),
-            _pair(s.spectral),
-            _pair(s.level),
+            _mean(s.spectral),
+            _mean(s.level),
             _figure(s.speed, ".3g"),
         ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([name, *cells])
+    return markdown_table(HEAD, rows)
 
 
 def pitch_error(audio: Tensor, sample_rate: int, midi_pitch: int) -> float:
@@ -152,22 +150,21 @@ def _score(
     level = [level_difference(a, b, rate) for a, b in zip(real, made, strict=True)]
     return NoteScores(
         frechet_distance(_embed(made, rate), population),
-        _mean(cents[np.isfinite(cents)]),
+        _statistic(cents),
         100 * float((cents < IN_TUNE_CENTS).mean()),
-        _mean(spectral),
-        _mean(level),
+        _statistic(spectral),
+        _statistic(level),
         speed,
     )
 
 
-def _mean(values: Sequence[float] | np.ndarray) -> Mean:
-    values = np.asarray(values, dtype=float)
-    return (float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values)))) if len(values) > 1 else NOTHING
+def _statistic(values: Sequence[float] | np.ndarray) -> Statistic:
+    return weighted([float(value) for value in values], [1.0] * len(values))
+
+
+def _mean(value: Statistic) -> str:
+    return mean_and_error(value.mean, value.standard_error, digits=1)
 
 
 def _figure(value: float, style: str) -> str:
     return "-" if math.isnan(value) else format(value, style)
-
-
-def _pair(mean: Mean) -> str:
-    return "-" if math.isnan(mean[0]) else f"{mean[0]:.1f} ± {mean[1]:.1f}"

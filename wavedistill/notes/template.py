@@ -1,4 +1,4 @@
-"""What a note looks like before an instrument plays it: the template whose mel tells a model which note is asked for.
+"""The template of a note, whose mel tells a model which note is asked for.
 
 Nobody has the mel of a note that is still to be played. So the condition is that of a template, the same for all
 instruments: a band-limited pulse train at the note's pitch that fades as a plucked string does. Every frame of it tells
@@ -23,7 +23,9 @@ RELEASE_SECONDS = 0.35
 """The key is let go this long before a note's end."""
 
 _NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-_FADE_DB, _FADE_DB_PER_KHZ, _RELEASE_DB = 5.0, 2.5, 200.0  # per second
+_FADE_DB = 5.0  # per second
+_FADE_DB_PER_KHZ = 2.5  # per second
+_RELEASE_DB = 200.0  # per second
 _TILT = 1.5  # amplitude of harmonic k at the attack: k ** -_TILT
 _ATTACK_SECONDS = 0.004
 _PEAK = 0.9  # of the loudest note, velocity 127

@@ -18,6 +18,7 @@ from wavedistill.playground.families import FAMILIES
 from wavedistill.playground.fit import find, fit_density
 from wavedistill.playground.pictures import plot_layers
 from wavedistill.playground.stages import warp_stages
+from wavedistill.text import markdown_table, mean_and_error
 
 TABLE_DENSITIES = ("two_moons", "checkerboard", "rings")
 _VERSION = 1  # of densities and families: stored results of another version are computed again
@@ -52,8 +53,8 @@ class PlaygroundReport:
             rows.append(
                 [FAMILIES[family].title, "/".join(depths), "/".join(sizes), *map(_cell, fits), f"{seconds:.0f}"]
             )
-        lines = ["| " + " | ".join(row) + " |" for row in [head, ["---", *["---:"] * (len(head) - 1)], *rows]]
-        lines += [
+        lines = [
+            markdown_table(head, rows),
             "",
             (
                 "* Negative log-likelihood of 10,000 held-out samples in nats ± standard error; the density's entropy "
@@ -161,4 +162,4 @@ def _cell(fit: dict[str, Any] | None) -> str:
         return "-"
     if fit["nats"] is None or not math.isfinite(fit["nats"]):
         return "not finite"
-    return f"{fit['nats']:.3f} ± {fit['standard_error']:.3f} ({fit['gap']:.3f})"
+    return f"{mean_and_error(fit['nats'], fit['standard_error'], digits=3)} ({fit['gap']:.3f})"

@@ -1,4 +1,4 @@
-"""Training curves from a run's metrics.jsonl: as numbers, a table, a picture, and on a page."""
+"""Training curves from a run's metrics.jsonl: as numbers, a table and a picture."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wavedistill.audio.plot import save_figure
 from wavedistill.errors import WavedistillError
-from wavedistill.files import write_text
+from wavedistill.text import markdown_table
 from wavedistill.training.metrics_file import read_metrics
 
 Curve = Sequence[tuple[int, float]]
@@ -53,17 +53,5 @@ def curve_table(curves: Mapping[str, Curve], rows: int = 8) -> str:
     """Markdown table of curves with the same steps: about ``rows`` of them, evenly spread, first and last included."""
     steps = [step for step, _ in next(iter(curves.values()))]
     picked = sorted({round(i * (len(steps) - 1) / max(1, rows - 1)) for i in range(rows)})
-    lines = ["| step | " + " | ".join(curves) + " |", "| ---: |" + " ---: |" * len(curves)]
-    for index in picked:
-        lines.append(f"| {steps[index]} | " + " | ".join(f"{curve[index][1]:.3f}" for curve in curves.values()) + " |")
-    return "\n".join(lines)
-
-
-def fill_block(page: str | Path, name: str, text: str) -> None:
-    """Put ``text`` between the marks ``<!-- name:begin -->`` and ``<!-- name:end -->`` of a Markdown page."""
-    page = Path(page)
-    before, begin, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name}:begin -->\n")
-    _, end, after = rest.partition(f"<!-- {name}:end -->")
-    if not (begin and end):
-        raise WavedistillError(f"{page} has no block '{name}': add <!-- {name}:begin --> and <!-- {name}:end -->.")
-    write_text(page, f"{before}{begin}\n{text}\n\n{end}{after}")
+    lines = [[steps[index], *(f"{curve[index][1]:.3f}" for curve in curves.values())] for index in picked]
+    return markdown_table(["step", *curves], lines, left=0)
