@@ -38,7 +38,7 @@ def released(folder: Path, name: str = "student", overrides: tuple[str, ...] = (
     """A run folder as the one that made the bundled voice, without its samples."""
     recipe = load_recipe(recipe_path(f"speech/{name}.yaml"), ["--run.dir", str(folder), *overrides])
     dump_yaml(recipe, folder / "config.yaml")
-    lines = [json.loads(line) for line in recipe_path(f"speech/metrics-{name}.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in recipe_path(f"speech/results/metrics-{name}.jsonl").read_text().splitlines()]
     write(folder, lines)
     return folder, lines
 

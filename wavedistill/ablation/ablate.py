@@ -23,7 +23,7 @@ from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.quality import GROUPS
 from wavedistill.evaluation.results_cache import Results
 from wavedistill.evaluation.systems import Clip, LoadedModel, digest, load_clips
-from wavedistill.losses.distillation import first_counted
+from wavedistill.losses.divergence import first_counted
 from wavedistill.metrics.signal import missing_packages
 from wavedistill.models.pretrained import fingerprint, load_pretrained
 from wavedistill.training import StudentRecipe, TeacherRecipe, distill_student, load_recipe, train_teacher

@@ -31,7 +31,7 @@ from wavedistill.evaluation.student_likelihood import (
 )
 from wavedistill.evaluation.systems import Clip, LoadedModel, System, digest
 from wavedistill.evaluation.tables import cell, table
-from wavedistill.losses.distillation import first_counted
+from wavedistill.losses.divergence import first_counted
 from wavedistill.models.wavenet import dequantized
 
 NATS = {
