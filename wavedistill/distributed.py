@@ -51,24 +51,36 @@ def current_ranks() -> Ranks:
     )
 
 
-def pick_device(device: str, ranks: Ranks) -> torch.device:
-    """The device of this process: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+def resolve_device(name: str, ranks: Ranks | None = None, option: str = "--device") -> torch.device:
+    """The device that a name means: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Args:
+        ranks: with several processes on one machine, ``cuda`` is a GPU of its own for each. It becomes the process's
+            current one.
+        option: where the name came from, for the error.
+
+    Raises:
+        WavedistillError: for an unknown name, or a GPU that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+        if ranks is None:
+            return torch.device(name)
     try:
-        picked = torch.device(name)
+        device = torch.device(name)
     except RuntimeError:
-        raise WavedistillError(f"run.device '{device}' is unknown. Use auto, cpu, cuda or cuda:N.") from None
-    if picked.type == "cuda":
-        if not torch.cuda.is_available():
-            raise WavedistillError(f"run.device is '{device}', but torch sees no GPU. Use --run.device cpu.")
-        picked = torch.device("cuda", ranks.local_rank if picked.index is None else picked.index)
-        if picked.index >= torch.cuda.device_count():
-            raise WavedistillError(
-                f"{picked} is needed, but torch sees {torch.cuda.device_count()} GPU(s). Start fewer processes, "
-                "or give another device."
-            )
-        torch.cuda.set_device(picked)
-    return picked
+        raise WavedistillError(f"unknown device {name!r}: give auto, cpu, cuda or cuda:N as {option}") from None
+    if device.type != "cuda":
+        return device
+    if ranks is not None and device.index is None:
+        device = torch.device("cuda", ranks.local_rank)
+    if not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
+        raise WavedistillError(
+            f"there is no device {device} here ({torch.cuda.device_count()} CUDA devices): try {option} cpu"
+        )
+    if ranks is not None:
+        torch.cuda.set_device(device)
+    return device
 
 
 def join(ranks: Ranks, device: torch.device) -> bool:

@@ -17,7 +17,7 @@ from wavedistill.evaluation.results_cache import Results
 from wavedistill.evaluation.statistics import Statistic, plain
 from wavedistill.evaluation.systems import Clip, LoadedModel
 from wavedistill.evaluation.tables import held_out_table, nats_table
-from wavedistill.losses.distillation import first_counted
+from wavedistill.losses.divergence import first_counted
 
 CLIPS = [Clip(f"{i}", "a", torch.round(speech_like(0.08, seed=i) * 32768) / 32768) for i in range(3)]
 TEACHER, STUDENT, UNSTABLE = (

@@ -85,6 +85,7 @@ class ToyTask(nn.Module):
         self.model = ToyModel(config)
         self.noise = noise
         self.signals = signals or {}
+        self.discriminators = None
         self.frozen = nn.Linear(2, 2).requires_grad_(False)
 
     def forward(self, batch: ToyBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:

@@ -22,6 +22,7 @@ from wavedistill.data.dataset import Batch, DataConfig
 from wavedistill.data.manifest import Entry, write_manifest
 from wavedistill.distributed import Ranks
 from wavedistill.errors import WavedistillError
+from wavedistill.losses.adversarial import feature_distance, random_crops
 from wavedistill.losses.distillation import ADVERSARIAL_TERMS, DistillationConfig
 from wavedistill.models.pretrained import load_pretrained, save_pretrained
 from wavedistill.nn.discriminators import DiscriminatorConfig, Discriminators
@@ -145,10 +146,11 @@ def test_the_discriminators_step_reaches_all_of_them_and_nothing_of_the_student(
 def test_feature_matching_vanishes_for_the_recording_and_both_see_the_same_crop():
     loss = real_task().loss
     audio = real_batch().audio
-    assert float(loss._adversarial(audio, audio)["feature_matching"]) == 0.0
-    made, real = loss._crops(audio, audio)
+    made, real = random_crops(audio, audio, loss.crop_length)
     assert made.shape == (2, 800) and torch.equal(made, real)
-    starts = {float(loss._crops(audio, audio)[0][0, 0]) for _ in range(20)}
+    features = [loss.discriminators(crop).features for crop in (made, real)]
+    assert float(feature_distance(*features)) == 0.0
+    starts = {float(random_crops(audio, audio, loss.crop_length).made[0, 0]) for _ in range(20)}
     assert len(starts) > 5
 
 

@@ -19,6 +19,7 @@ from wavedistill.errors import WavedistillError
 from wavedistill.training.flow import PAST_FRAMES
 from wavedistill.training.recipe import FlowRecipe, StudentRecipe
 from wavedistill.training.run_folder import RunFolder
+from wavedistill.training.task import validation_batches
 from wavedistill.training.teacher import SKIP
 
 SPIKE = 10.0
@@ -258,8 +259,7 @@ def _linear_prediction_on_crops(run: RunFolder) -> float:
     dataset = SpeechDataset(data.manifest, "valid", model.mel, frames, speakers=model.speakers or None)
     skip = PAST_FRAMES * hop if isinstance(recipe, FlowRecipe) else SKIP
     scores = []
-    for index in range(recipe.run.validate_batches):
-        batch = dataset.batch(index, 8, seed=0)
+    for batch in validation_batches(dataset, recipe.run.validate_batches):
         for item, audio in enumerate(batch.audio):
             mel = None if batch.mel is None else batch.mel[item]
             scores.append(linear_prediction_log_prob(audio, mel, model.mel, seed=len(scores))[skip:])

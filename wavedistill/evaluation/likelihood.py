@@ -13,7 +13,7 @@ from wavedistill.data.baseline import bits_per_sample, linear_prediction_log_pro
 from wavedistill.distributions import Gaussian, gaussian_kl
 from wavedistill.evaluation.statistics import Statistic, weighted
 from wavedistill.evaluation.systems import Clip, LoadedModel
-from wavedistill.losses.distillation import first_counted
+from wavedistill.losses.divergence import first_counted
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.wavenet import WaveNet, dequantized
 
@@ -81,7 +81,7 @@ def student_divergence(
     Args:
         mel: (1, n_mels, frames), or None with ``num_samples`` for models without mel.
         seed: of the noise.
-        skip: samples at the start that are not counted; None: `wavedistill.losses.distillation.first_counted`.
+        skip: samples at the start that are not counted; None: `wavedistill.losses.divergence.first_counted`.
 
     Returns:
         ``samples``: how many were counted.

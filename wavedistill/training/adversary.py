@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wavedistill.distributed import Ranks
 from wavedistill.errors import WavedistillError
-from wavedistill.training.compute import adamw, autocast
+from wavedistill.training.compute import ClippedAdamW, autocast
 from wavedistill.training.meter import Meter
 
 if TYPE_CHECKING:
@@ -36,9 +36,14 @@ class Adversary:
         self._ranks = ranks
         self._module = task.discriminators
         self._config = self._module.config
-        self._parameters = list(self._module.parameters())
-        self._optimizer = adamw(self._parameters, self._config.lr, self._config.betas)
-        self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self._optimizer = ClippedAdamW(
+            list(self._module.parameters()),
+            lr=self._config.lr,
+            betas=self._config.betas,
+            weight_decay=0.0,
+            clip_norm=self._config.clip_norm,
+            scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
+        )
 
     def step(self, batches: Sequence[Batch], seeds: Sequence[int], lr_scale: float, meter: Meter) -> Tensor:
         """One update on the mean gradient of ``batches``; returns whether all was finite, a boolean on the device.
@@ -49,33 +54,26 @@ class Adversary:
             lr_scale: the student's learning rate over its peak.
             meter: takes `AdversarialTask.discriminate`'s values and ``discriminator_grad_norm``.
         """
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._config.lr * lr_scale
+        self._optimizer.set_lr(self._config.lr * lr_scale)
         finite = torch.ones((), dtype=torch.bool, device=self._device)
         self._module.requires_grad_(True)
         for batch, seed in zip(batches, seeds, strict=True):
             torch.manual_seed(seed)
             with autocast(self._precision, self._device):
                 loss, values = self._task.discriminate(batch)
-            self._scaler.scale(loss / len(batches)).backward()
+            self._optimizer.backward(loss / len(batches))
             finite &= torch.isfinite(loss.detach())
             meter.add(values)
         self._module.requires_grad_(False)
         self._average_gradients()
-        self._scaler.unscale_(self._optimizer)
-        grad_norm = nn.utils.clip_grad_norm_(self._parameters, self._config.clip_norm)
+        grad_norm, is_finite = self._optimizer.clip()
         meter.add({"discriminator_grad_norm": grad_norm})
-        if not self._scaler.is_enabled():  # a scaler skips such steps by itself
-            finite &= torch.isfinite(grad_norm)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._optimizer.zero_grad(set_to_none=True)
-        return finite
+        self._optimizer.step()
+        return finite & is_finite
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs."""
-        parts = {"discriminators": self._module, "optimizer": self._optimizer, "scaler": self._scaler}
-        return {name: part.state_dict() for name, part in parts.items()}
+        return {"discriminators": self._module.state_dict()} | self._optimizer.state_dict()
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
         """Take over what :meth:`state_dict` gave.
@@ -86,25 +84,24 @@ class Adversary:
         if state is None:
             raise WavedistillError(
                 "cannot resume: this run had no discriminators until now. Begin the adversarial stage in a folder "
-                "of its own, from this "
-                "run's weights: --run.dir DIR --run.init_from RUN."
+                "of its own, from this run's weights: --run.dir DIR --run.init_from RUN."
             )
-        shapes = [
-            {name: tuple(t.shape) for name, t in s.items()}
-            for s in (self._module.state_dict(), state["discriminators"])
-        ]
-        if shapes[0] != shapes[1]:
+        if _shapes(self._module.state_dict()) != _shapes(state["discriminators"]):
             raise WavedistillError(
                 "cannot resume: the discriminators differ from the run's. Give loss.discriminator as in the run's "
                 "config.yaml, or another --run.dir."
             )
         self._module.load_state_dict(state["discriminators"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
+        self._optimizer.load_state_dict(state)
 
     def _average_gradients(self) -> None:
         if self._ranks.world_size == 1:
             return
-        mean = self._ranks.mean(torch.cat([p.grad.flatten() for p in self._parameters]))
-        for parameter, part in zip(self._parameters, mean.split([p.numel() for p in self._parameters]), strict=True):
+        parameters = self._optimizer.parameters
+        mean = self._ranks.mean(torch.cat([p.grad.flatten() for p in parameters]))
+        for parameter, part in zip(parameters, mean.split([p.numel() for p in parameters]), strict=True):
             parameter.grad.copy_(part.view_as(parameter))
+
+
+def _shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}

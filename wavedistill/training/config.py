@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
+from wavedistill.distributed import Ranks
+from wavedistill.errors import WavedistillError
+
 
 @dataclass
 class OptimConfig:
@@ -60,3 +65,23 @@ class RunConfig:
     wandb: Literal["auto", "off"] = "auto"
     """auto: Weights & Biases, offline where no key is set."""
     wandb_project: str = "wavedistill"
+
+
+def check_run(config: RunConfig, batch_size: int, device: torch.device, ranks: Ranks) -> None:
+    """Refuse options with which no run can work.
+
+    Raises:
+        WavedistillError: names the option and what it must be.
+    """
+    for name in ("steps", "accumulate", "log_every", "validate_every", "sample_every", "save_every", "keep"):
+        if getattr(config, name) < 1:
+            raise WavedistillError(f"run.{name} is {getattr(config, name)}; it must be at least 1.")
+    for name in ("minutes", "save_minutes"):
+        if getattr(config, name) is not None and getattr(config, name) <= 0:
+            raise WavedistillError(f"run.{name} is {getattr(config, name)}; it must be above 0, or null for none.")
+    if config.precision == "fp16" and device.type == "cpu":
+        raise WavedistillError("run.precision fp16 needs a GPU. Use --run.precision bf16 or fp32 on a CPU.")
+    if batch_size % ranks.world_size:
+        raise WavedistillError(
+            f"data.batch_size {batch_size} cannot be shared by {ranks.world_size} processes. Give a multiple of it."
+        )

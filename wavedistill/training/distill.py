@@ -12,7 +12,7 @@ from wavedistill.errors import WavedistillError
 from wavedistill.losses.distillation import DistillationConfig, DistillationLoss
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.wavenet import WaveNet
-from wavedistill.training.task import Sample, spoken_again
+from wavedistill.training.task import Sample, spoken_again, validation_batches
 
 if TYPE_CHECKING:
     from wavedistill.data.dataset import Batch, SpeechDataset
@@ -51,8 +51,8 @@ class DistillTask(nn.Module):
         """Every term and diagnostic, averaged over the same crops of held-out speech every time."""
         device = next(self.model.parameters()).device
         sums: dict[str, float] = {}
-        for index in range(num_batches):
-            loss, values = self(dataset.batch(index, 8, seed=0).to(device), self.loss.config.kl_clip_steps)
+        for batch in validation_batches(dataset, num_batches, device):
+            loss, values = self(batch, self.loss.config.kl_clip_steps)
             for name, value in {"loss": loss, **values}.items():
                 sums[name] = sums.get(name, 0.0) + float(value) / num_batches
         return sums
@@ -63,8 +63,7 @@ class DistillTask(nn.Module):
 
 
 def inherit(student: ParallelWaveNet, donor: WaveNet | ParallelWaveNet) -> list[str]:
-    """Give the student the donor's conditioning network and pitch predictor to start from; returns the names of those
-    it took.
+    """Start the student with the donor's conditioning network and pitch predictor; returns the names of what it took.
 
     A part is taken where both have it in the same size.
     """
@@ -74,9 +73,8 @@ def inherit(student: ParallelWaveNet, donor: WaveNet | ParallelWaveNet) -> list[
         if own is None or given is None:
             continue
         weights = given.state_dict()
-        if {key: value.shape for key, value in own.state_dict().items()} == {
-            key: value.shape for key, value in weights.items()
-        }:
+        shapes = [{key: value.shape for key, value in state.items()} for state in (own.state_dict(), weights)]
+        if shapes[0] == shapes[1]:
             own.load_state_dict(weights)
             taken.append(name)
     return taken
@@ -109,6 +107,5 @@ def check_teacher(teacher: WaveNet, dataset: SpeechDataset, teacher_name: str) -
     if ours > baseline:
         raise WavedistillError(
             f"teacher {teacher_name} needs {ours:.2f} bits per sample on held-out speech, linear prediction "
-            f"{baseline:.2f}: train it "
-            "longer (same command), or distil all the same with --loss.allow_weak_teacher."
+            f"{baseline:.2f}: train it longer (same command), or distil all the same with --loss.allow_weak_teacher."
         )

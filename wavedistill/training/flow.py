@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from wavedistill.data.baseline import bits_per_sample
 from wavedistill.models.waveform_flow import WaveformFlow
 from wavedistill.models.wavenet import dequantized
-from wavedistill.training.task import Sample, spoken_again
+from wavedistill.training.task import Sample, spoken_again, validation_batches
 
 if TYPE_CHECKING:
     from wavedistill.data.dataset import Batch, SpeechDataset
@@ -34,6 +34,7 @@ class FlowTask(nn.Module):
     def __init__(self, model: WaveformFlow) -> None:
         super().__init__()
         self.model = model
+        self.discriminators = None
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         log_prob, pitch = self._measure(batch, torch.default_generator)
@@ -53,8 +54,8 @@ class FlowTask(nn.Module):
         """Bits per sample and pitch loss on the same ``num_batches`` crops of held-out speech every time."""
         device = next(self.model.parameters()).device
         totals = torch.zeros(2, dtype=torch.float64)
-        for index in range(num_batches):
-            log_prob, pitch = self._measure(dataset.batch(index, 8, seed=0).to(device), None)
+        for batch in validation_batches(dataset, num_batches, device):
+            log_prob, pitch = self._measure(batch, None)
             totals += torch.tensor([float(log_prob), 0.0 if pitch is None else float(pitch)])
         log_prob, pitch = (totals / num_batches).tolist()
         return {"bits": bits_per_sample(log_prob)} | ({} if self.model.pitch is None else {"pitch": pitch})

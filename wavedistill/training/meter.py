@@ -1,7 +1,8 @@
-"""Means of logged values, summed on the device so that no step waits for them."""
+"""Means of logged values, summed on the device so that no step waits for them, and the speed of training."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 import torch
@@ -33,3 +34,29 @@ class Meter:
         self._sums = {}
         self._counts = {}
         return dict(zip(names, means.tolist(), strict=True))
+
+
+class Speed:
+    """Steps and seconds of audio per second since the last log."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+        self._steps = 0
+        self._samples = 0
+
+    def add(self, samples: int) -> None:
+        """Count a step that has seen so many samples of audio, over all processes."""
+        self._steps += 1
+        self._samples += samples
+
+    def flush(self, sample_rate: int) -> dict[str, float]:
+        """``steps_per_second`` and ``audio_seconds_per_second`` since the last flush."""
+        now = time.monotonic()
+        seconds = now - self._since
+        values = {
+            "steps_per_second": self._steps / seconds,
+            "audio_seconds_per_second": self._samples / sample_rate / seconds,
+        }
+        self._since = now
+        self._steps = self._samples = 0
+        return values

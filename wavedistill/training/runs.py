@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from wavedistill.data.dataset import SpeechDataset
-from wavedistill.distributed import current_ranks, pick_device
+from wavedistill.distributed import current_ranks, resolve_device
 from wavedistill.errors import WavedistillError
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.pretrained import load_pretrained, role
@@ -81,26 +81,26 @@ def distill_student(
         recipe = dataclasses.replace(recipe, teacher=str(teacher))
     torch.manual_seed(recipe.run.seed)
     model = ParallelWaveNet(recipe.model)
-    voice = load_pretrained(recipe.teacher, pick_device(recipe.run.device, current_ranks()))
-    if not isinstance(voice, WaveNet):
+    device = resolve_device(recipe.run.device, current_ranks(), "--run.device")
+    given = load_pretrained(recipe.teacher, device)
+    if not isinstance(given, WaveNet):
         raise WavedistillError(
-            f"teacher {recipe.teacher} is a {role(voice)}. Give the checkpoint of a teacher (a WaveNet)."
+            f"teacher {recipe.teacher} is a {role(given)}. Give the checkpoint of a teacher (a WaveNet)."
         )
     fresh = not list_states(Path(recipe.run.dir))
-    inherit(model, voice)
+    inherit(model, given)
     if fresh and recipe.start_from is not None:
         donor = load_pretrained(recipe.start_from)
         if not isinstance(donor, ParallelWaveNet) or not inherit(model, donor):
             raise WavedistillError(
-                f"start_from {recipe.start_from}: a student whose conditioning network or pitch predictor has "
-                "this model's size is needed, "
-                f"this is a {role(donor)}. Give another checkpoint, or leave start_from out."
+                f"start_from {recipe.start_from}: a student whose conditioning network or pitch predictor has this "
+                f"model's size is needed, this is a {role(donor)}. Give another checkpoint, or leave start_from out."
             )
-    task = DistillTask(model, voice, recipe.loss)
+    task = DistillTask(model, given, recipe.loss)
     with_f0 = "pitch" in recipe.loss.weights
     train, valid = (_dataset(recipe, model, split, with_f0) for split in ("train", "valid"))
     if fresh and not recipe.loss.allow_weak_teacher:
-        check_teacher(voice, valid, recipe.teacher)
+        check_teacher(given, valid, recipe.teacher)
     return fit(task, train, valid, recipe)
 
 

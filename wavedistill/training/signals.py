@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop after the current step."""
+"""Ctrl-C and SIGTERM ask training to stop after the current step."""
 
 from __future__ import annotations
 
@@ -19,14 +19,22 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 class StopSignals:
-    """Context that notes SIGINT and SIGTERM in ``received``; a second signal acts as it did before.
+    """Context that notes SIGINT and SIGTERM; a second signal acts as it did before.
 
     Python delivers signals to the main thread only; in another thread this context does nothing.
+
+    Attributes:
+        received: number of the signal, or None.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._previous: dict[int, object] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal asks this process to stop."""
+        return self.received is not None
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from wavedistill.models.parallel_wavenet import ParallelWaveNet
     from wavedistill.models.waveform_flow import WaveformFlow
     from wavedistill.nn.discriminators import Discriminators
+
+VALIDATION_BATCH_SIZE = 8
 
 
 @dataclass
@@ -34,6 +37,8 @@ class Task(Protocol):
     """
 
     model: nn.Module
+    discriminators: Discriminators | None
+    """What an adversarial loss asks, frozen but for its own step: the task is an `AdversarialTask` then."""
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss (a scalar in float32) and named scalars to log."""
@@ -48,11 +53,14 @@ class Task(Protocol):
 class AdversarialTask(Task, Protocol):
     """A task whose loss asks discriminators, which `Adversary` trains beside the model."""
 
-    discriminators: Discriminators | None
-    """Frozen but for their own step; None where the loss does not ask them."""
-
     def discriminate(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The discriminators' own loss, without gradient for the model, and named scalars to log."""
+
+
+def validation_batches(dataset: SpeechDataset, num_batches: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
+    """The crops that validation scores: the same ones of held-out speech every time."""
+    for index in range(num_batches):
+        yield dataset.batch(index, VALIDATION_BATCH_SIZE, seed=0).to(device)
 
 
 def spoken_again(model: ParallelWaveNet | WaveformFlow, name: str, dataset: SpeechDataset) -> list[Sample]:

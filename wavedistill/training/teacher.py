@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from wavedistill.data.baseline import bits_per_sample
 from wavedistill.models.wavenet import WaveNet
-from wavedistill.training.task import Sample
+from wavedistill.training.task import Sample, validation_batches
 
 if TYPE_CHECKING:
     from wavedistill.data.dataset import Batch, SpeechDataset
@@ -29,6 +29,7 @@ class TeacherTask(nn.Module):
     def __init__(self, model: WaveNet) -> None:
         super().__init__()
         self.model = model
+        self.discriminators = None
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         log_prob = self._log_prob(batch, torch.default_generator)
@@ -44,8 +45,8 @@ class TeacherTask(nn.Module):
         device = next(self.model.parameters()).device
         total = 0.0
         count = 0
-        for index in range(num_batches):
-            log_prob = self._log_prob(dataset.batch(index, 8, seed=0).to(device), None)
+        for batch in validation_batches(dataset, num_batches, device):
+            log_prob = self._log_prob(batch, None)
             total = total + float(log_prob.double().sum())
             count = count + log_prob.numel()
         return {"bits": bits_per_sample(total / count)}
