@@ -18,7 +18,7 @@ import torch
 from helpers.paths import PACKAGE
 from helpers.tiny_models import speech_like, tiny_student, tiny_teacher
 
-from wavedistill import cli, save_audio
+from wavedistill import cli, distributed, save_audio
 from wavedistill.assets import bundled_checkpoints
 from wavedistill.cli import benchmark, options, train
 from wavedistill.models.pretrained import save_pretrained
@@ -348,6 +348,6 @@ def test_interrupted_training_says_how_to_go_on(capsys, monkeypatch):
 
 def test_device(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert options.resolve_device("auto") == "cpu"
+    assert distributed.resolve_device("auto").type == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert options.resolve_device("auto") == "cuda"
+    assert distributed.resolve_device("auto").type == "cuda"

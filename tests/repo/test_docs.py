@@ -23,7 +23,6 @@ from helpers import house
 from helpers.paths import ROOT
 from helpers.tiny_models import tiny_flow, tiny_student, tiny_teacher
 from helpers.tiny_runs import TINY, make_tones
-from wavedistill.evaluation.quality import COLUMNS
 
 import wavedistill
 from wavedistill import assets, cli, flows, load_audio, save_audio
@@ -31,6 +30,7 @@ from wavedistill.audio.io import resample
 from wavedistill.data.manifest import read_manifest
 from wavedistill.doctor.symptoms import symptom_table
 from wavedistill.losses.distillation import TERMS
+from wavedistill.metrics.registry import COLUMNS
 from wavedistill.models.pretrained import load_pretrained, save_pretrained
 from wavedistill.training import load_recipe
 

@@ -7,7 +7,6 @@ import os
 import subprocess
 
 from wavedistill.benchmark import options
-from wavedistill.cli.options import resolve_device
 
 SUMMARY = "measure speed on this machine: of students, teacher and other vocoders, or of the flow toolbox"
 EPILOG = """\
@@ -25,6 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.device is not None:
-        args.device = resolve_device(args.device)
+        from wavedistill.distributed import resolve_device
+
+        args.device = str(resolve_device(args.device))
     # a process of its own, where libraries may be imported that change torch's behaviour for all of it
     return subprocess.run(options.process(args), env={**os.environ, **KEEP_MEMORY}).returncode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from wavedistill.cli.options import add_device, checkpoint_help, resolve_device
+from wavedistill.cli.options import add_device, checkpoint_help
 from wavedistill.errors import WavedistillError
 
 SUMMARY = "measure checkpoints and other systems' recordings on held-out clips, beside Griffin-Lim and WORLD"
@@ -82,6 +82,7 @@ def _add_clips(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from wavedistill.distributed import resolve_device
     from wavedistill.evaluation.evaluate import EvaluateConfig, evaluate
 
     pairs = [_two_names("--compare", given, ":", "A:B") for given in args.compare or ()]

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from wavedistill.assets import bundled_checkpoints, recipe_path
-from wavedistill.errors import WavedistillError
 
 
 def checkpoint_help() -> str:
@@ -28,7 +27,7 @@ def add_noise(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """``--device``; `resolve_device` makes a device of it."""
+    """``--device``, for `wavedistill.distributed.resolve_device`."""
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is one), cpu, cuda or cuda:N")
 
 
@@ -48,27 +47,6 @@ def recipe_file(name: str) -> Path:
     if not path.exists() and path.parts[:1] == ("recipes",):
         return recipe_path(str(Path(*path.parts[1:])))
     return path
-
-
-def resolve_device(name: str) -> str:
-    """The device that ``--device`` names: "auto" is CUDA where there is one.
-
-    Raises:
-        WavedistillError: an unknown name, or a GPU that is not there.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise WavedistillError(f"unknown device {name!r}: give auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise WavedistillError(
-            f"there is no device {name} here ({torch.cuda.device_count()} CUDA devices): try --device cpu"
-        )
-    return name
 
 
 def _speaker(text: str) -> int | str:

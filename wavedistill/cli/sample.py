@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from wavedistill.cli.options import add_checkpoint, add_noise, resolve_device
+from wavedistill.cli.options import add_checkpoint, add_noise
 
 SUMMARY = "let an unconditional model make audio of its own"
 
@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from wavedistill.audio.io import save_audio
+    from wavedistill.distributed import resolve_device
     from wavedistill.inference.vocoder import Vocoder
 
     vocoder = Vocoder.from_pretrained(args.checkpoint, resolve_device(args.device))

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from wavedistill.cli.options import add_checkpoint, add_noise, resolve_device
+from wavedistill.cli.options import add_checkpoint, add_noise
 
 if TYPE_CHECKING:
     from wavedistill.distributed import Ranks
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from wavedistill.distributed import current_ranks
+    from wavedistill.distributed import current_ranks, resolve_device
     from wavedistill.inference.batch.plan import ExecutionConfig
     from wavedistill.inference.batch.synthesize import synthesize
 

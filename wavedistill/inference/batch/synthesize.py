@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from wavedistill.distributed import Ranks, current_ranks
+from wavedistill.distributed import Ranks, current_ranks, resolve_device
 from wavedistill.errors import WavedistillError
 from wavedistill.inference.batch.pipeline import synthesize_batches
 from wavedistill.inference.batch.plan import ExecutionConfig, Plan, RenderOptions, SynthesisReport
@@ -84,11 +84,5 @@ def _load(checkpoint: str | Path | Vocoder, device: str | torch.device, precisio
                 f'"{precision}"), or give the checkpoint\'s name'
             )
         return checkpoint
-    if str(device) == "cuda" and ranks.world_size > 1:
-        device = f"cuda:{ranks.local_rank}"
-        if ranks.local_rank >= torch.cuda.device_count():
-            raise WavedistillError(
-                f"there is no device {device} here ({torch.cuda.device_count()} CUDA devices): start fewer processes, "
-                "or try --device cpu"
-            )
+    device = resolve_device(str(device), ranks if ranks.world_size > 1 else None)
     return Vocoder.from_pretrained(checkpoint, device, precision)
