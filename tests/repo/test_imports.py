@@ -16,6 +16,7 @@ PUBLIC = {
     "WaveNetConfig",
     "ParallelWaveNet",
     "ParallelWaveNetConfig",
+    "EvaluateConfig",
     "LogMelSpectrogram",
     "MelConfig",
     "WaveformFlow",

@@ -33,7 +33,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ALLOWED = {
     "gradio": set(),
     "wandb": {"training/tracker.py"},
-    "torchaudio": {"audio/"},
+    "torchaudio": {"audio/", "data/corpora/ljspeech.py"},  # its reader of that corpus
     "ray": {"inference/batch/ray_engine.py"},
     "zuko": {"benchmark/flow_peers.py"},  # importing it switches off argument checks in torch.distributions
     "nflows": {"benchmark/flow_peers.py"},
@@ -152,7 +152,7 @@ def test_only_light_packages_are_imported_at_the_top(path):
 
 
 def test_modules_stay_short():
-    long = {str(path.relative_to(PACKAGE)): n for path in FILES if (n := len(path.read_text().splitlines())) > 330}
+    long = {str(path.relative_to(PACKAGE)): n for path in FILES if (n := len(path.read_text().splitlines())) > 320}
     assert not long, f"one concept a file, about 300 lines: {long}"
 
 
