@@ -126,7 +126,17 @@ def _scalar(hint: Any, word: str, option: str) -> Any:
 
 
 def _print_help(recipe: Any) -> typing.NoReturn:
-    """All options with their descriptions and values, drawn by tyro."""
+    """All options with their descriptions and values, drawn by tyro; fields that cannot be set are left out."""
     import tyro
 
-    tyro.cli(type(recipe), default=recipe, args=["--help"], config=(tyro.conf.AvoidSubcommands,))
+    cls = type(recipe)
+    fields = dataclasses.fields(cls)
+    hidden = [
+        (field.name, tyro.conf.Suppress[Any], dataclasses.field(init=False, default=field.default))
+        for field in fields
+        if not field.init
+    ]
+    shown = dataclasses.make_dataclass(cls.__name__, hidden, bases=(cls,), kw_only=True)
+    values = shown(**{field.name: getattr(recipe, field.name) for field in fields if field.init})
+    options = (tyro.conf.AvoidSubcommands,)
+    tyro.cli(shown, default=values, args=["--help"], description=cls.__doc__, config=options)
