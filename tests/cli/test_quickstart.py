@@ -126,7 +126,7 @@ def test_the_real_one(tmp_path):
     opinion = {
         row[0]: float(row[-3]) for row in rows if row and row[0] in ("original", "speech-student", "Griffin-Lim")
     }
-    assert opinion["original"] > opinion["speech-student"] - 0.2 > opinion["Griffin-Lim"] + 0.8
+    assert opinion["original"] > opinion["speech-student"] > opinion["Griffin-Lim"] + 1
     curves = [
         read_curve(tmp_path / "out" / f"tiny-{who}" / "metrics.jsonl", name)
         for who, name in (("teacher", "bits"), ("student", "loss"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -66,7 +67,11 @@ def test_wheel_holds_the_package_and_its_assets(wheel):
     for kind in SHIPPED:
         missing = {f"wavedistill/_assets/{name}" for name in shipped(ROOT / kind)} - names
         assert not missing
+<<<<<<< HEAD
     assert "wavedistill/cli/main.py" in names
+=======
+    assert {"wavedistill/cli.py", "wavedistill/py.typed"} <= names
+>>>>>>> first
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith("tests") or "__pycache__" in name]
     assert {name.split("/")[0].split("-")[0] for name in names} == {"wavedistill"}
@@ -80,7 +85,7 @@ def test_command_and_requirements(wheel):
     metadata = archive.read(entry_points.replace("entry_points.txt", "METADATA")).decode()
     assert "Requires-Python: >=3.11" in metadata
     assert "Requires-Dist: torch<2.15,>=2.11" in metadata
-    assert {"eval", "ode", "ray", "onnx", "dev"} == {
+    assert {"metrics", "eval", "ode", "ray", "onnx", "peers", "dev"} == {
         line.split(": ")[1] for line in metadata.splitlines() if line.startswith("Provides-Extra")
     }
 
@@ -127,3 +132,25 @@ def test_versions_of_torch_and_torchaudio_are_pinned_together():
 def test_ray_and_onnx_are_extras():
     requirements = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     assert not [line for line in requirements if line.startswith(("ray", "onnx", "pesq", "pyworld"))]
+
+
+SOURCE_ONLY = {"pesq", "pyworld", "webrtcvad", "resemblyzer", "nflows", "normflows", "vocos", "encodec"}
+"""What has no wheel, or needs what has none; CI installs the extra with --only-binary=:all: besides."""
+
+
+def test_the_tests_and_the_quickstart_install_from_wheels_alone():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+
+    def packages(requirements: list[str]) -> set[str]:
+        found = set()
+        for line in requirements:
+            name, *within = re.match(r"([\w-]+)(?:\[(.*)\])?", line).groups()
+            inner = (extras[extra] for extra in within[0].split(",")) if name == "wavedistill" else ()
+            found |= {name}.union(*map(packages, inner))
+        return found
+
+    assert not SOURCE_ONLY & packages([*project["dependencies"], *extras["dev"]])
+    assert {"distillmos"} <= packages(project["dependencies"])
+    full = packages([*project["dependencies"], *extras["eval"], *extras["peers"]])
+    assert {"pesq", "resemblyzer", "pyworld-prebuilt", "nflows", "vocos"} <= full
