@@ -28,9 +28,9 @@ MIN_SECONDS = 2
 MAX_SECONDS = 30
 MAX_DEPTH = 32
 FIRST_FAMILY = "realnvp"
-INTRO = """A normalizing flow is a chain of bijections from noise to data. Pick a density and a kind of layer: the flow
-is trained here and now by maximum likelihood, then shown layer by layer. No flow can have fewer nats than the density's
-entropy."""
+INTRO = """A normalizing flow is a chain of bijections from noise to data. Choose a density and a kind of layer: the
+flow is trained by maximum likelihood for some seconds, then shown layer by layer. Fewer nats are better; the entropy of
+the density is the least that is possible."""
 
 
 class Shown(NamedTuple):
@@ -98,7 +98,7 @@ def playground_tab(playground: Playground) -> None:
             density = gr.Dropdown(densities, value="two_moons", label="Target density")
             family = gr.Dropdown(families, value=FIRST_FAMILY, label="Flow family")
             about = gr.Markdown(_about(FIRST_FAMILY), elem_classes="caption")
-            with gr.Row():
+            with gr.Row(equal_height=True):
                 button = gr.Button("Train", variant="primary", min_width=120)
                 stop = gr.Button("Stop and draw", min_width=120, elem_classes="narrow")
             with gr.Accordion("Options", open=False):
@@ -108,7 +108,8 @@ def playground_tab(playground: Playground) -> None:
             request = gr.State(StopRequest())  # Gradio copies it for each visitor
         with gr.Column(scale=3):
             results = Results(
-                "Press **Train**: the held-out nats run by here for some seconds, then each layer is drawn.",
+                "Press **Train**: here you see the nats of held-out points while the flow is trained, then a picture "
+                "of each layer.",
                 label="Result",
                 elem_id="flow-caption",
             )
@@ -116,13 +117,13 @@ def playground_tab(playground: Playground) -> None:
                 layers = _picture("Layers", "flow-layers", buttons=["download", "fullscreen"])
                 animation = _picture("Animation", "flow-animation", buttons=["download"])
     family.change(playground.about, family, [about, depth], **PRIVATE)
-    button.click(lambda: gr.Column(visible=False), None, results.shown, **PRIVATE)
     results.run(
         button.click,
         playground.train,
         [density, family, depth, seconds, seed, request],
         [results.status, layers, animation],
         working="The training begins …",
+        meanwhile=False,
         api_name="playground",
     )
     stop.click(playground.stop, request, None, **PRIVATE)

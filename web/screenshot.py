@@ -96,7 +96,7 @@ def every_tab(page: Page, out: Path) -> None:
             press(page, BUTTONS.get(tab, tab))
             page.wait_for_timeout(1000)
             page.screenshot(path=out / f"{tab}-{width}-working.png")
-            page.get_by_text(DONE[tab]).first.wait_for(timeout=TIMEOUT_MS)
+            page.get_by_text(DONE[tab]).locator("visible=true").first.wait_for(timeout=TIMEOUT_MS)
             if tab == "Flows":
                 page.locator("#flow-animation img").wait_for(timeout=TIMEOUT_MS)
             save(page, out / f"{tab}-{width}-after.png")

@@ -36,10 +36,10 @@ def synthesize_tab(actions: Actions) -> None:
                 noise = noise_controls(models.speakers)
                 seconds = gr.Slider(0.0, 2.0, 0.5, step=0.1, label="Teacher excerpt (s)", visible=with_teacher)
         with gr.Column(scale=3):
-            excerpt = ", and a short excerpt by the teacher," if with_teacher else ""
+            heard = "original, student and a short excerpt by the teacher" if with_teacher else "original and student"
             results = Results(
-                f"Press **Synthesise**: the student speaks the recording from its mel spectrogram. The original and "
-                f"the student{excerpt} then stand here beside each other.",
+                f"Press **Synthesise** to hear {heard} beside each other: the student speaks from the mel "
+                "spectrogram of the recording.",
                 label="Comparison",
                 elem_id="comparison",
             )
@@ -59,21 +59,23 @@ def synthesize_tab(actions: Actions) -> None:
         api_name="synthesize",
     )
 
-    def student_is_done(teacher: str | None, seconds: float) -> tuple[str, dict]:
-        follows = bool(teacher and seconds)
-        status = f"The teacher samples {seconds:g} s, one sample after another …" if follows else ""
+    def before_teacher(teacher: str | None, seconds: float) -> tuple[str, dict]:
+        status = f"The teacher samples {seconds:g} s, one sample after another …" if teacher and seconds else ""
         return status, gr.Column(visible=False)
 
-    teacher_next = spoken_by_student.success(
-        student_is_done, [teacher, seconds], [results.status, sampled.column], **PRIVATE
-    )
-    results.then(
-        teacher_next.success,
+    def after_teacher(teacher: str | None, seconds: float) -> dict:
+        return gr.Column(visible=bool(teacher and seconds))
+
+    asked = [teacher, seconds]
+    begun = spoken_by_student.success(before_teacher, asked, [results.status, sampled.column], **PRIVATE)
+    done = results.then(
+        begun.success,
         actions.teach,
-        [state, teacher, seconds, *noise],
+        [state, *asked, *noise],
         [sampled.sound, sampled.caption, mels, results.status],
         api_name="teacher",
-    ).success(lambda sound: gr.Column(visible=sound is not None), sampled.sound, sampled.column, **PRIVATE)
+    )
+    done.success(after_teacher, asked, sampled.column, **PRIVATE)
 
 
 def sample_tab(actions: Actions) -> None:
@@ -126,6 +128,6 @@ def stream_tab(actions: Actions) -> None:
         [recording, student, chunk, *noise],
         [live, results.status],
         working="The student computes the first chunk …",
-        show_at_once=True,
+        meanwhile=True,
         api_name="stream",
     )

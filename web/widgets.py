@@ -58,7 +58,7 @@ class Results:
         outputs: list,
         *,
         working: str,
-        show_at_once: bool = False,
+        meanwhile: bool | None = None,
         **options: object,
     ) -> Dependency:
         """Say ``working``, run the function, show the results; after an error the hint comes back.
@@ -67,13 +67,13 @@ class Results:
             trigger: what starts it, as a button's ``click``.
             function, inputs, outputs: as for Gradio's events.
             working: the status meanwhile.
-            show_at_once: show the results before the function has come to its end, or keep hidden what is hidden.
+            meanwhile: whether the results are visible until the function ends; None: as they were.
             options: more options of the function's event, as ``api_name``.
 
         Returns:
             the last step, which ran only if all went well.
         """
-        shown = gr.Column(visible=True) if show_at_once else gr.skip()
+        shown = gr.skip() if meanwhile is None else gr.Column(visible=meanwhile)
         begun = trigger(lambda: (working, shown), None, [self.status, self.shown], **PRIVATE)
         return self.then(begun.then, function, inputs, outputs, **options)
 
