@@ -1,4 +1,4 @@
-"""The numerical contract of the flow toolbox: every layer of ``cases_*.py`` through the same checks."""
+"""The numerical contract of the flow toolbox: every layer of ``cases/`` through the same checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `test_flow_contract.py` needs to know about a layer. Files ``cases_*.py`` beside it list the layers."""
+"""What `tests/flows/test_contract.py` needs to know about a layer; ``tests/flows/cases/`` lists the layers."""
 
 from __future__ import annotations
 
