@@ -278,8 +278,8 @@ class _Bench:
         """
         mel = student.mel(clip)
         noise = torch.randn(1, 1, len(clip.audio), generator=torch.Generator().manual_seed(self.seed))
-        output = student.model.rsample(noise, mel, student.speaker(clip))
-        log_q = student.model.log_prob(output)
+        output = student.model.rsample(noise, mel, student.speaker(clip), in_pieces=True)
+        log_q = student.model.own_log_prob(output)
         parameters, shift = teacher.model.predict(output.excitation, mel, teacher.speaker(clip))
         slope = student.model.front.log_slope(output.excitation, output.predictor)
         log_p = teacher.model.distribution.log_prob(parameters, shift, output.excitation) + slope
@@ -291,7 +291,7 @@ class _Bench:
     @torch.inference_mode()
     def _bits(self, teacher: LoadedModel, clip: Clip) -> dict[str, float]:
         generator = torch.Generator().manual_seed(self.seed)
-        log_prob = teacher.model.log_prob(
+        log_prob = teacher.model.log_prob_per_sample(
             clip.audio[None, None], teacher.mel(clip), teacher.speaker(clip), generator=generator
         )
         return {"teacher_bits": bits_per_sample(float(log_prob.double().mean()))}

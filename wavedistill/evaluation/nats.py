@@ -32,7 +32,7 @@ from wavedistill.evaluation.student_likelihood import (
 from wavedistill.evaluation.systems import Clip, LoadedModel, System, digest
 from wavedistill.evaluation.tables import cell, table
 from wavedistill.losses.distillation import first_counted
-from wavedistill.models.wavenet import dequantized
+from wavedistill.models.base import dequantized
 
 NATS = {
     "own": "−log density of its own samples",
@@ -291,7 +291,7 @@ def _encoded(teacher: LoadedModel, clip: Clip) -> dict[str, float]:
     audio = clip.audio[None, None].to(teacher.device)
     mel = teacher.mel(clip)
     speaker = teacher.speaker(clip)
-    nats = -float(teacher.model.log_prob(audio, mel, speaker).double().mean())
+    nats = -float(teacher.model.log_prob_per_sample(audio, mel, speaker).double().mean())
     z = teacher.model.encode(dequantized(audio), mel, speaker)[0, 0]
     return _scored(nats, z, len(clip.audio)) | {"trusted": 1.0}
 

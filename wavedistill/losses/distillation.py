@@ -161,7 +161,7 @@ class DistillationLoss(nn.Module):
         from the same seed.
         """
         with torch.no_grad():
-            made = student.rsample(torch.randn(audio.shape, device=audio.device), mel, speaker).refined
+            made = student.rsample(torch.randn(audio.shape, device=audio.device), mel, speaker, in_pieces=True).refined
         made, real = self._crops(made[:, 0], audio[:, 0])
         fakes, reals = ([score.float() for score in self.discriminators(waves).scores] for waves in (made, real))
         losses = [(real - 1.0).square().mean() + fake.square().mean() for real, fake in zip(reals, fakes, strict=True)]

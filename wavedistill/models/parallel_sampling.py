@@ -87,7 +87,7 @@ def sample_parallel(
         raise WavedistillError(f"tolerance must be above 0 and window at least 1, got {tolerance} and {window}.")
     batch, samples = teacher.check_condition(mel, speaker, num_samples, batch_size)
     if noise is None:
-        noise = teacher.draw_noise(batch, samples, seed).transpose(1, 2)
+        noise = teacher.draw_noise(batch, samples, seed)
     elif noise.shape != (batch, 1, samples):
         raise WavedistillError(f"noise must have the shape ({batch}, 1, {samples}), got {tuple(noise.shape)}.")
     noise = noise.to(next(teacher.parameters())) * temperature
@@ -101,7 +101,7 @@ def sample_parallel(
                 f"the draft's {name} must be the teacher's ({own}), got {other}: give a student distilled from "
                 "this teacher."
             )
-        guess = draft.rsample(noise, mel, speaker).excitation
+        guess = draft.rsample(noise, mel, speaker, in_pieces=True).excitation
     predictor = teacher.front.condition(mel)
     condition = Condition(teacher.features(mel, speaker))
     floor = teacher.distribution.log_scale_min
