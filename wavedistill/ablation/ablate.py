@@ -281,7 +281,7 @@ class _Bench:
         output = student.model.rsample(noise, mel, student.speaker(clip), in_pieces=True)
         log_q = student.model.own_log_prob(output)
         parameters, shift = teacher.model.predict(output.excitation, mel, teacher.speaker(clip))
-        slope = student.model.front.log_slope(output.excitation, output.predictor)
+        slope = student.model.front.log_slope(output.excitation, output.lpc)
         log_p = teacher.model.distribution.log_prob(parameters, shift, output.excitation) + slope
         skip = first_counted(student.model, teacher.model, len(clip.audio))
         std = float(output.refined.std() / clip.audio.std().clamp_min(1e-9))

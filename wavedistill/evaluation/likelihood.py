@@ -115,7 +115,7 @@ def student_divergence(
     )
     output = student.rsample(noise, mel, student_speaker, in_pieces=True)
     parameters, shift = teacher.predict(output.excitation, mel, teacher_speaker)
-    slope = student.front.log_slope(output.loc, output.predictor)
+    slope = student.front.log_slope(output.loc, output.lpc)
     own = -student.own_log_prob(output)
     entropy = Gaussian.entropy(output.log_scale - slope)
     cross_entropy = -teacher.distribution.log_prob(parameters, shift, output.excitation) - slope

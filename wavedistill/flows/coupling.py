@@ -233,8 +233,7 @@ class AffineCoupling(_Coupling):
 
 
 class SplineCoupling(_Coupling):
-    """y_a = x_a, y_b = spline(x_b; network(x_a)): a monotone rational-quadratic spline for each element of the second
-    part.
+    """y_a = x_a, y_b = spline(x_b; network(x_a)): a monotone rational-quadratic spline for each element of x_b.
 
     log|det| = sum log spline'(x_b). See `wavedistill.flows.spline` for the formulas; outside [-bound, bound] the layer
     is the identity.

@@ -24,8 +24,11 @@ from wavedistill.flows.transform import Transform
 
 
 class LTP(NamedTuple):
-    """lags (batch, blocks) in samples, whole numbers; taps (batch, blocks, order): b_k for k = -reach ... reach, order
-    = 2 reach + 1.
+    """Lags and taps of each block.
+
+    Attributes:
+        lags: (batch, blocks), whole numbers of samples.
+        taps: (batch, blocks, order), b_k for k = -reach ... reach, order = 2 reach + 1.
     """
 
     lags: Tensor
@@ -107,9 +110,10 @@ class LongTermPredictionFlow(Transform):
         return size, cond.taps.shape[-1] // 2
 
 
-def pitch_predictor(pitch: Pitch, raw: Tensor, sample_rate: int, block: int) -> LTP:
-    """Lags from a pitch, and taps b = v r / (1 + sum |r|), so that sum |b| < v, the probability of voicing: the inverse
-    is stable.
+def ltp_from_pitch(pitch: Pitch, raw: Tensor, sample_rate: int, block: int) -> LTP:
+    """Lags from a pitch, and taps b = v r / (1 + sum |r|) with v the probability of voicing.
+
+    sum |b| < v < 1, so that the inverse is stable.
 
     Args:
         pitch: (batch, frames + 2), one more frame on either side.

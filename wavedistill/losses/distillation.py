@@ -231,7 +231,7 @@ class DistillationLoss(nn.Module):
         other_mel = None if mel is None else mel.roll(1, 0)
         other_speaker = None if speaker is None else speaker.roll(1, 0)
         front = self.teacher.front
-        own = output.predictor
+        own = output.lpc
         other = front.condition(other_mel)
         u = front.forward(output.audio, other).value[:, 0]
         loc_p, log_scale_p = self.teacher.distribution.loc_scale(*self.teacher.predict(u, other_mel, other_speaker))
@@ -256,7 +256,7 @@ class DistillationLoss(nn.Module):
 
     @torch.no_grad()
     def _diagnose(self, student: ParallelWaveNet, output: StudentOutput, audio: Tensor) -> dict[str, Tensor]:
-        slope = student.front.log_slope(output.loc, output.predictor)
+        slope = student.front.log_slope(output.loc, output.lpc)
         return {
             "entropy": Gaussian.entropy(output.log_scale - slope).mean(),
             "floor_share": (output.log_scale <= self.config.log_scale_floor).float().mean(),

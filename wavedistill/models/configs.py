@@ -27,7 +27,7 @@ class WaveNetConfig:
         num_classes: cells of "mulaw".
         log_scale_min: floor of log-scales (in the network's domain, after the front).
         stack: size of the causal stack.
-        cond_channels: width of the conditioning network.
+        cond_channels: width of the condition, made by the `MelEncoder`.
         cond_upsample: blocks per mel frame at which the condition changes.
         linear_order: taps of the learned linear-prediction path, set block by block from the condition (0: off; not
             with "mulaw").

@@ -102,14 +102,14 @@ def sample_parallel(
                 "this teacher."
             )
         guess = draft.rsample(noise, mel, speaker, in_pieces=True).excitation
-    predictor = teacher.front.condition(mel)
+    lpc = teacher.front.condition(mel)
     condition = Condition(teacher.features(mel, speaker))
     floor = teacher.distribution.log_scale_min
     flow = AutoregressiveFlow(teacher.predictor, log_scale_min=floor, log_scale_max=float("inf"))
     solution = solve(flow, noise[:, 0], condition, guess, tolerance=tolerance, window=window)
     u = solution.value
     residual = flow.affine_inverse(noise[:, 0], flow.loc_scale(u, condition))[0] - u
-    audio = teacher.front.inverse(u.unsqueeze(1), predictor).value
+    audio = teacher.front.inverse(u.unsqueeze(1), lpc).value
     return ParallelSample(audio, u, solution.sweeps, solution.passes, largest(residual.abs() / u.abs().clamp_min(1.0)))
 
 

@@ -42,7 +42,7 @@ class StudentOutput(NamedTuple):
         refined: the audio after the projections onto the mel, which `sample` returns; without projections the same.
         excitation, loc, log_scale: (batch, samples), u = loc + exp(log_scale) * noise: the front's signal before its
             inverse.
-        predictor: the front's condition.
+        lpc: the front's condition.
         pitch_logits: (batch, frames, bins) or None.
     """
 
@@ -51,7 +51,7 @@ class StudentOutput(NamedTuple):
     excitation: Tensor
     loc: Tensor
     log_scale: Tensor
-    predictor: LPC | None
+    lpc: LPC | None
     pitch_logits: Tensor | None
 
 
@@ -74,10 +74,10 @@ class Harmonics(NamedTuple):
 
 
 class StudentCondition(NamedTuple):
-    """What a mel and a speaker say to the flows and to the front, and the harmonic source between them."""
+    """The conditions that a mel and a speaker give to the flows and the front, and the harmonic source."""
 
     flows: Condition
-    predictor: LPC | None
+    lpc: LPC | None
     harmonics: Harmonics
 
 
@@ -116,8 +116,9 @@ class ParallelWaveNet(OnePassModel):
                 self.flows[0].predictor.taps.bias[config.linear_order] = 0.9
 
     def compute_in(self, dtype: torch.dtype) -> ParallelWaveNet:
-        """Let the stacks compute in ``dtype``, for use without gradient (bfloat16: 1.4 to 1.6 times as fast, measured
-        on a CPU that has it).
+        """Let the stacks compute in ``dtype``, for use without gradient.
+
+        bfloat16 is 1.4 to 1.6 times as fast, measured on a CPU that has instructions for it.
 
         Locations, log-scales, filters, pitch and conditioning stay in float32, so that the density of a sample is exact
         as ever: it is that of the rounded network. Chunks of a stream then equal the whole to about 1e-3, not 1e-5.
@@ -193,7 +194,7 @@ class ParallelWaveNet(OnePassModel):
     def condition(self, mel: Tensor | None, speaker: Tensor | None = None) -> tuple[Condition, LPC | None]:
         """What the flows and the front are given in a pass over the whole of ``mel`` (batch, n_mels, frames)."""
         condition = self._condition(self._window(mel), speaker, None)
-        return condition.flows, condition.predictor
+        return condition.flows, condition.lpc
 
     def log_prob(
         self,
@@ -213,7 +214,7 @@ class ParallelWaveNet(OnePassModel):
     def own_log_prob(self, output: StudentOutput) -> Tensor:
         """Exact log-density of the student's own sample, (batch, samples) in nats, from the pass that made it."""
         z = (output.excitation - output.loc) * torch.exp(-output.log_scale)
-        slope = self.front.log_slope(z, output.predictor)
+        slope = self.front.log_slope(z, output.lpc)
         return -0.5 * (z.square() + LOG_2PI) - output.log_scale + slope
 
     @property
@@ -248,10 +249,10 @@ class ParallelWaveNet(OnePassModel):
             loc = step.loc + scale * loc
             log_scale = log_scale + step.log_scale
         with torch.autocast(u.device.type, enabled=False):
-            audio, past = self.front.synthesize(u, condition.predictor, state.past if state else None)
+            audio, past = self.front.synthesize(u, condition.lpc, state.past if state else None)
         audio = audio.unsqueeze(1)
         harmonics = condition.harmonics
-        output = StudentOutput(audio, audio, u, loc, log_scale, condition.predictor, harmonics.pitch_logits)
+        output = StudentOutput(audio, audio, u, loc, log_scale, condition.lpc, harmonics.pitch_logits)
         return output, StreamState(states, harmonics.phase, past)
 
     def _in_pieces(
@@ -281,14 +282,14 @@ class ParallelWaveNet(OnePassModel):
             return StudentCondition(Condition(self.features(None, speaker)), None, Harmonics(None, None, None))
         blocks = mel.margin * self.config.cond_upsample
         features = Window(self.features(mel.value, speaker), blocks).trim()
-        predictor = self.front.condition(mel.value)
-        harmonics = self._harmonics(mel, predictor, state)
-        if predictor is not None:
-            predictor = trim_parts(predictor, blocks)
-        return StudentCondition(Condition(features, harmonics.source), predictor, harmonics)
+        lpc = self.front.condition(mel.value)
+        harmonics = self._harmonics(mel, lpc, state)
+        if lpc is not None:
+            lpc = trim_parts(lpc, blocks)
+        return StudentCondition(Condition(features, harmonics.source), lpc, harmonics)
 
-    def _harmonics(self, mel: Window, predictor: LPC | None, state: StreamState | None) -> Harmonics:
-        """The harmonic source over the window's inner frames; ``predictor`` over all of the window."""
+    def _harmonics(self, mel: Window, lpc: LPC | None, state: StreamState | None) -> Harmonics:
+        """The harmonic source over the window's inner frames; ``lpc`` over all of the window."""
         if self.source is None:
             return Harmonics(None, None, None)
         unsure = PitchPredictor.context_frames  # pitch nearer to the window's end than this is not final
@@ -298,8 +299,8 @@ class ParallelWaveNet(OnePassModel):
             pitch = trim_parts(self.pitch.decode(logits), unsure)
             log_mel = Window(mel.value, outer, mel.axis).trim()
             wave, phases = self.source(pitch, log_mel, state.phase if state else None)
-            if predictor is not None:
-                predictor = trim_parts(predictor, outer * self.config.cond_upsample)
-            whitened = self.front.forward(wave.unsqueeze(1), predictor).value[:, 0]
+            if lpc is not None:
+                lpc = trim_parts(lpc, outer * self.config.cond_upsample)
+            whitened = self.front.forward(wave.unsqueeze(1), lpc).value[:, 0]
         source = Window(whitened, (mel.margin - outer) * self.hop_length).trim()
         return Harmonics(source, phases[:, source.shape[1] - 1], Window(logits, mel.margin).trim())

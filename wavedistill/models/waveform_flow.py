@@ -1,5 +1,4 @@
-"""The one-stage flow: WaveGlow's stack of invertible 1x1 convolutions and couplings, trained by maximum likelihood
-without a teacher.
+"""The one-stage flow: invertible 1x1 convolutions and couplings, trained without a teacher.
 
     waveform x -> front -> long-term prediction -> squeeze -> [1x1 convolution -> coupling -> (split)] * n -> noise z
 
@@ -27,7 +26,7 @@ from wavedistill.flows.coupling import AffineCoupling
 from wavedistill.flows.flow import StandardNormal
 from wavedistill.flows.linear import InvertibleConv1x1
 from wavedistill.flows.linear_prediction import LPC
-from wavedistill.flows.long_term_prediction import LTP, LongTermPredictionFlow, pitch_predictor
+from wavedistill.flows.long_term_prediction import LTP, LongTermPredictionFlow, ltp_from_pitch
 from wavedistill.flows.reshape import Split, Squeeze
 from wavedistill.flows.reversible import ReversibleSequence
 from wavedistill.flows.transform import Compose, Transform
@@ -54,7 +53,7 @@ class FlowOutput(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What a mel and a speaker say: the conditions of couplings, front and long-term prediction, and the pitch.
+    """The conditions that a mel and a speaker give to couplings, front and long-term prediction, and the pitch.
 
     Attributes:
         flow: (batch, channels, blocks), of the couplings.
@@ -232,8 +231,9 @@ class WaveformFlow(OnePassModel):
     def _run(
         self, noise: Tensor, mel: Window | None, speaker: Tensor | None, state: StreamState | None
     ) -> tuple[Tensor, StreamState]:
-        """Audio from noise (batch, 1, samples) with `reach_frames` more on either side; the mel's margin is as much
-        and the context's.
+        """Audio from noise (batch, 1, samples) with `reach_frames` more on either side.
+
+        The mel's margin is `reach_frames` and the context's frames.
         """
         reach = self.reach_frames * self.hop_length
         blocks = reach // self.block
@@ -242,10 +242,10 @@ class WaveformFlow(OnePassModel):
         u = Window(u[:, 0], reach).trim()
         long_term_past = None
         if context.long_term is not None:
-            predictor = trim_parts(context.long_term, blocks)
-            u, long_term_past = self.long_term.synthesize(u, predictor, state.long_term_past if state else None)
-        predictor = None if context.front is None else trim_parts(context.front, blocks)
-        audio, front_past = self.front.synthesize(u, predictor, state.front_past if state else None)
+            ltp = trim_parts(context.long_term, blocks)
+            u, long_term_past = self.long_term.synthesize(u, ltp, state.long_term_past if state else None)
+        lpc = None if context.front is None else trim_parts(context.front, blocks)
+        audio, front_past = self.front.synthesize(u, lpc, state.front_past if state else None)
         return audio.unsqueeze(1), StreamState(noise[..., noise.shape[-1] - 2 * reach :], long_term_past, front_past)
 
     @property
@@ -262,16 +262,16 @@ class WaveformFlow(OnePassModel):
         frames = self._context_frames
         blocks = frames * self.config.cond_upsample
         features = Window(self.features(mel.value, speaker), blocks).trim()
-        predictor = self.front.condition(mel.value)
-        if predictor is not None:
-            predictor = trim_parts(predictor, blocks)
+        lpc = self.front.condition(mel.value)
+        if lpc is not None:
+            lpc = trim_parts(lpc, blocks)
         if self.pitch is None:
-            return Context(features.transpose(1, 2), predictor, None, None)
+            return Context(features.transpose(1, 2), lpc, None, None)
         with torch.autocast(features.device.type, enabled=False):
             logits = self.pitch(mel.value)
             pitch = self.pitch.decode(Window(logits, frames - 1).trim())
-            long_term = pitch_predictor(pitch, self.taps(full_precision(features)), self.sample_rate, self.block)
-        return Context(features.transpose(1, 2), predictor, long_term, Window(logits, frames).trim())
+            long_term = ltp_from_pitch(pitch, self.taps(full_precision(features)), self.sample_rate, self.block)
+        return Context(features.transpose(1, 2), lpc, long_term, Window(logits, frames).trim())
 
     def _base_log_prob(self, noise: Tensor) -> Tensor:
         return self.base.log_prob(noise).flatten(1).sum(1)

@@ -76,10 +76,10 @@ class WaveNet(WaveformModel):
         """The terms of `log_prob`: log p(x_t | x_<t, mel, speaker) in nats, (batch, samples); arguments as there."""
         if dequantize:
             audio = dequantized(audio, generator)
-        predictor = self.front.condition(mel)
-        u = self.front.forward(audio, predictor).value[:, 0]
+        lpc = self.front.condition(mel)
+        u = self.front.forward(audio, lpc).value[:, 0]
         parameters, shift = self.predict(u, mel, speaker)
-        return self.distribution.log_prob(parameters, shift, u) + self.front.log_slope(u, predictor)
+        return self.distribution.log_prob(parameters, shift, u) + self.front.log_slope(u, lpc)
 
     def predict(self, u: Tensor, mel: Tensor | None, speaker: Tensor | None) -> tuple[Tensor, Tensor]:
         """Distribution parameters (batch, samples, p) and linear path (batch, samples) of the front's signal.
