@@ -92,7 +92,8 @@ class MelProjection(nn.Module):
         frames = log_mel.shape[-1]
         hop = self.mel.hop_length
         context = self.context_frames
-        first, held = 0, None  # the frame that the held samples begin with
+        first = 0  # the frame that the held samples begin with
+        held = None
         for start in range(0, frames, frames_per_chunk):
             end = min(start + frames_per_chunk, frames)
             last = min(end + context, frames)

@@ -74,6 +74,7 @@ class ContinuousFlow(Transform):
     def __init__(
         self,
         dim: int,
+        *,
         hidden: int = 64,
         num_layers: int = 2,
         kernel_size: int = 1,

@@ -78,6 +78,7 @@ class ResidualFlow(Transform):
     def __init__(
         self,
         dim: int,
+        *,
         hidden: int = 64,
         num_layers: int = 2,
         kernel_size: int = 1,

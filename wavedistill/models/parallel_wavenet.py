@@ -120,7 +120,7 @@ class ParallelWaveNet(OnePassModel):
 
         bfloat16 is 1.4 to 1.6 times as fast, measured on a CPU that has instructions for it.
 
-        Locations, log-scales, filters, pitch and conditioning stay in float32, so that the density of a sample is exact
+        Locations, log-scales, filters, pitch and condition stay in float32, so that the density of a sample is exact
         as ever: it is that of the rounded network. Chunks of a stream then equal the whole to about 1e-3, not 1e-5.
         """
         for flow in self.flows:

@@ -146,8 +146,8 @@ class WaveformFlow(OnePassModel):
         """Audio -> noise with everything a likelihood loss needs.
 
         Args:
-            past_frames: frames at the start that only lend the predictors their past: a crop from the middle of a
-                recording begins with samples that its condition cannot foretell. Noise and log-probability are those of
+            past_frames: frames at the start that only give the predictors their past: a crop from the middle of a
+                recording begins with samples that its condition cannot predict. Noise and log-probability are those of
                 the rest.
         """
         context = self._context(self._in_context(mel, self._context_frames), speaker)

@@ -42,11 +42,12 @@ class WaveNet(WaveformModel):
 
     def __init__(self, config: WaveNetConfig) -> None:
         super().__init__(config)
-        self.distribution = {
-            "gaussian": lambda: Gaussian(config.log_scale_min),
-            "mol": lambda: MixtureOfLogistics(config.num_mixtures, config.log_scale_min),
-            "mulaw": lambda: MuLawCategorical(config.num_classes),
-        }[config.distribution]()
+        if config.distribution == "gaussian":
+            self.distribution = Gaussian(config.log_scale_min)
+        elif config.distribution == "mol":
+            self.distribution = MixtureOfLogistics(config.num_mixtures, config.log_scale_min)
+        else:
+            self.distribution = MuLawCategorical(config.num_classes)
         self.predictor = CausalNetwork(
             self.distribution.num_parameters, config.stack, self.cond_channels, config.linear_order
         )

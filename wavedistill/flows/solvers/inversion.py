@@ -8,9 +8,7 @@ Given y, find x with y_i = affine(x_i; x_<i). For n elements, in units of passes
 | incremental | each hidden unit once (`wavedistill.flows.solvers.stepping`); what ``flow.inverse`` does | 1 | n |
 | jacobi | all elements at once from the last sweep's x, until nothing changes | sweeps | sweeps |
 | gauss_seidel | the same block after block, each from the finished ones before it | mean sweeps + 1 | their sum |
-| quasi_newton | waveforms: Newton's step in a moving window (see there) | sweeps * window / n + 1 | sweeps |
-
-Newton's steps take their Jacobian from the linear path and the sweeps (`wavedistill.flows.solvers.quasi_newton`).
+| quasi_newton | waveforms: Newton's step in a moving window (see that module) | sweeps * window / n + 1 | sweeps |
 
 After k sweeps the first k elements are exact, whatever the iteration started from, so n sweeps always suffice; where
 elements depend weakly on each other far fewer do, and a good draft saves more. Where they depend strongly, as in
