@@ -7,6 +7,7 @@ seed gives one waveform however it is computed. Densities are in nats per sample
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,6 +45,14 @@ class Gaussian:
         return log_scale + 0.5 * (1.0 + LOG_2PI)
 
 
+class Mixture(NamedTuple):
+    """Components of a mixture, each (..., num_mixtures)."""
+
+    log_weights: Tensor
+    locs: Tensor
+    log_scales: Tensor
+
+
 class MixtureOfLogistics:
     """sum_i w_i Logistic(loc_i, s_i) (PixelCNN++, Salimans et al., 2017, https://arxiv.org/abs/1701.05517).
 
@@ -57,13 +66,11 @@ class MixtureOfLogistics:
         self.num_parameters = 3 * num_mixtures
         self.spread = torch.linspace(-1.0, 1.0, num_mixtures) if num_mixtures > 1 else torch.zeros(1)
 
-    def components(self, parameters: Tensor, shift: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-weights, locs and log-scales, each (..., num_mixtures). Locs start apart, so that components can
-        specialise.
-        """
+    def components(self, parameters: Tensor, shift: Tensor) -> Mixture:
+        """The mixture that these parameters stand for. Locs start apart, so that components can specialise."""
         logits, locs, log_scales = parameters.chunk(3, dim=-1)
         locs = locs + self.spread.to(locs) + shift.unsqueeze(-1)
-        return torch.log_softmax(logits, dim=-1), locs, (log_scales - 0.5).clamp_min(self.log_scale_min)
+        return Mixture(torch.log_softmax(logits, dim=-1), locs, (log_scales - 0.5).clamp_min(self.log_scale_min))
 
     def log_prob(self, parameters: Tensor, shift: Tensor, value: Tensor) -> Tensor:
         log_weights, locs, log_scales = self.components(parameters, shift)
@@ -119,9 +126,7 @@ def gaussian_kl(loc_q: Tensor, log_scale_q: Tensor, loc_p: Tensor, log_scale_p: 
 
 
 def noise_generators(seed: int | list[int] | None, batch: int) -> list[torch.Generator]:
-    """One CPU generator per batch item: item b of an integer seed has seed + b, so an item's noise does not depend on
-    its batch.
-    """
+    """One CPU generator per item of a batch: item b of an integer seed has seed + b, in a batch of any size."""
     if seed is None:
         seed = int(torch.randint(2**62, ()))
     seeds = seed if isinstance(seed, list) else [seed + index for index in range(batch)]

@@ -57,8 +57,7 @@ def raw_of_log(log_value: Tensor) -> Tensor:
 def increasing_root(
     function: Callable[[Tensor], tuple[Tensor, Tensor]], low: Tensor, high: Tensor, iterations: int
 ) -> Tensor:
-    """x with f(x) = 0 for an increasing f, elementwise: Newton's steps, held in the bracket, while they halve, else
-    bisection.
+    """x with f(x) = 0 for an increasing f, elementwise: Newton's steps in a bracket, bisection where they fail.
 
     The number of iterations is fixed, so that nothing depends on the values; compiled, they are one loop in the graph.
     Of all points evaluated the one with the smallest |f| is given back, without gradient: `attach_gradient` adds it.

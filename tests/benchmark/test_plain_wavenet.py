@@ -13,8 +13,8 @@ def test_plain_network_has_the_same_likelihood(kind):
     model = tiny_teacher(**TEACHER_KINDS[kind])
     audio, mel, speaker = teacher_inputs(model)
     with torch.no_grad():
-        expected = model.log_prob(audio, mel, speaker, dequantize=False)
-        found = PlainWaveNet(model).log_prob(audio, mel, speaker, dequantize=False)
+        expected = model.log_prob_per_sample(audio, mel, speaker, dequantize=False)
+        found = PlainWaveNet(model).log_prob_per_sample(audio, mel, speaker, dequantize=False)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -24,7 +24,7 @@ def test_plain_network_learns_the_same():
     plain = PlainWaveNet(model)
     audio, mel = speech_batch(2, 8)
     for one in (model, plain):
-        one.log_prob(audio, mel).mean().backward()
+        one.log_prob_per_sample(audio, mel).mean().backward()
     ours = model.predictor.stack
     theirs = plain.model.predictor.stack
     torch.testing.assert_close(theirs.input.weight.grad[:, :, 0], ours.input.weight.grad, atol=1e-5, rtol=1e-3)
@@ -42,10 +42,10 @@ def test_plain_network_is_a_copy():
     plain = PlainWaveNet(model)
     audio = torch.randn(1, 1, model.hop_length, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        before = plain.log_prob(audio)
+        before = plain.log_prob_per_sample(audio)
         for parameter in model.parameters():
             parameter.add_(1.0)
-        assert torch.equal(plain.log_prob(audio), before)
+        assert torch.equal(plain.log_prob_per_sample(audio), before)
 
 
 @pytest.mark.parametrize("kind", TEACHER_KINDS)

@@ -7,8 +7,9 @@ import torch
 from helpers.tiny_models import MEL
 
 from wavedistill.audio.mel import LogMelSpectrogram
-from wavedistill.dsp.filters import _all_pole_by_blocks, all_pole, levinson_durbin, moving_average, predict
-from wavedistill.flows import LinearPredictionFlow, MelLPC
+from wavedistill.dsp.filters import all_pole, levinson_durbin, moving_average, predict
+from wavedistill.errors import WavedistillError
+from wavedistill.flows import LPC, LinearPredictionFlow, MelLPC
 
 
 def test_levinson_durbin_solves_the_normal_equations():
@@ -52,7 +53,29 @@ def test_all_pole_gradient_and_continuation():
     a = 0.2 * torch.randn(1, 3, 6, generator=generator, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda value: all_pole(value, a)[0], e)
     whole, _ = all_pole(e, a)
-    torch.testing.assert_close(_all_pole_by_blocks(e, a, torch.zeros(1, 6, dtype=torch.float64))[0], all_pole(e, a)[0])
+    torch.testing.assert_close(all_pole(e, a, differentiable=True)[0], all_pole(e, a)[0])
     first, past = all_pole(e[:, :1], a[:, :1])
-    rest, _ = all_pole(e[:, 1:], a[:, 1:], past)
+    rest, _ = all_pole(e[:, 1:], a[:, 1:], past.detach())
+    again, _ = all_pole(e[:, 1:], a[:, 1:], past, differentiable=True)
     torch.testing.assert_close(torch.cat([first, rest], dim=1), whole)
+    torch.testing.assert_close(again, rest)
+
+
+def test_gradients_in_the_filter_are_asked_for_by_name():
+    generator = torch.Generator().manual_seed(0)
+    e = torch.randn(1, 2, 4, generator=generator, dtype=torch.float64)
+    a = (0.2 * torch.randn(1, 2, 3, generator=generator, dtype=torch.float64)).requires_grad_()
+    past = torch.randn(1, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda *given: all_pole(e, *given, differentiable=True), (a, past))
+    r = torch.tensor([[2.0, 1.0, 0.4]], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda value: levinson_durbin(value, differentiable=True), r)
+    cond = LPC(a, torch.zeros(1, 2, dtype=torch.float64))
+    x = LinearPredictionFlow(differentiable=True).inverse(e.reshape(1, 1, 8), cond).value
+    assert torch.autograd.grad(x.sum(), a)[0].abs().min() > 0
+    refused = (lambda: all_pole(e, a), lambda: levinson_durbin(r), lambda: LinearPredictionFlow().inverse(x, cond))
+    for call in refused:
+        with pytest.raises(WavedistillError, match="differentiable=True"):
+            call()
+    with torch.no_grad():
+        torch.testing.assert_close(all_pole(e, a)[0], all_pole(e, a, differentiable=True)[0])
+        torch.testing.assert_close(levinson_durbin(r), levinson_durbin(r, differentiable=True))

@@ -96,7 +96,7 @@ def test_bits_stand_beside_linear_prediction_on_the_same_clips(corpus, finished)
     assert table["b"]["linear_prediction_causal"].mean == pytest.approx(
         linear_prediction_bits([clips[0].audio]), abs=1e-6
     )
-    log_prob = tiny_teacher().log_prob(
+    log_prob = tiny_teacher().log_prob_per_sample(
         clips[0].audio[None, None], load_models([str(corpus / "teacher")], "cpu")[0].mel(clips[0])
     )
     assert table["b"]["model"].mean == pytest.approx(bits_per_sample(float(log_prob.detach().mean())), abs=1e-3)
@@ -151,7 +151,7 @@ def test_divergence_agrees_with_monte_carlo():
         noise = torch.randn(1, 1, 40 * MEL.hop_length, generator=torch.Generator().manual_seed(100 + seed))
         with torch.inference_mode():
             output = student.rsample(noise, mel)
-            gap = student.log_prob(output) - teacher.log_prob(output.audio, mel, dequantize=False)
+            gap = student.own_log_prob(output) - teacher.log_prob_per_sample(output.audio, mel, dequantize=False)
         estimates.append(float(gap[:, first_counted(student, teacher, gap.shape[1]) :].mean()))
     error = torch.tensor(estimates).std() / 60**0.5
     assert closed == pytest.approx(sum(estimates) / 60, abs=5 * float(error) + 0.01 * closed)

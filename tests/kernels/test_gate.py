@@ -197,3 +197,20 @@ def test_gradients_of_a_stack_under_autocast_agree_with_full_precision():
     full = gradients(False)
     half = gradients(True)
     assert (half - full).norm() < 0.03 * full.norm()
+
+
+def test_float32_gate_is_the_same_with_and_without_gradient():
+    generator = torch.Generator().manual_seed(0)
+    gates = 3.0 * torch.randn(2, 33, 26, generator=generator)
+    with torch.no_grad():
+        plain = gated_unit(gates.clone())
+    leaf = gates.clone().requires_grad_()
+    gated = gated_unit(leaf)
+    assert torch.equal(gated, plain) and torch.equal(leaf, gates)
+    weights = torch.randn(2, 33, 13, generator=generator)
+    reference = gates.double().requires_grad_()
+    (exact(reference) * weights).sum().backward()
+    (gated * weights).sum().backward()
+    torch.testing.assert_close(gated, exact(gates).float(), rtol=0, atol=5e-7)
+    torch.testing.assert_close(leaf.grad, reference.grad.float(), rtol=0, atol=5e-6)
+    torch.testing.assert_close(torch.vmap(gated_unit)(gates), plain, rtol=0, atol=5e-7)

@@ -6,8 +6,9 @@ from helpers.tiny_models import FRONTS, MEL, TEACHER_KINDS, speech_batch, teache
 
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.solvers.stepping import CausalStepper
+from wavedistill.models.base import dequantized
 from wavedistill.models.front import FrontConfig
-from wavedistill.models.wavenet import WaveNet, WaveNetConfig, dequantized
+from wavedistill.models.wavenet import WaveNet, WaveNetConfig
 from wavedistill.nn.wavenet_stack import StackConfig
 
 
@@ -53,8 +54,8 @@ def test_likelihood_sees_only_the_past(kind):
     changed = audio.clone()
     changed[..., 200:] = changed[..., 200:].flip(-1)
     with torch.no_grad():
-        first = model.log_prob(audio, mel, speaker, dequantize=False)
-        second = model.log_prob(changed, mel, speaker, dequantize=False)
+        first = model.log_prob_per_sample(audio, mel, speaker, dequantize=False)
+        second = model.log_prob_per_sample(changed, mel, speaker, dequantize=False)
     assert torch.equal(first[:, :200], second[:, :200])
     assert not torch.allclose(first[:, 200:], second[:, 200:])
 
@@ -67,7 +68,7 @@ def test_density_of_the_next_sample_integrates_to_one(kind):
     audio[:, 0, 0] = 0.1
     audio[:, 0, 1] = grid
     with torch.no_grad():
-        log_prob = model.log_prob(audio, dequantize=False)[:, 1]
+        log_prob = model.log_prob_per_sample(audio, dequantize=False)[:, 1]
     assert float(log_prob.exp().double().sum() * (grid[1] - grid[0])) == pytest.approx(1.0, abs=2e-3)
 
 
@@ -75,7 +76,7 @@ def test_density_of_the_next_sample_integrates_to_one(kind):
 def test_every_parameter_has_a_gradient(kind):
     model = tiny_teacher(**TEACHER_KINDS[kind]).train()
     audio, mel, speaker = teacher_inputs(model)
-    model.log_prob(audio, mel, speaker).mean().backward()
+    model.log_prob_per_sample(audio, mel, speaker).mean().backward()
     assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
 
 
@@ -101,7 +102,7 @@ def test_samples_follow_the_stated_density():
     model = tiny_teacher(mel=None)
     audio = model.sample(num_samples=2048, batch_size=4, seed=0)
     with torch.no_grad():
-        log_prob = model.log_prob(audio, dequantize=False)
+        log_prob = model.log_prob_per_sample(audio, dequantize=False)
         _, log_scale = model.distribution.loc_scale(*model.predict(audio[:, 0], None, None))
     surplus = log_prob + log_scale + 0.5 * (1 + math.log(2 * math.pi))
     assert abs(float(surplus.mean())) < 5 * float(surplus.std()) / math.sqrt(surplus.numel())

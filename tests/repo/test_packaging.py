@@ -67,11 +67,7 @@ def test_wheel_holds_the_package_and_its_assets(wheel):
     for kind in SHIPPED:
         missing = {f"wavedistill/_assets/{name}" for name in shipped(ROOT / kind)} - names
         assert not missing
-<<<<<<< HEAD
-    assert "wavedistill/cli/main.py" in names
-=======
-    assert {"wavedistill/cli.py", "wavedistill/py.typed"} <= names
->>>>>>> first
+    assert {"wavedistill/cli/main.py", "wavedistill/py.typed"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith("tests") or "__pycache__" in name]
     assert {name.split("/")[0].split("-")[0] for name in names} == {"wavedistill"}

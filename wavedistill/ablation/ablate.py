@@ -224,7 +224,7 @@ def _nats(student: LoadedModel, teacher: LoadedModel, clip: Clip, seed: int) -> 
 @torch.inference_mode()
 def _bits(teacher: LoadedModel, clip: Clip, seed: int) -> dict[str, float]:
     generator = torch.Generator().manual_seed(seed)
-    log_prob = teacher.model.log_prob(
+    log_prob = teacher.model.log_prob_per_sample(
         clip.audio[None, None], teacher.mel(clip), teacher.speaker(clip), generator=generator
     )
     return {"teacher_bits": bits_per_sample(float(log_prob.double().mean()))}

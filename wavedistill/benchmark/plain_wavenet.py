@@ -81,7 +81,7 @@ class PlainWaveNet(nn.Module):
     Example:
         >>> from wavedistill.models.wavenet import WaveNet, WaveNetConfig
         >>> plain = PlainWaveNet(WaveNet(WaveNetConfig(mel=None)))
-        >>> plain.log_prob(torch.zeros(1, 1, 256)).shape
+        >>> plain.log_prob_per_sample(torch.zeros(1, 1, 256)).shape
         torch.Size([1, 256])
     """
 
@@ -90,7 +90,7 @@ class PlainWaveNet(nn.Module):
         self.model = copy.deepcopy(model)
         self.model.predictor.stack = PlainStack(model.predictor.stack)
 
-    def log_prob(
+    def log_prob_per_sample(
         self,
         audio: Tensor,
         mel: Tensor | None = None,
@@ -99,8 +99,8 @@ class PlainWaveNet(nn.Module):
         dequantize: bool = True,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """As `WaveNet.log_prob`."""
-        return self.model.log_prob(audio, mel, speaker, dequantize=dequantize, generator=generator)
+        """As `WaveNet.log_prob_per_sample`."""
+        return self.model.log_prob_per_sample(audio, mel, speaker, dequantize=dequantize, generator=generator)
 
 
 class PlainSampler:
@@ -134,7 +134,7 @@ class PlainSampler:
         model = self.model
         batch, samples = model.check_condition(mel, speaker, num_samples, batch_size)
         like = self.input[0]
-        noise = model.draw_noise(batch, samples, seed).to(like)
+        noise = model.draw_noise(batch, samples, seed).transpose(1, 2).to(like)
         features = model.features(mel, speaker)
         cond = features.repeat_interleave(samples // features.shape[1], dim=1) if features is not None else None
         order = model.predictor.linear_order

@@ -18,7 +18,7 @@ from wavedistill.audio.mel import LogMelSpectrogram, whole_frames
 from wavedistill.benchmark.macs import MacCount, marginal_macs
 from wavedistill.benchmark.timing import Setting, interleaved, synchronize
 from wavedistill.data.manifest import read_manifest
-from wavedistill.models.wavenet import WaveformModel
+from wavedistill.models.base import WaveformModel
 
 COUNTED_FRAMES = 8
 STREAMED_SECONDS = 1.0

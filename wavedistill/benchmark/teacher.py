@@ -157,7 +157,7 @@ def time_training(
     plain = PlainWaveNet(teacher).to(setting.device)
 
     def likelihood(model: Any) -> Run:
-        return lambda: -model.log_prob(audio, mel, speaker).mean()
+        return lambda: -model.log_prob_per_sample(audio, mel, speaker).mean()
 
     losses = {
         (LIKELIHOOD, OURS): (teacher, likelihood(teacher)),

@@ -114,13 +114,13 @@ def run_benchmark(
     """
     config = config or BenchmarkConfig()
     name, teacher = _loaded(teacher, "teacher")
-    if not isinstance(teacher, WaveNet):
+    if teacher.role != "teacher":
         raise WavedistillError(
             f"the benchmark's teacher must be a WaveNet, and {name} is a {type(teacher).__name__}: name it with "
             "--student."
         )
     loaded = _load_students(students or STUDENTS)
-    distilled = {key: model for key, model in loaded.items() if isinstance(model, ParallelWaveNet)}
+    distilled = {key: model for key, model in loaded.items() if model.role == "student"}
     variants = {}
     for key, model in loaded.items():
         variants[key] = model
@@ -198,7 +198,7 @@ def _load_students(
         key, model = _loaded(one, "student")
         loaded[f"{key} ({len(loaded) + 1})" if key in loaded else key] = model
     for key, model in loaded.items():
-        if not isinstance(model, (ParallelWaveNet, WaveformFlow)):
+        if not model.one_pass:
             raise WavedistillError(
                 f"the benchmark's students make audio in one pass, and {key} is a {type(model).__name__}: name it "
                 "with --teacher."
@@ -244,7 +244,7 @@ def _cost_of_teacher(name: str, teacher: WaveNet) -> Cost:
     def prepare(frames: int) -> Run:
         arguments = condition(teacher, 1, frames, "cpu")
         signal = speech(frames * teacher.hop_length, teacher.sample_rate).unsqueeze(1)
-        return lambda: teacher.log_prob(signal, arguments.get("mel"), arguments.get("speaker"))
+        return lambda: teacher.log_prob_per_sample(signal, arguments.get("mel"), arguments.get("speaker"))
 
     found: MacCount = marginal_macs(prepare, COUNTED_FRAMES)
     gmacs = found.macs * teacher.sample_rate / (COUNTED_FRAMES * teacher.hop_length) / 1e9

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from wavedistill.errors import WavedistillError
 from wavedistill.kernels.block_filter import block_fir
 from wavedistill.kernels.levinson import levinson_recursion
 from wavedistill.kernels.recursive_filter import recursive_filter
@@ -44,22 +45,41 @@ def slide_by_products(padded: Tensor, coefficients: Tensor) -> Tensor:
     return products.reshape(batch, samples)
 
 
-def all_pole(excitation: Tensor, coefficients: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def all_pole(
+    excitation: Tensor, coefficients: Tensor, past: Tensor | None = None, *, differentiable: bool = False
+) -> tuple[Tensor, Tensor]:
     """x_t = e_t + sum_k a_k x_{t-k} with block-wise coefficients: a time-varying recursive filter.
 
-    On a CPU it runs sample by sample in compiled code, elsewhere block by block (`_all_pole_by_blocks`). Differentiable
-    in the excitation; coefficients that need a gradient take the second way.
+    On a CPU it runs sample by sample in compiled code, elsewhere block by block as matrix products. Differentiable in
+    the excitation.
+
+    Args:
+        differentiable: with gradient in the coefficients and the past too: block by block everywhere.
 
     Shapes:
         excitation (batch, blocks, n), coefficients (batch, blocks, order), past (batch, order) the samples before,
         oldest first (default zeros) -> x (batch, blocks * n) and the new past (batch, order).
+
+    Raises:
+        WavedistillError: coefficients or a past that need a gradient, without ``differentiable``.
     """
     if past is None:
         past = excitation.new_zeros(excitation.shape[0], coefficients.shape[-1])
-    if excitation.is_cpu and not coefficients.requires_grad and not past.requires_grad:
-        x = recursive_filter(excitation, coefficients, past)
-        return x, torch.cat([past, x], dim=1)[:, x.shape[1] :]
+    if not differentiable:
+        _need_no_gradient("all_pole", coefficients, past)
+        if excitation.is_cpu:
+            x = recursive_filter(excitation, coefficients, past)
+            return x, torch.cat([past, x], dim=1)[:, x.shape[1] :]
     return _all_pole_by_blocks(excitation, coefficients, past)
+
+
+def _need_no_gradient(function: str, *given: Tensor) -> None:
+    """Refuse to lose a gradient silently."""
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
+        raise WavedistillError(
+            f"{function}: a gradient is asked for in the filter, which the fast way does not give. Call it with "
+            "differentiable=True, or detach the filter."
+        )
 
 
 def _all_pole_by_blocks(excitation: Tensor, coefficients: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,14 +120,22 @@ def _block_responses(coefficients: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return solved[..., :size], solved[..., size:]
 
 
-def levinson_durbin(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
-    """Solve the normal equations of linear prediction.
+def levinson_durbin(autocorrelation: Tensor, *, differentiable: bool = False) -> tuple[Tensor, Tensor]:
+    """Solve the normal equations of linear prediction: on a CPU in compiled code, elsewhere in tensor operations.
+
+    Args:
+        differentiable: with gradient: in tensor operations everywhere.
 
     Shapes:
         autocorrelation (..., order + 1) -> coefficients (..., order) and the prediction error variance (...).
+
+    Raises:
+        WavedistillError: an autocorrelation that needs a gradient, without ``differentiable``.
     """
-    if autocorrelation.is_cpu and not autocorrelation.requires_grad:
-        return levinson_recursion(autocorrelation)
+    if not differentiable:
+        _need_no_gradient("levinson_durbin", autocorrelation)
+        if autocorrelation.is_cpu:
+            return levinson_recursion(autocorrelation)
     order = autocorrelation.shape[-1] - 1
     coefficients = autocorrelation[..., :0]
     error = autocorrelation[..., 0].clone()

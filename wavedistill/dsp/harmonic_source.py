@@ -98,9 +98,7 @@ def pulse_train(
 
 
 def interpolate_frames(frames: Tensor, hop_length: int) -> Tensor:
-    """(batch, frames + 2) at frame centres -> (batch, frames * hop_length), linear; the outer frames only lend their
-    values.
-    """
+    """(batch, frames + 2) at frame centres -> (batch, frames * hop_length), linear between neighbours."""
     offset = (torch.arange(hop_length, dtype=frames.dtype, device=frames.device) + 0.5) / hop_length - 0.5
     left, centre, right = (frames[:, start : frames.shape[1] - 2 + start, None] for start in range(3))
     return (centre + offset.clamp_min(0) * (right - centre) + offset.clamp_max(0) * (centre - left)).flatten(1)

@@ -7,6 +7,7 @@ References:
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,18 @@ WIDTH = 64
 """Frames worked on together: their bins fit a core's nearest cache but one."""
 
 
+class BinFilters(NamedTuple):
+    """Each bin's two neighbouring filters: the number of the lower one, and the bin's weights in both, (bins,)."""
+
+    lower: Tensor
+    of_lower: Tensor
+    of_upper: Tensor
+
+
 class MelInversion(nn.Module):
-    """Magnitudes whose mel is a given one, with the fine structure of another spectrum: e <- e (F m) / (F F' e), F the
-    mel filters.
+    """Magnitudes whose mel is a given one, with the fine structure of another spectrum.
+
+    The update is e <- e (F m) / (F F' e), F the mel filters.
 
     Args:
         filters: (bins, n_mels), triangles: a bin lies in at most two of them, neighbours.
@@ -37,7 +47,7 @@ class MelInversion(nn.Module):
         upper = (lower + 1).clamp(max=filters.shape[1] - 1)
         bins = torch.arange(len(filters))
         of_upper = torch.where(upper > lower, filters[bins, upper], 0.0)
-        self.sparse = lower, filters[bins, lower].contiguous(), of_upper
+        self.sparse = BinFilters(lower, filters[bins, lower].contiguous(), of_upper)
 
     @torch.no_grad()
     def forward(self, mel: Tensor, shape: Tensor) -> Tensor:
@@ -54,8 +64,9 @@ class MelInversion(nn.Module):
     def _compiled(self, estimate: Tensor, wanted: Tensor) -> Tensor:
         """The same steps without the zeros of the matrix, of whose entries two in a hundred count."""
         rows, goals = (x.transpose(1, 2).contiguous().numpy() for x in (estimate, wanted))
-        lower, *weights = self.sparse
-        _kernel()(rows, goals, lower.numpy(), *(w.to(estimate.dtype).numpy() for w in weights), rows.dtype.type(TINY))
+        sparse = self.sparse
+        of_lower, of_upper = (weights.to(estimate.dtype).numpy() for weights in (sparse.of_lower, sparse.of_upper))
+        _kernel()(rows, goals, sparse.lower.numpy(), of_lower, of_upper, rows.dtype.type(TINY))
         return torch.from_numpy(rows).transpose(1, 2)
 
 

@@ -33,8 +33,9 @@ TINY = 1e-18
 
 
 class MelProjection(nn.Module):
-    """wave -> STFT^-1(STFT(wave) * (F_n (mel / F' |STFT(wave)|^p))^(1/p)), several times: F the mel filters, F_n the
-    same with rows of sum 1.
+    """wave -> STFT^-1(STFT(wave) * (F_n (mel / F' |STFT(wave)|^p))^(1/p)), several times.
+
+    F are the mel filters, F_n the same with rows of sum 1.
 
     Args:
         mel: settings of the spectrogram, p its power.
@@ -82,16 +83,17 @@ class MelProjection(nn.Module):
         return wave if last is None else last
 
     def stream(self, chunks: Iterator[Tensor], log_mel: Tensor, frames_per_chunk: int) -> Iterator[Tensor]:
-        """The projection of a wave that comes in chunks (batch, 1, samples), in chunks (batch, 1, frames_per_chunk *
-        hop_length), the last one shorter; joined they equal the projection of the whole. Holds no more than a chunk and
-        its context.
+        """The projection of a wave in chunks (batch, 1, samples); joined, the results equal that of the whole.
+
+        Yields (batch, 1, frames_per_chunk * hop_length), the last shorter. Holds no more than a chunk and its context.
 
         Shapes: log_mel (batch, n_mels, frames), whole.
         """
         frames = log_mel.shape[-1]
         hop = self.mel.hop_length
         context = self.context_frames
-        first, held = 0, None  # the frame that the held samples begin with
+        first = 0  # the frame that the held samples begin with
+        held = None
         for start in range(0, frames, frames_per_chunk):
             end = min(start + frames_per_chunk, frames)
             last = min(end + context, frames)

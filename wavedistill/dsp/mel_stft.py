@@ -49,8 +49,10 @@ class MelSTFT(nn.Module):
         return torch.fft.rfft(padded.unfold(1, mel.n_fft, mel.hop_length) * self.window.to(wave.dtype))
 
     def inverse(self, spectrum: Tensor, weight: Tensor | None = None) -> Tensor:
-        """The wave whose spectrum is nearest in the least-squares sense: windowed overlap-add over the sum of squared
-        windows, which is the same ``weight`` for all spectra of one length; None: compute it.
+        """The wave whose spectrum is nearest in the least-squares sense: windowed overlap-add over ``weight``.
+
+        Args:
+            weight: the sum of squared windows, the same for all spectra of one length; None: compute it.
         """
         mel = self.mel
         dtype = spectrum.real.dtype

@@ -14,7 +14,7 @@ from wavedistill.evaluation.results_cache import Results
 from wavedistill.evaluation.statistics import Statistic, weighted
 from wavedistill.evaluation.student_likelihood import student_likelihood
 from wavedistill.evaluation.systems import Clip, LoadedModel, digest
-from wavedistill.models.wavenet import dequantized
+from wavedistill.models.base import dequantized
 
 _VERSION = "1"  # of the numbers' definitions: stored results of another one are not read
 
@@ -111,7 +111,7 @@ def _encoded(teacher: LoadedModel, clip: Clip) -> dict[str, float]:
     audio = clip.audio[None, None].to(teacher.device)
     mel = teacher.mel(clip)
     speaker = teacher.speaker(clip)
-    nats = -float(teacher.model.log_prob(audio, mel, speaker).double().mean())
+    nats = -float(teacher.model.log_prob_per_sample(audio, mel, speaker).double().mean())
     z = teacher.model.encode(dequantized(audio), mel, speaker)[0, 0]
     return _scored(nats, z, len(clip.audio)) | {"trusted": 1.0}
 

@@ -15,7 +15,7 @@ from wavedistill.evaluation.statistics import Statistic, weighted
 from wavedistill.evaluation.systems import Clip, LoadedModel
 from wavedistill.losses.divergence import first_counted
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
-from wavedistill.models.wavenet import WaveNet, dequantized
+from wavedistill.models.wavenet import WaveNet
 
 
 def clip_log_probs(loaded: LoadedModel, clip: Clip) -> dict[str, float]:
@@ -94,10 +94,10 @@ def student_divergence(
     noise = torch.randn(1, 1, samples, generator=torch.Generator().manual_seed(seed)).to(
         next(student.parameters()).device
     )
-    output = student.rsample(noise, mel, student_speaker)
+    output = student.rsample(noise, mel, student_speaker, in_pieces=True)
     parameters, shift = teacher.predict(output.excitation, mel, teacher_speaker)
-    slope = student.front.log_slope(output.loc, output.predictor)
-    own = -student.log_prob(output)
+    slope = student.front.log_slope(output.loc, output.lpc)
+    own = -student.own_log_prob(output)
     entropy = Gaussian.entropy(output.log_scale - slope)
     cross_entropy = -teacher.distribution.log_prob(parameters, shift, output.excitation) - slope
     if isinstance(teacher.distribution, Gaussian):

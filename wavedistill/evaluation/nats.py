@@ -19,7 +19,7 @@ from wavedistill.evaluation.results_cache import Results
 from wavedistill.evaluation.statistics import Rows, Statistic, weighted
 from wavedistill.evaluation.systems import Clip, LoadedModel, System, digest
 from wavedistill.losses.divergence import first_counted
-from wavedistill.models.wavenet import dequantized
+from wavedistill.models.base import dequantized
 
 _VERSION = "1"  # of the numbers' definitions: stored results of another one are not read
 

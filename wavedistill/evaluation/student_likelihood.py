@@ -40,8 +40,8 @@ from torch import Tensor
 from wavedistill.flows.autoregressive import Condition
 from wavedistill.flows.linear_prediction import LPC
 from wavedistill.flows.solvers.inversion import largest
+from wavedistill.models.base import dequantized
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
-from wavedistill.models.wavenet import dequantized
 
 BACKWARD_LIMIT = 1e-6
 ROUNDING = 1e-12
@@ -114,7 +114,7 @@ def student_likelihood(
     noise = torch.randn(audio.shape[-1], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     versions = [audio + size * noise for size in (0.0, ROUNDING, PERTURBATION)]
     z, rounded, moved = _invert(exact, versions, mel, speaker)
-    output = exact.rsample(z.unsqueeze(1), mel, speaker)
+    output = exact.rsample(z.unsqueeze(1), mel, speaker, in_pieces=True)
     backward_error = largest((output.audio - audio).abs())
     by_rounding = (rounded - z).abs()
     by_noise = (moved - z).abs()
@@ -122,7 +122,7 @@ def student_likelihood(
     steady_samples = torch.where(steady.all(1), z.shape[1], (~steady).int().argmax(1))
     trusted = steady.all(1) & (backward_error <= BACKWARD_LIMIT)
     return StudentLikelihood(
-        exact.log_prob(output), z, backward_error, largest(by_rounding), largest(by_noise), steady_samples, trusted
+        exact.own_log_prob(output), z, backward_error, largest(by_rounding), largest(by_noise), steady_samples, trusted
     )
 
 

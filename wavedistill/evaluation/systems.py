@@ -20,9 +20,8 @@ from wavedistill.errors import WavedistillError
 from wavedistill.evaluation import anchors
 from wavedistill.metrics.registry import missing_packages
 from wavedistill.metrics.word_errors import is_english
-from wavedistill.models.parallel_wavenet import ParallelWaveNet
+from wavedistill.models.base import WaveformModel
 from wavedistill.models.pretrained import fingerprint, load_pretrained
-from wavedistill.models.wavenet import WaveformModel, WaveNet
 
 
 @dataclass(frozen=True)
@@ -92,11 +91,11 @@ class LoadedModel:
 
     @property
     def is_teacher(self) -> bool:
-        return isinstance(self.model, WaveNet)
+        return self.model.role == "teacher"
 
     @property
     def is_student(self) -> bool:
-        return isinstance(self.model, ParallelWaveNet)
+        return self.model.role == "student"
 
     @property
     def scores_audio(self) -> bool:

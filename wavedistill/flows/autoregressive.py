@@ -71,8 +71,7 @@ class LocScale(NamedTuple):
 
 
 class AutoregressiveFlow(Transform):
-    """y_i = (x_i - m_i) / s_i (or m_i + s_i x_i), m_i and s_i from the x before i; see the module's text for the two
-    readings.
+    """y_i = (x_i - m_i) / s_i, or m_i + s_i x_i, with m_i and s_i from the x before i: see the module's text.
 
     log|det| = -sum_i log s_i (or +sum_i log s_i).
 
@@ -133,8 +132,9 @@ class AutoregressiveFlow(Transform):
             self.dim = 1
 
     def loc_scale(self, x: Tensor, cond: Any = None) -> LocScale:
-        """Parameters at every element of x (batch, dim) or (batch, samples) from the elements before it; cond as
-        `check_condition` returns it.
+        """Parameters at every element of x, (batch, dim) or (batch, samples), from the elements before it.
+
+        ``cond`` is what `check_condition` returns.
         """
         if self.of_vectors:
             return self.split(self.predictor(x, cond))
@@ -163,9 +163,7 @@ class AutoregressiveFlow(Transform):
         return (y - loc) * _exp(log_scale), log_scale
 
     def check_condition(self, x: Tensor, cond: Any) -> Any:
-        """The condition as the network takes it, checked: a `Condition` for waveforms, (batch, cond_dim) or None for
-        vectors.
-        """
+        """The checked condition: a `Condition` for waveforms, (batch, cond_dim) or None for vectors."""
         if self.of_vectors:
             return broadcast_condition(cond, self.cond_dim, x, self) if self.cond_dim else None
         network = self.predictor
@@ -235,9 +233,7 @@ class AutoregressiveFlow(Transform):
 
 
 def _exp(x: Tensor) -> Tensor:
-    """e^x by way of 2^x, for whose few elements a step of a CPU does not wake its other threads (and which is faster
-    for many).
-    """
+    """e^x by way of 2^x, which for few elements does not wake the CPU's other threads, and is faster for many."""
     return torch.exp2(x * LOG2_E)
 
 

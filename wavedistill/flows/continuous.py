@@ -27,8 +27,9 @@ TOLERANCES = {torch.float32: 1e-6, torch.float64: 1e-12}
 
 
 class ContinuousFlow(Transform):
-    """y = z(1) where z(0) = x and dz/dt = f(z, t | cond) with a smooth network f; the inverse runs from t = 1 to 0
-    (FFJORD).
+    """y = z(1) where z(0) = x and dz/dt = f(z, t | cond) with a smooth network f (FFJORD).
+
+    The inverse runs from t = 1 to 0.
 
     log|det| = integral over t of tr(df/dz), integrated along with z. tr is
 
@@ -73,6 +74,7 @@ class ContinuousFlow(Transform):
     def __init__(
         self,
         dim: int,
+        *,
         hidden: int = 64,
         num_layers: int = 2,
         kernel_size: int = 1,
@@ -186,8 +188,9 @@ class ContinuousFlow(Transform):
 
 
 def _worst_example(state: tuple[Tensor, ...]) -> Tensor:
-    """The norm of an error, in which an example counts the same in every batch: root mean square over its elements,
-    then the largest.
+    """The norm of an error: root mean square over an example's elements, then the largest of the batch.
+
+    So an example counts the same in every batch.
     """
     return torch.stack(
         [part.flatten(1).square().mean(1).sqrt().max() if part.dim() > 1 else part.abs().max() for part in state]

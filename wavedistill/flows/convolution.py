@@ -21,8 +21,7 @@ from wavedistill.numerics import full_precision, log_positive
 
 
 class CausalConvolution(Transform):
-    """y_t = d * (x_t + sum_k A_k x_{t - k dilation}), k = 0 .. kernel_size - 1, with A_0 strictly lower triangular in
-    the channels.
+    """y_t = d * (x_t + sum_k A_k x_{t - k dilation}), k = 0 .. kernel_size - 1, A_0 strictly lower triangular.
 
     log|det| = samples * sum_c log d_c, d > 0: in the order of samples, and of channels inside a sample, the Jacobian is
     triangular. A is a `MaskedConv1d` of type A with every channel a group of its own.
@@ -158,8 +157,7 @@ def _solve_blocks(y: Tensor, kernel: Tensor, block: int) -> Tensor:
 
 
 class CircularConvolution(Transform):
-    """y = sum_k W_k x_{t-k}, with time going round in a circle: for each frequency of the discrete Fourier transform
-    one matrix product.
+    """y = sum_k W_k x_{t-k} on a circle of time: one matrix product for each frequency of the Fourier transform.
 
     log|det| = sum over all samples' frequencies of log|det W(frequency)|, for any number of samples; a kernel longer
     than the signal wraps around. The inverse divides frequency by frequency. No phase is excluded: unlike a causal

@@ -41,6 +41,7 @@ class _Coupling(Transform):
     def __init__(
         self,
         dim: int,
+        *,
         mask: str = "half",
         swap: bool = False,
         hidden: int = 64,
@@ -210,6 +211,7 @@ class AffineCoupling(_Coupling):
     def __init__(
         self,
         dim: int,
+        *,
         mask: str = "half",
         swap: bool = False,
         hidden: int = 64,
@@ -219,7 +221,16 @@ class AffineCoupling(_Coupling):
         network: nn.Module | None = None,
         log_scale_bound: float = 5.0,
     ) -> None:
-        super().__init__(dim, mask, swap, hidden, num_layers, kernel_size, cond_dim, network)
+        super().__init__(
+            dim,
+            mask=mask,
+            swap=swap,
+            hidden=hidden,
+            num_layers=num_layers,
+            kernel_size=kernel_size,
+            cond_dim=cond_dim,
+            network=network,
+        )
         if not log_scale_bound > 0:
             raise WavedistillError(f"AffineCoupling needs a log_scale_bound above 0, got {log_scale_bound}.")
         self.log_scale_bound = log_scale_bound
@@ -233,8 +244,7 @@ class AffineCoupling(_Coupling):
 
 
 class SplineCoupling(_Coupling):
-    """y_a = x_a, y_b = spline(x_b; network(x_a)): a monotone rational-quadratic spline for each element of the second
-    part.
+    """y_a = x_a, y_b = spline(x_b; network(x_a)): a monotone rational-quadratic spline for each element of x_b.
 
     log|det| = sum log spline'(x_b). See `wavedistill.flows.spline` for the formulas; outside [-bound, bound] the layer
     is the identity.
@@ -265,6 +275,7 @@ class SplineCoupling(_Coupling):
     def __init__(
         self,
         dim: int,
+        *,
         mask: str = "half",
         swap: bool = False,
         hidden: int = 64,
@@ -278,7 +289,16 @@ class SplineCoupling(_Coupling):
         if bins < 2 or not bound > 0:
             raise WavedistillError(f"SplineCoupling needs 2 bins or more and a bound above 0, got {bins} and {bound}.")
         self.parameters_per_feature = 3 * bins - 1
-        super().__init__(dim, mask, swap, hidden, num_layers, kernel_size, cond_dim, network)
+        super().__init__(
+            dim,
+            mask=mask,
+            swap=swap,
+            hidden=hidden,
+            num_layers=num_layers,
+            kernel_size=kernel_size,
+            cond_dim=cond_dim,
+            network=network,
+        )
         self.bound = bound
 
     def _couple(self, moved: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:

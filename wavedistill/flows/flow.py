@@ -81,8 +81,9 @@ class Flow(nn.Module):
         return self._base_log_prob(latent) + log_det
 
     def likelihood(self, x: Tensor, cond: Any = None) -> Likelihood:
-        """`log_prob` in the units of the literature; behind `Dequantize`, bits per dimension bound a lossless code's
-        length.
+        """`log_prob` in the units of the literature.
+
+        Behind `Dequantize`, bits per dimension bound the length of a lossless code.
         """
         nats = self.log_prob(x, cond)
         per_dimension = nats / x[0].numel()

@@ -12,7 +12,7 @@ References:
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,14 @@ from wavedistill.numerics import (
 KINDS = ("logistic", "gaussian")
 LOGISTIC_DEVIATION = math.pi / math.sqrt(3.0)
 """Standard deviation of the logistic distribution with scale 1."""
+
+
+class _Mixture(NamedTuple):
+    """Each (dim, components), with an axis for the samples of a waveform."""
+
+    loc: Tensor
+    log_scale: Tensor
+    log_weight: Tensor
 
 
 class MixtureCDF(Transform):
@@ -67,9 +75,8 @@ class MixtureCDF(Transform):
         (True, True)
     """
 
-    iterations = (
-        32  # of the root finder; 16 to 20 bring float64 to its last digits, modes a thousand widths apart need ten more
-    )
+    # of the root finder; 16 to 20 bring float64 to its last digits, modes a thousand widths apart need ten more
+    iterations = 32
 
     def __init__(self, dim: int, num_components: int = 8, kind: str = "logistic") -> None:
         super().__init__()
@@ -88,9 +95,7 @@ class MixtureCDF(Transform):
 
     @torch.no_grad()
     def set_mixture(self, loc: Tensor, deviation: Tensor, log_weight: Tensor) -> None:
-        """Make these the mixture's locations, standard deviations and log-weights; each broadcast to (dim,
-        num_components).
-        """
+        """Set locations, standard deviations and log-weights, each broadcast to (dim, num_components)."""
         scale = deviation if self.kind == "gaussian" else deviation / LOGISTIC_DEVIATION
         self.loc.copy_(loc)
         self.raw_scale.copy_(raw_of_log(torch.log(scale)))
@@ -122,8 +127,9 @@ class MixtureCDF(Transform):
         return torch.where((torch.exp(log_weight) * cdf).sum(-1) < 0.5, -1.0, 1.0).to(x)
 
     def _tail(self, x: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
-        """log(1 - F(x)) and the log-hazard log(f(x) / (1 - F(x))) where ``side`` is 1; where it is -1 those of -x, log
-        F and log(f / F).
+        """log(1 - F(x)) and the log-hazard log(f(x) / (1 - F(x))) where ``side`` is 1.
+
+        Where it is -1, those of -x: log F and log(f / F).
         """
         loc, log_scale, log_weight = self._mixture(x)
         t = side.unsqueeze(-1) * (x.unsqueeze(-1) - loc) * torch.exp(-log_scale)
@@ -150,18 +156,18 @@ class MixtureCDF(Transform):
 
         return side * increasing_root(excess, quantiles.amin(-1), quantiles.amax(-1), self.iterations)
 
-    def _mixture(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Locations, log-scales and log-weights, (dim, components), with an axis for the samples of a waveform."""
+    def _mixture(self, x: Tensor) -> _Mixture:
         shape = (self.dim, *(1,) * (x.dim() - 2), -1)
         loc, raw_scale, logits = (
             full_precision(p).reshape(shape) for p in (self.loc, self.raw_scale, self.weight_logits)
         )
-        return loc, log_positive(raw_scale), torch.log_softmax(logits, dim=-1)
+        return _Mixture(loc, log_positive(raw_scale), torch.log_softmax(logits, dim=-1))
 
 
 class GaussianizationFlow(Compose):
-    """`MixtureCDF` and `Orthogonal` in turn, beginning and ending with the first: a universal approximator that is
-    trained by gradient.
+    """`MixtureCDF` and `Orthogonal` in turn, trained by gradient: a universal approximator.
+
+    The first and the last layer are a `MixtureCDF`.
 
     Every layer is elementwise or a rotation, so that densities cost one pass and samples one numeric inverse of a
     function of one number for each feature and layer. `fit_rbig` makes the same layers from data without gradient.

@@ -6,7 +6,7 @@ References:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,11 @@ from wavedistill.numerics import full_precision
 
 
 class Orthogonal(Transform):
-    """y = Q x with a learned rotation Q = exp(A - A^T), the matrix exponential of a skew-symmetric matrix; log|det| =
-    0.
+    """y = Q x with a learned rotation Q = exp(A - A^T), a matrix exponential; log|det| = 0.
 
-    The inverse is the transpose. Any rotation can be reached, reflections (det -1) cannot; Q is orthogonal to the
-    precision of its type, however the parameters move. It begins at a random rotation, evenly distributed (Haar).
+    A - A^T is skew-symmetric, the inverse the transpose. Any rotation can be reached, reflections (det -1) cannot; Q is
+    orthogonal to the precision of its type, however the parameters move. It begins at a random rotation, evenly
+    distributed (Haar).
 
     Args:
         dim: features.
@@ -73,8 +73,7 @@ class Orthogonal(Transform):
 
 
 class InvertibleConv1x1(Transform):
-    """y = W x at every sample: a learned mixing of the channels, where coupling layers need more than a fixed
-    permutation.
+    """y = W x at every sample: a learned mixing of the channels, in place of a fixed permutation.
 
     log|det| = samples * log|det W|. W begins at a random rotation. ``lu=False`` learns W itself and factorises it at
     each call, which costs dim^3 operations (8 channels: 25 microseconds); the inverse is made anew from the present
@@ -124,6 +123,22 @@ class InvertibleConv1x1(Transform):
             return _multiply(inverse, y), _terms(-log_abs_det, y)
 
 
+class _LU(NamedTuple):
+    """LU factors as `torch.linalg.lu_factor` packs them, and log|det W|."""
+
+    factors: Tensor
+    pivots: Tensor
+    log_abs_det: Tensor
+
+
+class _Triangles(NamedTuple):
+    """L and U + diag(s), and log|det W|."""
+
+    lower: Tensor
+    upper: Tensor
+    log_abs_det: Tensor
+
+
 class _PlainMatrix(nn.Module):
     """A matrix that is its own parameter. Both methods give (matrix, log|det W|) in float32 at least."""
 
@@ -132,15 +147,14 @@ class _PlainMatrix(nn.Module):
         self.weight = nn.Parameter(weight)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        _, _, log_abs_det = self._factors()
-        return full_precision(self.weight), log_abs_det
+        return full_precision(self.weight), self._factors().log_abs_det
 
     def inverse(self) -> tuple[Tensor, Tensor]:
         factors, pivots, log_abs_det = self._factors()
         identity = torch.eye(len(factors), dtype=factors.dtype, device=factors.device)
         return torch.linalg.lu_solve(factors, pivots, identity), log_abs_det
 
-    def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _factors(self) -> _LU:
         factors, pivots, _ = torch.linalg.lu_factor_ex(full_precision(self.weight))
         diagonal = factors.diagonal().abs()
         if not torch.compiler.is_compiling():
@@ -150,7 +164,7 @@ class _PlainMatrix(nn.Module):
                     f"InvertibleConv1x1(dim={len(factors)}) has no inverse: its matrix is singular. "
                     "Lower the learning rate, or use lu=True, which cannot become singular."
                 )
-        return factors, pivots, diagonal.log().sum()
+        return _LU(factors, pivots, diagonal.log().sum())
 
 
 class _FactorizedMatrix(nn.Module):
@@ -176,11 +190,11 @@ class _FactorizedMatrix(nn.Module):
         inverse = torch.linalg.solve_triangular(upper, inverse, upper=True)
         return inverse[:, self.permutation], log_abs_det
 
-    def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _factors(self) -> _Triangles:
         lower, upper, log_diagonal = (full_precision(p) for p in (self.lower, self.upper, self.log_diagonal))
         identity = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
         diagonal = torch.diag(self.sign * log_diagonal.exp())
-        return lower.tril(-1) + identity, upper.triu(1) + diagonal, log_diagonal.sum()
+        return _Triangles(lower.tril(-1) + identity, upper.triu(1) + diagonal, log_diagonal.sum())
 
 
 def _multiply(matrix: Tensor, x: Tensor) -> Tensor:
@@ -192,9 +206,7 @@ def _multiply(matrix: Tensor, x: Tensor) -> Tensor:
 
 
 def _terms(log_abs_det: Tensor, x: Tensor) -> Tensor:
-    """The log-determinant of each sample of a waveform (batch, samples), or of a vector (batch,): features do not have
-    one each.
-    """
+    """The log-determinant of each sample of a waveform (batch, samples), or of a whole vector (batch,)."""
     return log_abs_det.expand(x.shape[0], *x.shape[2:])
 
 

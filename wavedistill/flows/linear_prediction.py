@@ -87,6 +87,9 @@ class MelLPC(nn.Module):
 class LinearPredictionFlow(Transform):
     """Waveform x -> excitation u, given a `LPC` as condition.
 
+    Args:
+        differentiable: gradient of the inverse in the condition too, see `wavedistill.dsp.filters.all_pole`.
+
     Shapes:
         x, u (batch, 1, samples), samples a multiple of the number of blocks.
 
@@ -101,6 +104,10 @@ class LinearPredictionFlow(Transform):
     dim = 1
     ranks = (3,)
 
+    def __init__(self, differentiable: bool = False) -> None:
+        super().__init__()
+        self.differentiable = differentiable
+
     def _forward(self, x: Tensor, cond: LPC) -> tuple[Tensor, Tensor]:
         residual = x[:, 0] - predict(x[:, 0], cond.coefficients)
         excitation = _by_block(residual, cond.log_gain) * torch.exp(-cond.log_gain).unsqueeze(-1)
@@ -109,13 +116,10 @@ class LinearPredictionFlow(Transform):
     def _inverse(self, y: Tensor, cond: LPC) -> tuple[Tensor, Tensor]:
         return self.synthesize(y[:, 0], cond, None)[0].unsqueeze(1), self._log_gain(y, cond)
 
-    @staticmethod
-    def synthesize(u: Tensor, cond: LPC, past: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The inverse with memory: u (batch, samples) and the waveform's last samples -> the waveform and its last
-        samples.
-        """
+    def synthesize(self, u: Tensor, cond: LPC, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The inverse with memory: u (batch, samples) and the last samples of x -> x and its last samples."""
         scaled = _by_block(u, cond.log_gain) * torch.exp(cond.log_gain).unsqueeze(-1)
-        return all_pole(scaled, cond.coefficients, past)
+        return all_pole(scaled, cond.coefficients, past, differentiable=self.differentiable)
 
     @staticmethod
     def _log_gain(x: Tensor, cond: LPC) -> Tensor:

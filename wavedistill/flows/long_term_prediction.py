@@ -1,4 +1,4 @@
-"""Long-term prediction as an invertible map: what a period of the voice before foretells is subtracted.
+"""Long-term prediction as an invertible map: what the pitch period before predicts is subtracted.
 
     forward (analysis):   y_t = x_t - sum_k b_k x_{t - lag - k}      all samples at once
     inverse (synthesis):  x_t = y_t + sum_k b_k x_{t - lag - k}      block after block: a comb filter that makes noise a
@@ -24,8 +24,11 @@ from wavedistill.flows.transform import Transform
 
 
 class LTP(NamedTuple):
-    """lags (batch, blocks) in samples, whole numbers; taps (batch, blocks, order): b_k for k = -reach ... reach, order
-    = 2 reach + 1.
+    """Lags and taps of each block.
+
+    Attributes:
+        lags: (batch, blocks), whole numbers of samples.
+        taps: (batch, blocks, order), b_k for k = -reach ... reach, order = 2 reach + 1.
     """
 
     lags: Tensor
@@ -33,7 +36,7 @@ class LTP(NamedTuple):
 
 
 class LongTermPredictionFlow(Transform):
-    """Excitation x -> y without what the period before tells, given a `LTP` as condition; log|det| = 0.
+    """Excitation x -> y without what the period before predicts, given a `LTP` as condition; log|det| = 0.
 
     Args:
         max_lag: the largest lag.
@@ -107,9 +110,10 @@ class LongTermPredictionFlow(Transform):
         return size, cond.taps.shape[-1] // 2
 
 
-def pitch_predictor(pitch: Pitch, raw: Tensor, sample_rate: int, block: int) -> LTP:
-    """Lags from a pitch, and taps b = v r / (1 + sum |r|), so that sum |b| < v, the probability of voicing: the inverse
-    is stable.
+def ltp_from_pitch(pitch: Pitch, raw: Tensor, sample_rate: int, block: int) -> LTP:
+    """Lags from a pitch, and taps b = v r / (1 + sum |r|) with v the probability of voicing.
+
+    sum |b| < v < 1, so that the inverse is stable.
 
     Args:
         pitch: (batch, frames + 2), one more frame on either side.
@@ -118,7 +122,7 @@ def pitch_predictor(pitch: Pitch, raw: Tensor, sample_rate: int, block: int) -> 
         block: samples in a block.
     """
     per_frame = raw.shape[1] // (pitch.f0.shape[1] - 2)
-    weights = pitch.voicing.double() + 1e-4  # unvoiced frames have no say in the pitch between frames
+    weights = pitch.voicing.double() + 1e-4  # unvoiced frames do not count in the pitch between frames
     log_f0 = interpolate_frames(pitch.f0.double().log() * weights, per_frame) / interpolate_frames(weights, per_frame)
     lags = LongTermPredictionFlow.admissible(sample_rate * torch.exp(-log_f0), block, raw.shape[-1] // 2)
     voicing = interpolate_frames(pitch.voicing, per_frame).to(raw.dtype).unsqueeze(-1)

@@ -62,8 +62,9 @@ def checkerboard(x: Tensor) -> Tensor:
 
 
 def halved_condition(cond: Tensor, samples: int, parity: int) -> Tensor:
-    """The condition of every other sample, for parts cut by the time mask: (batch, cond_dim, frames), frames dividing
-    ceil(samples / 2).
+    """The condition of every other sample, for parts cut by the time mask.
+
+    Shapes: (batch, cond_dim, frames), frames dividing ceil(samples / 2).
 
     Args:
         cond: (batch, cond_dim, frames), frames dividing ``samples``.

@@ -18,8 +18,9 @@ from wavedistill.numerics import full_precision
 
 
 class ActNorm(Transform):
-    """y = (x - loc) exp(-log_scale), learned for each feature and initialised by data; log|det| = -samples * sum
-    log_scale.
+    """y = (x - loc) exp(-log_scale), learned for each feature and initialised by data.
+
+    log|det| = -samples * sum log_scale.
 
     The first batch that `forward` sees in training mode sets loc and log_scale to its mean and log standard deviation,
     so that it leaves with mean 0 and variance 1; from then on they are ordinary parameters, and examples do not depend

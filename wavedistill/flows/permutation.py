@@ -147,7 +147,5 @@ class LearnedPermutation(Transform):
 
 
 def _no_change(x: Tensor) -> Tensor:
-    """A log-determinant of 0 for each sample of a waveform (batch, samples), or for a vector (batch,): its features
-    have changed places.
-    """
+    """A log-determinant of 0: for each sample of a waveform (batch, samples), for a whole vector (batch,)."""
     return x.new_zeros(x.shape[0], *x.shape[2:])

@@ -11,7 +11,7 @@ References:
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,15 @@ class _Conditioned(Transform):
             if x.dim() == 3 and packed.shape[-1] > 1:
                 packed = packed.repeat_interleave(x.shape[-1] // packed.shape[-1], dim=-1)
         return packed.split([len(value) for value in own], dim=1)
+
+
+class _PlanarWeights(NamedTuple):
+    """u', w, b and 1 + w.u', the slope at 0."""
+
+    u: Tensor
+    w: Tensor
+    b: Tensor
+    slope_at_zero: Tensor
 
 
 class Planar(_Conditioned):
@@ -97,14 +106,13 @@ class Planar(_Conditioned):
         a = attach_gradient(a, self._value(a, slope_at_zero) - target, self._slope(a, slope_at_zero))
         return y - u * torch.tanh(a), -self._slope(a, slope_at_zero).log().squeeze(1)
 
-    def _constrained(self, x: Tensor, cond: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """u', w, b and 1 + w.u'."""
+    def _constrained(self, x: Tensor, cond: Any) -> _PlanarWeights:
         u, w, b = self._weights([self.u, self.w, self.b], x, cond)
         along = (w * u).sum(1, keepdim=True)
         excess = torch.relu(-along)
         direction = nn.functional.normalize(w, dim=1, eps=torch.finfo(w.dtype).tiny)
         u = u - excess / (1.0 + excess) * (direction * u).sum(1, keepdim=True) * direction
-        return u, w, b, torch.relu(along) + 1.0 / (1.0 + excess)
+        return _PlanarWeights(u, w, b, torch.relu(along) + 1.0 / (1.0 + excess))
 
     @staticmethod
     def _value(a: Tensor, slope_at_zero: Tensor) -> Tensor:
@@ -151,6 +159,14 @@ class Planar(_Conditioned):
 def _atanh(ratio: Tensor) -> Tensor:
     """atanh, finite at and beyond 0 and 1."""
     return torch.atanh(ratio.clamp(0.0, 1.0 - torch.finfo(ratio.dtype).eps))
+
+
+class _RadialWeights(NamedTuple):
+    """c, alpha and gamma."""
+
+    center: Tensor
+    alpha: Tensor
+    gamma: Tensor
 
 
 class Radial(_Conditioned):
@@ -206,9 +222,9 @@ class Radial(_Conditioned):
         r = torch.where(half > 0, alpha * distance / (root + half.abs()), root + half.abs())
         return center + offset * ((alpha + r) / (gamma + r)), -self._log_det(r, alpha, gamma)
 
-    def _constrained(self, x: Tensor, cond: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def _constrained(self, x: Tensor, cond: Any) -> _RadialWeights:
         center, raw_alpha, raw_gamma = self._weights([self.center, self.raw_alpha, self.raw_gamma], x, cond)
-        return center, positive(raw_alpha), positive(raw_gamma)
+        return _RadialWeights(center, positive(raw_alpha), positive(raw_gamma))
 
     def _log_det(self, r: Tensor, alpha: Tensor, gamma: Tensor) -> Tensor:
         across = torch.log(gamma + r) - torch.log(alpha + r)

@@ -6,6 +6,8 @@ References:
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -26,8 +28,9 @@ def fit_rbig(
     em_steps: int = 20,
     generator: torch.Generator | None = None,
 ) -> Compose:
-    """Rotation-based iterative Gaussianization: marginals made normal, a rotation, and again, each layer fitted to what
-    the last one left.
+    """Rotation-based iterative Gaussianization: marginals made normal, a rotation, and again.
+
+    Each layer is fitted to what the last one left.
 
     With exact marginals each layer lowers the negentropy of the latent by that of its marginals, and so KL(data ||
     flow); rotations give the next layer marginals that are not normal. The result is a `GaussianizationFlow` in all but
@@ -85,9 +88,10 @@ def fit_rbig(
 
 
 def _fit_marginals(points: Tensor, num_components: int, em_steps: int) -> MixtureCDF:
-    """Mixtures of which one component is the feature's own normal distribution, with the weight that describes a fifth
-    of the data, held out, best. Near the end all marginals are normal, and a mixture free to leave that would learn the
-    sample's noise.
+    """Mixtures, one component of each being the feature's own normal distribution.
+
+    That component's weight is the one that describes a held-out fifth of the data best. Near the end all marginals are
+    normal, and a mixture without it would learn the sample's noise.
     """
     held = torch.arange(len(points), device=points.device) % 5 == 0
     loc, deviation, weight = fit_normal_mixtures(points[~held], num_components, em_steps)
@@ -102,28 +106,39 @@ def _fit_marginals(points: Tensor, num_components: int, em_steps: int) -> Mixtur
         if best is None:
             best = score
             best_log_weight = log_weight
-        best, best_log_weight = torch.maximum(score, best), torch.where(score > best, log_weight, best_log_weight)
+        best_log_weight = torch.where(score > best, log_weight, best_log_weight)
+        best = torch.maximum(score, best)
     layer.set_mixture(loc, deviation, best_log_weight)
     return layer
 
 
-def fit_normal_mixtures(x: Tensor, num_components: int, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A mixture of normal distributions for each feature, by expectation-maximisation from equal parts of the sorted
-    data.
+class NormalMixtures(NamedTuple):
+    """A mixture for each feature.
+
+    Attributes:
+        loc, deviation: (dim, num_components).
+        weight: of all components but the first, (dim, num_components - 1), with sum 1.
+    """
+
+    loc: Tensor
+    deviation: Tensor
+    weight: Tensor
+
+
+def fit_normal_mixtures(x: Tensor, num_components: int, steps: int) -> NormalMixtures:
+    """A normal mixture for each feature, by expectation-maximisation from equal parts of the sorted data.
 
     The first component stays at the feature's own mean and standard deviation with 2% of the weight and takes the
     points that are far from all others. The others' deviations stay above 1/100 of it: one on a single point has no
     bound.
 
-    Shapes:
-        x (count, dim) -> locations and standard deviations (dim, num_components), and the weights of all but the first,
-        (dim, num_components - 1), with sum 1.
+    Shapes: x (count, dim).
     """
     ordered = x.sort(dim=0).values.T  # (dim, count)
     mean = ordered.mean(1, keepdim=True)
     width = ordered.std(1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny ** 0.5)
     if num_components == 1:
-        return mean, width, mean[:, :0]
+        return NormalMixtures(mean, width, mean[:, :0])
     parts = ordered[:, : ordered.shape[1] // (num_components - 1) * (num_components - 1)].unflatten(
         1, (num_components - 1, -1)
     )
@@ -141,7 +156,7 @@ def fit_normal_mixtures(x: Tensor, num_components: int, steps: int) -> tuple[Ten
         variance = (share * (ordered.unsqueeze(-1) - loc.unsqueeze(1)).square()).sum(1) / mass
         deviation = torch.maximum(variance.sqrt(), 0.01 * width)
         weight = mass / mass.sum(1, keepdim=True)
-    return torch.cat([mean, loc], 1), torch.cat([width, deviation], 1), weight
+    return NormalMixtures(torch.cat([mean, loc], 1), torch.cat([width, deviation], 1), weight)
 
 
 def _rotation(points: Tensor, kind: str, generator: torch.Generator | None) -> Orthogonal:

@@ -30,8 +30,9 @@ LOG_DETS = ("exact", "power_series", "roulette")
 
 
 class ResidualFlow(Transform):
-    """y = x + g(x | cond) with a network g whose Lipschitz constant is at most ``lipschitz`` < 1; the inverse is a
-    fixed point.
+    """y = x + g(x | cond), g a network with a Lipschitz constant of at most ``lipschitz`` < 1.
+
+    The inverse is a fixed point.
 
     log|det| = log det (I + J) = sum_{k >= 1} (-1)^(k+1) tr(J^k) / k, J the Jacobian of g, taken
 
@@ -77,6 +78,7 @@ class ResidualFlow(Transform):
     def __init__(
         self,
         dim: int,
+        *,
         hidden: int = 64,
         num_layers: int = 2,
         kernel_size: int = 1,

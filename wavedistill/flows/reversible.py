@@ -109,8 +109,9 @@ class _Autocast(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What `_Recompute` is to do, beside the tensors that it finds gradients for: the condition's, then each step's
-    parameters.
+    """What `_Recompute` has to do, without the tensors that it finds gradients for.
+
+    Those come in order: the condition's, then each step's parameters.
     """
 
     steps: list[Transform]
@@ -131,8 +132,9 @@ class _Plan(NamedTuple):
 
 
 class _Recompute(torch.autograd.Function):
-    """The chain of ``plan.steps``. Parameters are arguments, so that whatever `functional_call` puts in their place
-    gets its gradient.
+    """The chain of ``plan.steps``.
+
+    Parameters are arguments, so that whatever `functional_call` puts in their place gets its gradient.
     """
 
     @staticmethod
@@ -200,4 +202,6 @@ class _Call(nn.Module):
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return b if a is None else a if b is None else a + b
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b

@@ -18,6 +18,7 @@ References:
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,8 +35,7 @@ MIN_DERIVATIVE = 1e-3
 def rational_quadratic_spline(
     x: Tensor, parameters: Tensor, bound: float = 5.0, inverse: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """A rational-quadratic spline on [-bound, bound], the identity outside; zero parameters make it the identity
-    everywhere.
+    """A rational-quadratic spline on [-bound, bound], the identity outside, and everywhere for zero parameters.
 
     Widths and heights are softmaxes of their parameters, each at least `MIN_SIZE` of the interval; inner derivatives
     are softplus(d + c) + `MIN_DERIVATIVE`, with c such that d = 0 gives 1; the outer ones are 1.
@@ -92,10 +92,16 @@ def rational_quadratic_spline(
     return value, torch.where(inside, -log_det if inverse else log_det, 0.0)
 
 
-def spline_knots(parameters: Tensor, bound: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Knots in x and y and the derivatives there, each (..., bins + 1), from unconstrained parameters (..., 3 bins -
-    1).
-    """
+class Knots(NamedTuple):
+    """The ends of a spline's bins and its derivatives there, each (..., bins + 1)."""
+
+    x: Tensor
+    y: Tensor
+    derivatives: Tensor
+
+
+def spline_knots(parameters: Tensor, bound: float) -> Knots:
+    """The knots that unconstrained parameters (..., 3 bins - 1) stand for."""
     count = parameters.shape[-1]
     bins = (count + 1) // 3
     if bins < 2 or 3 * bins - 1 != count:
@@ -107,7 +113,7 @@ def spline_knots(parameters: Tensor, bound: float) -> tuple[Tensor, Tensor, Tens
     widths, heights, derivatives = full_precision(parameters).split([bins, bins, bins - 1], dim=-1)
     offset = math.log(math.expm1(1.0 - MIN_DERIVATIVE))
     derivatives = pad(MIN_DERIVATIVE + softplus(derivatives + offset), (1, 1), value=1.0)
-    return _knots(widths, bound), _knots(heights, bound), derivatives
+    return Knots(_knots(widths, bound), _knots(heights, bound), derivatives)
 
 
 def _knots(unnormalized: Tensor, bound: float) -> Tensor:

@@ -31,9 +31,7 @@ from wavedistill.numerics import full_precision
 
 
 class Mapped(NamedTuple):
-    """A transformed value and log |det Jacobian| of the map that made it: (batch,), or (batch, steps) with
-    ``per_step``.
-    """
+    """A transformed value and log |det Jacobian| of its map: (batch,), or (batch, steps) with ``per_step``."""
 
     value: Tensor
     log_det: Tensor
@@ -130,9 +128,7 @@ class Inverse(Transform):
 
 
 class Compose(Transform):
-    """Transforms one after another in the data -> latent direction; log-determinants add up. ``compose[i]`` is the
-    i-th.
-    """
+    """Transforms one after another, data -> latent; log-determinants add up. ``compose[i]`` is the i-th."""
 
     def __init__(self, *transforms: Transform) -> None:
         super().__init__()
@@ -165,8 +161,9 @@ class Compose(Transform):
 
 
 def broadcast_condition(cond: Any, cond_dim: int, x: Tensor, owner: nn.Module) -> Tensor:
-    """``cond`` with x's batch axis, checked: (batch, cond_dim), for waveforms (batch, cond_dim, frames), frames
-    dividing the samples.
+    """``cond`` with x's batch axis, checked: (batch, cond_dim), for waveforms (batch, cond_dim, frames).
+
+    The frames divide the samples.
 
     Raises:
         WavedistillError: naming the layer, the shape given and the shape needed.

@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from wavedistill.config import to_dict
 from wavedistill.errors import WavedistillError
 from wavedistill.files import write_bytes
+from wavedistill.models.base import WaveformModel
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
-from wavedistill.models.pretrained import load_pretrained, model_type, role
-from wavedistill.models.wavenet import WaveformModel, WaveNet
+from wavedistill.models.pretrained import load_pretrained, model_type
 
 Format = Literal["onnx", "torch"]
 SUFFIXES: dict[str, Format] = {".onnx": "onnx", ".pt2": "torch"}
@@ -87,13 +87,13 @@ def export_model(model: WaveformModel | str | Path, path: str | Path, format: Fo
     if format == "onnx":
         _need_onnx()
     loaded = load_pretrained(model) if isinstance(model, (str, Path)) else copy.deepcopy(model).cpu().eval()
-    if not isinstance(loaded, ParallelWaveNet):
+    if loaded.role != "student":
         raise WavedistillError(
             "a teacher cannot be exported: it makes one sample after another, and a file holds one pass. Distil a "
             "student from it "
             "(`wavedistill distill`) and export that."
-            if isinstance(loaded, WaveNet)
-            else f"only students can be exported, and this is a {role(loaded)}: give a student."
+            if loaded.role == "teacher"
+            else f"only students can be exported, and this is a {loaded.role_name}: give a student."
         )
     with _quiet():
         program = _traced(loaded)
@@ -140,8 +140,7 @@ def _traced(model: ParallelWaveNet) -> torch.export.ExportedProgram:
     if config.speakers:
         arguments["speaker"] = torch.zeros(EXAMPLE_BATCH, dtype=torch.long)
         shapes["speaker"] = {0: batch}
-    with torch.enable_grad():  # without gradient the student works in pieces, of a number that depends on the length
-        return torch.export.export(OnePass(model), (), arguments, dynamic_shapes=shapes, strict=False)
+    return torch.export.export(OnePass(model), (), arguments, dynamic_shapes=shapes, strict=False)
 
 
 def _torch(program: torch.export.ExportedProgram, values: dict[str, Any]) -> bytes:

@@ -9,12 +9,11 @@ from torch import Tensor
 
 from wavedistill.audio.mel import whole_frames
 from wavedistill.errors import WavedistillError
-from wavedistill.models.parallel_wavenet import ParallelWaveNet
-from wavedistill.models.waveform_flow import WaveformFlow
+from wavedistill.models.base import OnePassModel
 
 
 def stream(
-    model: ParallelWaveNet | WaveformFlow,
+    model: OnePassModel,
     mel: Tensor,
     seed: int,
     chunk_seconds: float,
@@ -26,7 +25,7 @@ def stream(
 
     Joined, the chunks equal one pass over the whole mel with the same seed to 1e-5, for any chunk length.
     """
-    if not isinstance(model, (ParallelWaveNet, WaveformFlow)):
+    if not model.can_stream:
         raise WavedistillError(
             "only a student or a one-stage flow streams: a teacher makes one sample after another, far slower "
             "than it plays"

@@ -15,15 +15,13 @@ from wavedistill.audio.io import resample
 from wavedistill.audio.mel import LogMelSpectrogram, check_mel
 from wavedistill.errors import WavedistillError
 from wavedistill.inference.stream import stream
-from wavedistill.models.parallel_wavenet import ParallelWaveNet
+from wavedistill.models.base import WaveformModel
 from wavedistill.models.pretrained import (
     CARD_FILE,
     load_pretrained,
     resolve_checkpoint,
-    role,
     save_pretrained,
 )
-from wavedistill.models.wavenet import WaveformModel, WaveNet
 
 LONG_SECONDS = 20.0
 """A student or a one-stage flow computes longer mels than this chunk by chunk, so that memory does not grow with the
@@ -68,8 +66,10 @@ class Vocoder:
         folder = resolve_checkpoint(name)
         model = load_pretrained(folder, device)
         if precision == "bf16":
-            if not isinstance(model, ParallelWaveNet):
-                raise WavedistillError(f"precision bf16 is for students; {name} is a {role(model)}: leave it at fp32")
+            if model.role != "student":
+                raise WavedistillError(
+                    f"precision bf16 is for students; {name} is a {model.role_name}: leave it at fp32"
+                )
             model.compute_in(torch.bfloat16)
         return cls(model, folder)
 
@@ -168,13 +168,13 @@ class Vocoder:
         """
         mels = check_mel(mels, self.mel_config).to(self.device)
         index = self._speaker(speaker)
-        if not isinstance(self.model, WaveNet) and mels.shape[-1] * self.hop_length > LONG_SECONDS * self.sample_rate:
+        if self.model.can_stream and mels.shape[-1] * self.hop_length > LONG_SECONDS * self.sample_rate:
             options = {"temperature": temperature, "speaker": index}
             waves = (
                 list(stream(self.model, *pair, LONG_SECONDS / 2, **options)) for pair in zip(mels, seeds, strict=True)
             )
             return torch.stack([torch.cat(wave) for wave in waves])
-        options = {"progress": progress} if isinstance(self.model, WaveNet) else {}
+        options = {} if self.model.one_pass else {"progress": progress}
         speakers = None if index is None else index.expand(len(mels))
         return self.model.sample(mels, seed=list(seeds), temperature=temperature, speaker=speakers, **options)[:, 0]
 
@@ -195,7 +195,7 @@ class Vocoder:
         num_samples = round(seconds * self.sample_rate)
         if num_samples < 1:
             raise WavedistillError(f"{seconds:g} seconds are no audio: give a positive length")
-        options = {"progress": progress} if isinstance(self.model, WaveNet) else {}
+        options = {} if self.model.one_pass else {"progress": progress}
         audio = self.model.sample(
             num_samples=num_samples,
             seed=seed,

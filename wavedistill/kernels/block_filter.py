@@ -1,5 +1,4 @@
-"""A finite filter whose taps change from block to block, compiled by numba at its first use (the machine code is cached
-on disk).
+"""A finite filter whose taps change from block to block, compiled by numba at its first use (cached on disk).
 
 As a matrix product it needs every window of the signal written out, as many times the signal's memory as there are
 taps; the loops below read the signal where it lies (10 to 20 times as fast on a CPU core, measured).

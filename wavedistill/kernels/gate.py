@@ -20,8 +20,9 @@ MAX_THREADS = 2
 
 
 def suits_kernel(gates: Tensor) -> bool:
-    """Whether `bfloat16_gate` takes these gates and is faster than torch; not in torch.compile, which fuses the gate
-    with its neighbours.
+    """Whether `bfloat16_gate` takes these gates and is faster than torch.
+
+    Not in torch.compile, which fuses the gate with its neighbours.
     """
     if gates.dtype is not torch.bfloat16 or gates.device.type != "cpu" or torch.compiler.is_compiling():
         return False
@@ -45,8 +46,9 @@ def bfloat16_gate(gates: Tensor) -> Tensor:
 
 @torch.library.custom_op("wavedistill::bfloat16_gate_backward", mutates_args=(), device_types="cpu")
 def bfloat16_gate_backward(gradient: Tensor, gates: Tensor) -> Tensor:
-    """(g s (1 - t^2), g t s (1 - s)), t = tanh(a), s = sigmoid(b): from the gradient g of the gate, within one rounding
-    and 1e-6 |g|.
+    """(g s (1 - t^2), g t s (1 - s)), t = tanh(a), s = sigmoid(b), from the gradient g of the gate.
+
+    Within one rounding and 1e-6 |g|.
     """
     of_gates = gates.new_empty(gates.shape)
     _kernels()[1](_rows(gradient), _rows(gates), _rows(of_gates))
@@ -86,8 +88,9 @@ def _kernels():
 
     @inner
     def rounded(x):
-        """To the nearest, ties to even. A NaN that comes from bfloat16 has zeros in its lower half, so nothing carries
-        into its exponent.
+        """To the nearest, ties to even.
+
+        A NaN that comes from bfloat16 has zeros in its lower half, so nothing carries into its exponent.
         """
         bits = np.float32(x).view(np.uint32)
         return np.uint16(np.uint32(bits + np.uint32(0x7FFF) + ((bits >> places) & np.uint32(1))) >> places)

@@ -33,8 +33,9 @@ def recursive_filter(excitation: Tensor, coefficients: Tensor, past: Tensor) -> 
 
 @torch.library.custom_op("wavedistill::recursive_filter_adjoint", mutates_args=(), device_types="cpu")
 def recursive_filter_adjoint(gradient: Tensor, coefficients: Tensor) -> Tensor:
-    """g_t += sum_k a_k(t + k) g_{t+k}, from the last sample to the first; shapes (batch, blocks * n), (batch, blocks,
-    order).
+    """g_t += sum_k a_k(t + k) g_{t+k}, from the last sample to the first.
+
+    Shapes: gradient (batch, blocks * n), coefficients (batch, blocks, order).
     """
     gradient = gradient.detach().clone(memory_format=torch.contiguous_format)
     _kernels()[1](gradient.numpy(), _oldest_first(coefficients))

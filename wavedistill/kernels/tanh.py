@@ -1,5 +1,4 @@
-"""tanh as a quotient of two polynomials, for loops that numba compiles: it vectorises, which the library's tanh does
-not.
+"""tanh as a quotient of polynomials, for loops that numba compiles: unlike the library's tanh it vectorises.
 
 References:
     the approximation of the Eigen library, https://eigen.tuxfamily.org, MathFunctionsImpl.h

@@ -83,8 +83,9 @@ def kernel() -> Callable:
 
     @inner
     def accumulate(y, y_row, x, x_row, w, w_row, rows, inputs):
-        """y += x w, for ``rows`` rows from y_row and x_row on, and ``inputs`` (a multiple of ROWS) rows of w from w_row
-        on.
+        """y += x w for ``rows`` rows from y_row and x_row on.
+
+        ``inputs``, a multiple of ROWS, rows of w from w_row on take part.
         """
         outputs = w.shape[1]
         fours = rows - rows % 4
@@ -149,8 +150,9 @@ def kernel() -> Callable:
 
     @inner
     def gate(gates, biases, gated):
-        """gated = tanh(filters) * sigmoid(openings) of one row, with sigmoid(b) = (1 + tanh(b / 2)) / 2: one division
-        for both.
+        """gated = tanh(filters) * sigmoid(openings) of one row.
+
+        sigmoid(b) = (1 + tanh(b / 2)) / 2 makes one division of both.
         """
         channels = len(gated)
         filters = gates[:channels]

@@ -253,13 +253,13 @@ class DistillationLoss(nn.Module):
         the same seed.
         """
         with torch.no_grad():
-            made = student.rsample(torch.randn(audio.shape, device=audio.device), mel, speaker).refined
+            made = student.rsample(torch.randn(audio.shape, device=audio.device), mel, speaker, in_pieces=True).refined
         return discriminator_loss(self.discriminators, random_crops(made[:, 0], audio[:, 0], self.crop_length))
 
     @torch.no_grad()
     def _diagnose(self, p: Pass) -> dict[str, Tensor]:
         output = p.output
-        slope = p.student.front.log_slope(output.loc, output.predictor)
+        slope = p.student.front.log_slope(output.loc, output.lpc)
         values = {
             "entropy": Gaussian.entropy(output.log_scale - slope).mean(),
             "floor_share": (output.log_scale <= self.config.log_scale_floor).float().mean(),

@@ -94,7 +94,7 @@ def contrastive_divergence(
     u = front.forward(output.audio, other).value[:, 0]
     loc_p, log_scale_p = teacher.distribution.loc_scale(*teacher.predict(u, other_mel, other_speaker))
     # in the waveform's domain, since the two conditions have different fronts
-    slope_q = front.log_slope(u, output.predictor)
+    slope_q = front.log_slope(u, output.lpc)
     slope_p = front.log_slope(u, other)
     wave = output.audio[:, 0]
     loc_q = wave + (output.loc - output.excitation) * torch.exp(-slope_q)

@@ -71,8 +71,9 @@ class Front(Transform):
         return self.transform.inverse(y, cond, per_step)
 
     def synthesize(self, u: Tensor, cond: LPC | None, past: Tensor | None) -> tuple[Tensor, Tensor]:
-        """`inverse` of u (batch, samples), without log-determinant but with memory: takes and returns the waveform's
-        last samples.
+        """`inverse` with memory: u (batch, samples) and the waveform's last samples -> waveform and its last samples.
+
+        No log-determinant is computed.
         """
         if cond is None:
             block = self.block if u.shape[1] % self.block == 0 else math.gcd(u.shape[1], self.block)

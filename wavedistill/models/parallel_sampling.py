@@ -87,7 +87,7 @@ def sample_parallel(
         raise WavedistillError(f"tolerance must be above 0 and window at least 1, got {tolerance} and {window}.")
     batch, samples = teacher.check_condition(mel, speaker, num_samples, batch_size)
     if noise is None:
-        noise = teacher.draw_noise(batch, samples, seed).transpose(1, 2)
+        noise = teacher.draw_noise(batch, samples, seed)
     elif noise.shape != (batch, 1, samples):
         raise WavedistillError(f"noise must have the shape ({batch}, 1, {samples}), got {tuple(noise.shape)}.")
     noise = noise.to(next(teacher.parameters())) * temperature
@@ -101,15 +101,15 @@ def sample_parallel(
                 f"the draft's {name} must be the teacher's ({own}), got {other}: give a student distilled from "
                 "this teacher."
             )
-        guess = draft.rsample(noise, mel, speaker).excitation
-    predictor = teacher.front.condition(mel)
+        guess = draft.rsample(noise, mel, speaker, in_pieces=True).excitation
+    lpc = teacher.front.condition(mel)
     condition = Condition(teacher.features(mel, speaker))
     floor = teacher.distribution.log_scale_min
     flow = AutoregressiveFlow(teacher.predictor, log_scale_min=floor, log_scale_max=float("inf"))
     solution = solve(flow, noise[:, 0], condition, guess, tolerance=tolerance, window=window)
     u = solution.value
     residual = flow.affine_inverse(noise[:, 0], flow.loc_scale(u, condition))[0] - u
-    audio = teacher.front.inverse(u.unsqueeze(1), predictor).value
+    audio = teacher.front.inverse(u.unsqueeze(1), lpc).value
     return ParallelSample(audio, u, solution.sweeps, solution.passes, largest(residual.abs() / u.abs().clamp_min(1.0)))
 
 

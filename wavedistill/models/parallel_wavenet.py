@@ -12,95 +12,38 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from wavedistill.audio.mel import MelConfig
-from wavedistill.distributions import noise_generators
-from wavedistill.dsp.harmonic_source import HarmonicSource, Pitch
+from wavedistill.dsp.harmonic_source import HarmonicSource
 from wavedistill.dsp.mel_projection import MelProjection
+from wavedistill.dsp.window import Window, trim_parts
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.autoregressive import AutoregressiveFlow, Condition, LocScale
 from wavedistill.flows.linear_prediction import LPC
-from wavedistill.models.front import FrontConfig
-from wavedistill.models.wavenet import GRID_HOP, WaveformModel, check_common
+from wavedistill.models.base import OnePassModel
+from wavedistill.models.configs import ParallelWaveNetConfig
 from wavedistill.nn.causal_network import CausalNetwork, CausalState
-from wavedistill.nn.mel_encoder import extended
 from wavedistill.nn.pitch_predictor import PitchPredictor
-from wavedistill.nn.wavenet_stack import StackConfig
+from wavedistill.numerics import LOG_2PI
 
 CACHED_VALUES = 2**18
 """Values of one layer, over the batch, that fit a CPU core's cache."""
 
 
-@dataclass
-class ParallelWaveNetConfig:
-    """A student.
-
-    Attributes:
-        mel, sample_rate, speakers, cond_channels, cond_upsample, front: as in `WaveNetConfig`; mel and front must be
-            the teacher's.
-        num_flows: inverse autoregressive flows.
-        stack: size of the stack inside each flow.
-        patch_size: samples that a step of a flow's stack stands for (1: full rate); must divide the samples of a block
-            of the condition.
-        linear_order: taps of each flow's linear path from the noise before (0: off).
-        source_order: taps of each flow's linear path from a harmonic source, whose pitch is predicted from the mel (0:
-            no source).
-        source_iterations: projections that fit the source's spectrum to the mel.
-        mel_projections: projections of the finished waveform onto those with the given mel (0: none); the density is
-            that of the waveform before.
-        log_scale_min: floor of each flow's log-scale.
-        initial_log_scale: log-scale of the whole stack before training.
-    """
-
-    mel: MelConfig | None = field(default_factory=MelConfig)
-    sample_rate: int = 16000
-    speakers: list[str] = field(default_factory=list)
-    num_flows: int = 2
-    stack: StackConfig = field(default_factory=lambda: StackConfig(8, 1, 3, 32, 32))
-    patch_size: int = 1
-    cond_channels: int = 128
-    cond_upsample: int = 4
-    linear_order: int = 32
-    source_order: int = 32
-    source_iterations: int = 3
-    mel_projections: int = 0
-    log_scale_min: float = -7.0
-    initial_log_scale: float = -0.7
-    front: FrontConfig = field(default_factory=FrontConfig)
-
-    def __post_init__(self) -> None:
-        check_common(self)
-        block = (self.mel.hop_length if self.mel else GRID_HOP) // self.cond_upsample
-        if self.patch_size < 1 or block % self.patch_size:
-            raise WavedistillError(
-                f"patch_size must divide the {block} samples of a block of the condition (hop_length / "
-                f"cond_upsample), got {self.patch_size}."
-            )
-        if self.num_flows < 1:
-            raise WavedistillError(f"num_flows must be at least 1, got {self.num_flows}.")
-        if self.source_order and self.mel is None:
-            raise WavedistillError(
-                "source_order needs a mel to read the pitch from; set it to 0 for a model without mel."
-            )
-        if self.mel_projections < 0 or (self.mel_projections and self.mel is None):
-            raise WavedistillError(
-                f"mel_projections must be at least 0, and 0 for a model without mel, got {self.mel_projections}."
-            )
-
-
 class StudentOutput(NamedTuple):
     """One pass of the student.
 
-    audio (batch, 1, samples), the flows' own; refined, the same after the projections onto the mel (the very same where
-    there are none), what `sample` returns; excitation, loc, log_scale (batch, samples): u = loc + exp(log_scale) *
-    noise, the front's signal before its inverse; predictor: the front's condition; pitch_logits (batch, frames, bins)
-    or None.
+    Attributes:
+        audio: (batch, 1, samples), the flows' own.
+        refined: the audio after the projections onto the mel, which `sample` returns; without projections the same.
+        excitation, loc, log_scale: (batch, samples), u = loc + exp(log_scale) * noise: the front's signal before its
+            inverse.
+        lpc: the front's condition.
+        pitch_logits: (batch, frames, bins) or None.
     """
 
     audio: Tensor
@@ -108,7 +51,7 @@ class StudentOutput(NamedTuple):
     excitation: Tensor
     loc: Tensor
     log_scale: Tensor
-    predictor: LPC | None
+    lpc: LPC | None
     pitch_logits: Tensor | None
 
 
@@ -120,12 +63,35 @@ class StreamState(NamedTuple):
     past: Tensor | None
 
 
-class ParallelWaveNet(WaveformModel):
+class Harmonics(NamedTuple):
+    """The harmonic source in the front's domain (batch, samples), its phase (batch,) where the next chunk begins, and
+    the pitch logits (batch, frames, bins).
+    """
+
+    source: Tensor | None
+    phase: Tensor | None
+    pitch_logits: Tensor | None
+
+
+class StudentCondition(NamedTuple):
+    """The conditions that a mel and a speaker give to the flows and the front, and the harmonic source."""
+
+    flows: Condition
+    lpc: LPC | None
+    harmonics: Harmonics
+
+
+class ParallelWaveNet(OnePassModel):
     """Waveforms from noise in one parallel pass, with exact log-probability of its own samples.
 
     Attributes:
         receptive_field: samples of noise before it that one sample depends on.
     """
+
+    model_type = "parallel_wavenet"
+    architecture = "Parallel WaveNet"
+    role = "student"
+    role_name = "student"
 
     def __init__(self, config: ParallelWaveNetConfig) -> None:
         super().__init__(config)
@@ -150,22 +116,29 @@ class ParallelWaveNet(WaveformModel):
                 self.flows[0].predictor.taps.bias[config.linear_order] = 0.9
 
     def compute_in(self, dtype: torch.dtype) -> ParallelWaveNet:
-        """Let the stacks compute in ``dtype``, for use without gradient (bfloat16: 1.4 to 1.6 times as fast, measured
-        on a CPU that has it).
+        """Let the stacks compute in ``dtype``, for use without gradient.
 
-        Locations, log-scales, filters, pitch and conditioning stay in float32, so that the density of a sample is exact
+        bfloat16 is 1.4 to 1.6 times as fast, measured on a CPU that has instructions for it.
+
+        Locations, log-scales, filters, pitch and condition stay in float32, so that the density of a sample is exact
         as ever: it is that of the rounded network. Chunks of a stream then equal the whole to about 1e-3, not 1e-5.
         """
         for flow in self.flows:
             flow.predictor.stack.compute_in(dtype)
         return self
 
-    def rsample(self, noise: Tensor, mel: Tensor | None = None, speaker: Tensor | None = None) -> StudentOutput:
+    def rsample(
+        self, noise: Tensor, mel: Tensor | None = None, speaker: Tensor | None = None, *, in_pieces: bool = False
+    ) -> StudentOutput:
         """Reparametrised pass with everything a distillation loss needs.
+
+        Args:
+            in_pieces: let each flow work through the signal in pieces whose activations stay in a CPU core's cache. The
+                same values up to rounding, faster on a CPU where no gradient is asked for.
 
         Shapes: noise (batch, 1, samples) standard normal, samples = frames * hop_length where there is a mel.
         """
-        output, _ = self._run(noise[:, 0], self._in_context(mel), speaker, None)
+        output, _ = self._run(noise[:, 0], self._window(mel), speaker, None, in_pieces)
         if self.projection is None:
             return output
         with torch.autocast(noise.device.type, enabled=False):
@@ -197,49 +170,52 @@ class ParallelWaveNet(WaveformModel):
         """
         batch, samples = self.check_condition(mel, speaker, num_samples, batch_size)
         if noise is None:
-            generators = noise_generators(seed, batch)
-            noise = self._draw(generators, -(-samples // self.hop_length))[..., :samples]
-        device = next(self.parameters()).device
-        return self.rsample(noise.to(device) * temperature, mel, speaker).refined
+            noise = self.draw_noise(batch, samples, seed)
+        return self.rsample(noise.to(self.device) * temperature, mel, speaker, in_pieces=True).refined
 
-    @torch.inference_mode()
-    def stream(
-        self,
-        mel: Tensor,
-        frames_per_chunk: int,
-        seed: int | None = None,
-        temperature: float = 1.0,
-        speaker: Tensor | None = None,
+    def _chunks(
+        self, mel: Tensor, frames_per_chunk: int, draw: Callable[[int], Tensor], speaker: Tensor | None
     ) -> Iterator[Tensor]:
-        """The waveform of `sample`, chunk after chunk, in memory that does not grow with its length.
+        chunks = self._own_chunks(mel, frames_per_chunk, draw, speaker)
+        return chunks if self.projection is None else self.projection.stream(chunks, mel, frames_per_chunk)
 
-        Shapes: mel (1, n_mels, frames) -> chunks (1, 1, frames_per_chunk * hop_length), the last one shorter.
-        """
-        self.check_condition(mel, speaker, None, 1)
-        if frames_per_chunk < 1:
-            raise WavedistillError(f"a chunk must hold at least one frame, got {frames_per_chunk}.")
-        chunks = self._stream(mel, frames_per_chunk, seed, temperature, speaker)
-        yield from chunks if self.projection is None else self.projection.stream(chunks, mel, frames_per_chunk)
-
-    def _stream(
-        self, mel: Tensor, frames_per_chunk: int, seed: int | None, temperature: float, speaker: Tensor | None
+    def _own_chunks(
+        self, mel: Tensor, frames_per_chunk: int, draw: Callable[[int], Tensor], speaker: Tensor | None
     ) -> Iterator[Tensor]:
-        """The flows' own audio in chunks."""
-        generators = noise_generators(seed, mel.shape[0])
-        device = next(self.parameters()).device
-        frames = mel.shape[-1]
+        """The flows' own audio, before the projections."""
+        window = self._window(mel)
         state = None
-        window = self._in_context(mel)
-        for start in range(0, frames, frames_per_chunk):
-            end = min(start + frames_per_chunk, frames)
-            noise = self._draw(generators, end - start)[:, 0].to(device) * temperature
-            part = window[..., start : end + 2 * self.context_frames]
-            output, state = self._run(noise, part, speaker, state)
+        for start in range(0, mel.shape[-1], frames_per_chunk):
+            end = min(start + frames_per_chunk, mel.shape[-1])
+            noise = draw(end - start)[:, 0]
+            output, state = self._run(noise, window.part(start, end), speaker, state, in_pieces=True)
             yield output.audio
 
     def condition(self, mel: Tensor | None, speaker: Tensor | None = None) -> tuple[Condition, LPC | None]:
         """What the flows and the front are given in a pass over the whole of ``mel`` (batch, n_mels, frames)."""
-        return self._conditions(self._in_context(mel), speaker, None)[:2]
+        condition = self._condition(self._window(mel), speaker, None)
+        return condition.flows, condition.lpc
+
+    def log_prob(
+        self,
+        audio: Tensor,
+        mel: Tensor | None = None,
+        speaker: Tensor | None = None,
+        *,
+        dequantize: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        raise WavedistillError(
+            "a student gives a recording no density in one pass: it would have to find the noise sample by sample. Use "
+            "wavedistill.evaluation.student_likelihood.student_likelihood(student, audio, mel), which does that, or "
+            "student.own_log_prob(output) for a sample of its own."
+        )
+
+    def own_log_prob(self, output: StudentOutput) -> Tensor:
+        """Exact log-density of the student's own sample, (batch, samples) in nats, from the pass that made it."""
+        z = (output.excitation - output.loc) * torch.exp(-output.log_scale)
+        slope = self.front.log_slope(z, output.lpc)
+        return -0.5 * (z.square() + LOG_2PI) - output.log_scale + slope
 
     @property
     def context_frames(self) -> int:
@@ -247,60 +223,37 @@ class ParallelWaveNet(WaveformModel):
         source = PitchPredictor.context_frames + 2 + self.source.context_frames if self.source else 1
         return max(source, self.conditioning.context_frames)
 
-    def _in_context(self, mel: Tensor | None) -> Tensor | None:
-        return None if mel is None else extended(mel, self.context_frames)
-
-    def log_prob(self, output: StudentOutput) -> Tensor:
-        """Exact log-density of the student's own sample, (batch, samples) nats, from the pass that made it."""
-        z = (output.excitation - output.loc) * torch.exp(-output.log_scale)
-        slope = self.front.log_slope(z, output.predictor)
-        return -0.5 * (z.square() + 1.8378770664093453) - output.log_scale + slope
-
-    def _draw(self, generators: list[torch.Generator], frames: int) -> Tensor:
-        """Noise (batch, 1, frames * hop_length), drawn frame by frame so that any chunking sees the same."""
-        items = [torch.cat([torch.randn(self.hop_length, generator=one) for _ in range(frames)]) for one in generators]
-        return torch.stack(items).unsqueeze(1)
+    def _window(self, mel: Tensor | None) -> Window | None:
+        return None if mel is None else self._in_context(mel, self.context_frames)
 
     def _run(
-        self, noise: Tensor, mel: Tensor | None, speaker: Tensor | None, state: StreamState | None
+        self, noise: Tensor, mel: Window | None, speaker: Tensor | None, state: StreamState | None, in_pieces: bool
     ) -> tuple[StudentOutput, StreamState]:
-        """The pass over noise (batch, samples), continued from ``state``; the mel has `context_frames` more frames on
-        either side.
+        """The pass over noise (batch, samples), continued from ``state``.
 
-        The state returned serves the next chunk of a stream; a pass with gradient cannot be continued.
+        The state returned serves the next chunk of a stream; only a pass in pieces can be continued.
         """
-        condition, predictor, phase, logits = self._conditions(mel, speaker, state)
+        condition = self._condition(mel, speaker, state)
         u = noise
         loc = torch.zeros_like(noise)
         log_scale = torch.zeros_like(noise)
         states = []
         for index, flow in enumerate(self.flows):
-            if torch.is_grad_enabled():
-                step = flow.loc_scale(u, condition)
-            else:
-                step, flow_state = self._in_pieces(flow, u, condition, state.flows[index] if state else None)
+            if in_pieces:
+                step, flow_state = self._in_pieces(flow, u, condition.flows, state.flows[index] if state else None)
                 states.append(flow_state)
+            else:
+                step = flow.loc_scale(u, condition.flows)
             scale = torch.exp(step.log_scale)
             u = step.loc + scale * u
             loc = step.loc + scale * loc
             log_scale = log_scale + step.log_scale
         with torch.autocast(u.device.type, enabled=False):
-            audio, past = self.front.synthesize(u, predictor, state.past if state else None)
+            audio, past = self.front.synthesize(u, condition.lpc, state.past if state else None)
         audio = audio.unsqueeze(1)
-        output = StudentOutput(audio, audio, u, loc, log_scale, predictor, logits)
-        return output, StreamState(states, phase, past)
-
-    def _conditions(
-        self, mel: Tensor | None, speaker: Tensor | None, state: StreamState | None
-    ) -> tuple[Condition, LPC | None, Tensor | None, Tensor | None]:
-        """Condition of flows and front, the source's phase where the next chunk begins, the pitch logits."""
-        features = self._inner(self.features(mel, speaker), mel)
-        window_predictor = self.front.condition(mel)
-        predictor = None
-        if window_predictor is not None:
-            predictor = LPC(*(self._inner(part, mel) for part in window_predictor))
-        source, phase, logits = self._harmonics(mel, window_predictor, state)
-        return Condition(features, source), predictor, phase, logits
+        harmonics = condition.harmonics
+        output = StudentOutput(audio, audio, u, loc, log_scale, condition.lpc, harmonics.pitch_logits)
+        return output, StreamState(states, harmonics.phase, past)
 
     def _in_pieces(
         self, flow: AutoregressiveFlow, u: Tensor, condition: Condition, state: CausalState | None
@@ -323,30 +276,31 @@ class ParallelWaveNet(WaveformModel):
             pieces.append(piece)
         return LocScale(*(torch.cat(parts, dim=1) for parts in zip(*pieces, strict=True))), state
 
-    def _inner(self, blocks: Tensor | None, mel: Tensor | None, frames: int | None = None) -> Tensor | None:
-        """Blocks (batch, blocks, ...) without those of the ``frames`` (default `context_frames`) outer mel frames."""
-        if blocks is None or mel is None:
-            return blocks
-        edge = (self.context_frames if frames is None else frames) * self.config.cond_upsample
-        return blocks[:, edge : blocks.shape[1] - edge]
+    def _condition(self, mel: Window | None, speaker: Tensor | None, state: StreamState | None) -> StudentCondition:
+        """The condition over the window's inner frames."""
+        if mel is None:
+            return StudentCondition(Condition(self.features(None, speaker)), None, Harmonics(None, None, None))
+        blocks = mel.margin * self.config.cond_upsample
+        features = Window(self.features(mel.value, speaker), blocks).trim()
+        lpc = self.front.condition(mel.value)
+        harmonics = self._harmonics(mel, lpc, state)
+        if lpc is not None:
+            lpc = trim_parts(lpc, blocks)
+        return StudentCondition(Condition(features, harmonics.source), lpc, harmonics)
 
-    def _harmonics(
-        self, mel: Tensor | None, predictor: LPC | None, state: StreamState | None
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Harmonic source in the front's domain, its phase where the next chunk's begins, and the pitch logits."""
+    def _harmonics(self, mel: Window, lpc: LPC | None, state: StreamState | None) -> Harmonics:
+        """The harmonic source over the window's inner frames; ``lpc`` over all of the window."""
         if self.source is None:
-            return None, None, None
-        with torch.autocast(mel.device.type, enabled=False):
-            logits = self.pitch(mel)
-            edge = PitchPredictor.context_frames  # pitch nearer to the window's end than this is not final
-            frames = mel.shape[-1]
-            pitch = Pitch(*(part[:, edge : frames - edge] for part in self.pitch.decode(logits)))
-            outer = edge + 1
-            wave, phases = self.source(pitch, mel[..., outer : frames - outer], state.phase if state else None)
-            if predictor is not None:
-                predictor = LPC(*(self._inner(part, mel, outer) for part in predictor))
-            whitened = self.front.forward(wave.unsqueeze(1), predictor).value[:, 0]
-        context = self.context_frames
-        start = (context - outer) * self.hop_length
-        samples = (frames - 2 * context) * self.hop_length
-        return whitened[:, start : start + samples], phases[:, samples - 1], logits[:, context : frames - context]
+            return Harmonics(None, None, None)
+        unsure = PitchPredictor.context_frames  # pitch nearer to the window's end than this is not final
+        outer = unsure + 1  # and the source needs one more frame of it on either side
+        with torch.autocast(mel.value.device.type, enabled=False):
+            logits = self.pitch(mel.value)
+            pitch = trim_parts(self.pitch.decode(logits), unsure)
+            log_mel = Window(mel.value, outer, mel.axis).trim()
+            wave, phases = self.source(pitch, log_mel, state.phase if state else None)
+            if lpc is not None:
+                lpc = trim_parts(lpc, outer * self.config.cond_upsample)
+            whitened = self.front.forward(wave.unsqueeze(1), lpc).value[:, 0]
+        source = Window(whitened, (mel.margin - outer) * self.hop_length).trim()
+        return Harmonics(source, phases[:, source.shape[1] - 1], Window(logits, mel.margin).trim())

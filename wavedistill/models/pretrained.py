@@ -25,40 +25,35 @@ from wavedistill.assets import bundled_checkpoints, find_checkpoint_root
 from wavedistill.config import from_dict, to_dict
 from wavedistill.errors import WavedistillError
 from wavedistill.files import atomic, read_json, remove_leftovers, write_json, write_text
-from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
-from wavedistill.models.waveform_flow import WaveformFlow, WaveformFlowConfig
-from wavedistill.models.wavenet import WaveformModel, WaveNet, WaveNetConfig
+from wavedistill.models.base import WaveformModel
+from wavedistill.models.configs import ParallelWaveNetConfig, WaveformFlowConfig, WaveNetConfig
+from wavedistill.models.parallel_wavenet import ParallelWaveNet
+from wavedistill.models.waveform_flow import WaveformFlow
+from wavedistill.models.wavenet import WaveNet
 
 FORMAT = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 _MODELS = {
-    "wavenet": (WaveNet, WaveNetConfig, "teacher", "WaveNet"),
-    "parallel_wavenet": (ParallelWaveNet, ParallelWaveNetConfig, "student", "Parallel WaveNet"),
-    "waveform_flow": (WaveformFlow, WaveformFlowConfig, "one-stage flow", "Waveform flow"),
+    WaveNet.model_type: (WaveNet, WaveNetConfig),
+    ParallelWaveNet.model_type: (ParallelWaveNet, ParallelWaveNetConfig),
+    WaveformFlow.model_type: (WaveformFlow, WaveformFlowConfig),
 }
 
 
 def model_type(model: nn.Module) -> str:
     """``"wavenet"`` (teacher), ``"parallel_wavenet"`` (student) or ``"waveform_flow"`` (one-stage flow)."""
-    for name, (cls, *_) in _MODELS.items():
-        if isinstance(model, cls):
-            return name
+    if isinstance(model, WaveformModel):
+        return model.model_type
     raise WavedistillError(
         f"a {type(model).__name__} is no model to save: give a WaveNet, a ParallelWaveNet or a WaveformFlow"
     )
 
 
-def role(model: nn.Module) -> str:
-    """``"teacher"``, ``"student"`` or ``"one-stage flow"``."""
-    return _MODELS[model_type(model)][2]
-
-
-def title(model: nn.Module) -> str:
+def title(model: WaveformModel) -> str:
     """What the model is, for people: ``"WaveNet (teacher)"``."""
-    _, _, part, name = _MODELS[model_type(model)]
-    return f"{name} ({part})"
+    return f"{model.architecture} ({model.role_name})"
 
 
 def save_pretrained(
@@ -176,9 +171,7 @@ def load_pretrained(name: str | Path, device: str | torch.device = "cpu") -> Wav
 
 
 def fingerprint(model: WaveformModel) -> str:
-    """16 hex digits that change with the configuration and with every weight: what a result made by this model is known
-    by.
-    """
+    """16 hex digits that change with the configuration and with every weight: names the results of this model."""
     digest = hashlib.sha256(json.dumps([model_type(model), to_dict(model.config)], sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -196,7 +189,7 @@ def _build(path: Path) -> WaveformModel:
         )
     if content["model_type"] not in _MODELS:
         raise WavedistillError(f"{path}: unknown model_type {content['model_type']!r}, known: {', '.join(_MODELS)}")
-    cls, config_cls, *_ = _MODELS[content["model_type"]]
+    cls, config_cls = _MODELS[content["model_type"]]
     return cls(from_dict(config_cls, content["config"], where=str(path)))
 
 

@@ -31,8 +31,7 @@ def can_compile(predictor: CausalNetwork) -> bool:
 def fill(
     predictor: CausalNetwork, u: Tensor, known: int, noise: Tensor, features: Tensor | None, draw: Draw
 ) -> Iterator[int]:
-    """Draw u in place from sample ``known`` on (those before it are taken as they are); yields how many samples each
-    stretch added.
+    """Draw u in place from sample ``known`` on; yields how many samples each stretch added.
 
     Equal to the stepwise pass up to rounding. The batch is split over as many threads as torch may use.
 

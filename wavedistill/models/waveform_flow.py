@@ -1,5 +1,4 @@
-"""The one-stage flow: WaveGlow's stack of invertible 1x1 convolutions and couplings, trained by maximum likelihood
-without a teacher.
+"""The one-stage flow: invertible 1x1 convolutions and couplings, trained without a teacher.
 
     waveform x -> front -> long-term prediction -> squeeze -> [1x1 convolution -> coupling -> (split)] * n -> noise z
 
@@ -15,93 +14,36 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from wavedistill.audio.mel import MelConfig
 from wavedistill.distributions import noise_generators
-from wavedistill.errors import WavedistillError
+from wavedistill.dsp.window import Window, trim_parts
 from wavedistill.flows.coupling import AffineCoupling
 from wavedistill.flows.flow import StandardNormal
 from wavedistill.flows.linear import InvertibleConv1x1
 from wavedistill.flows.linear_prediction import LPC
-from wavedistill.flows.long_term_prediction import LTP, LongTermPredictionFlow, pitch_predictor
+from wavedistill.flows.long_term_prediction import LTP, LongTermPredictionFlow, ltp_from_pitch
 from wavedistill.flows.reshape import Split, Squeeze
 from wavedistill.flows.reversible import ReversibleSequence
 from wavedistill.flows.transform import Compose, Transform
-from wavedistill.models.front import FrontConfig
-from wavedistill.models.wavenet import GRID_HOP, WaveformModel, check_common, dequantized
+from wavedistill.models.base import OnePassModel, dequantized
+from wavedistill.models.configs import WaveformFlowConfig
 from wavedistill.nn.centred_stack import CentredStack
-from wavedistill.nn.mel_encoder import extended
 from wavedistill.nn.pitch_predictor import F0_MIN, PitchPredictor
-from wavedistill.nn.wavenet_stack import StackConfig
 from wavedistill.numerics import full_precision
-
-
-@dataclass
-class WaveformFlowConfig:
-    """A one-stage flow.
-
-    Attributes:
-        mel, sample_rate, speakers, cond_channels, cond_upsample, front: as in `WaveNetConfig`.
-        squeeze: samples that become the channels of one step; must divide a block (hop_length / cond_upsample).
-        num_flows: pairs of an invertible 1x1 convolution and a coupling.
-        split_every: after so many flows ``split_channels`` channels go to the noise as they are (0: never).
-        split_channels: channels that leave at each split.
-        stack: size of the centred stack inside each coupling; its kernel_size must be odd.
-        long_term_order: taps of the long-term predictor, an odd number, whose lag is a pitch period predicted from the
-            mel (0: none).
-        reversible: compute activations again in the backward pass instead of keeping them: memory that does not grow
-            with num_flows.
-    """
-
-    mel: MelConfig | None = field(default_factory=MelConfig)
-    sample_rate: int = 16000
-    speakers: list[str] = field(default_factory=list)
-    squeeze: int = 8
-    num_flows: int = 12
-    split_every: int = 4
-    split_channels: int = 2
-    stack: StackConfig = field(default_factory=lambda: StackConfig(4, 1, 3, 96, 96))
-    cond_channels: int = 128
-    cond_upsample: int = 4
-    long_term_order: int = 17
-    reversible: bool = False
-    front: FrontConfig = field(default_factory=FrontConfig)
-
-    def __post_init__(self) -> None:
-        check_common(self)
-        block = (self.mel.hop_length if self.mel else GRID_HOP) // self.cond_upsample
-        if self.squeeze < 2 or block % self.squeeze:
-            raise WavedistillError(
-                f"squeeze must be at least 2 and divide a block of {block} samples, got {self.squeeze}."
-            )
-        if self.num_flows < 1:
-            raise WavedistillError(f"num_flows must be at least 1, got {self.num_flows}.")
-        splits = (self.num_flows - 1) // self.split_every if self.split_every else 0
-        if self.squeeze - splits * self.split_channels < 2 or self.split_every < 0 or self.split_channels < 1:
-            raise WavedistillError(
-                f"{splits} splits of {self.split_channels} of {self.squeeze} channels leave fewer than the 2 that "
-                "a coupling needs: "
-                "raise split_every or squeeze, or lower split_channels."
-            )
-        if self.stack.kernel_size % 2 == 0:
-            raise WavedistillError(f"stack: kernel_size must be odd for a centred stack, got {self.stack.kernel_size}.")
-        if self.long_term_order and (self.mel is None or self.long_term_order % 2 == 0):
-            raise WavedistillError(
-                f"long_term_order is {self.long_term_order}; it must be odd, or 0 for none (a model without mel "
-                "has no pitch to go by)."
-            )
 
 
 class FlowOutput(NamedTuple):
     """One pass in either direction.
 
-    audio, noise (batch, 1, samples); log_prob (batch,): nats of the audio; pitch_logits (batch, frames, bins) or None.
+    Attributes:
+        audio, noise: (batch, 1, samples).
+        log_prob: (batch,), nats of the whole audio.
+        pitch_logits: (batch, frames, bins) or None.
     """
 
     audio: Tensor
@@ -111,8 +53,12 @@ class FlowOutput(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What a mel and a speaker say: conditions of the couplings (batch, channels, blocks), of the front and of
-    long-term prediction; pitch logits.
+    """The conditions that a mel and a speaker give to couplings, front and long-term prediction, and the pitch.
+
+    Attributes:
+        flow: (batch, channels, blocks), of the couplings.
+        front, long_term: of the two predictors.
+        pitch_logits: (batch, frames, bins).
     """
 
     flow: Tensor | None
@@ -122,21 +68,28 @@ class Context(NamedTuple):
 
 
 class StreamState(NamedTuple):
-    """What a stream remembers between chunks: noise of the frames that the next one sees again, and the two predictors'
-    past.
-    """
+    """What a stream remembers between chunks: the noise that the next one sees again, and the predictors' past."""
 
     noise: Tensor
     long_term_past: Tensor | None
     front_past: Tensor | None
 
 
-class WaveformFlow(WaveformModel):
+class WaveformFlow(OnePassModel):
     """Exact density over waveforms, and waveforms from noise, each in one parallel pass.
+
+    A coupling's density does not fall apart into one factor a sample: `log_prob` is that of the whole waveform.
+
+    `stream` computes `reach` on either side of every chunk anew: long chunks cost less.
 
     Attributes:
         reach: samples to either side that one sample of the excitation depends on.
     """
+
+    model_type = "waveform_flow"
+    architecture = "Waveform flow"
+    role = "flow"
+    role_name = "one-stage flow"
 
     def __init__(self, config: WaveformFlowConfig) -> None:
         super().__init__(config)
@@ -179,15 +132,6 @@ class WaveformFlow(WaveformModel):
         dequantize: bool = True,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """log p(x | condition) of the whole waveform in nats, from one parallel pass.
-
-        A coupling's density does not fall apart into one factor a sample; 15 - log_prob / samples / ln 2 is an upper
-        bound, in bits per 16-bit sample, comparable with `WaveNet.log_prob`'s. ``dequantize`` as there.
-
-        Shapes:
-            audio (batch, 1, samples), samples = frames * hop_length where there is a mel; mel (batch, n_mels, frames);
-            speaker (batch,) -> (batch,).
-        """
         if dequantize:
             audio = dequantized(audio, generator)
         return self.density(audio, mel, speaker).log_prob
@@ -202,11 +146,11 @@ class WaveformFlow(WaveformModel):
         """Audio -> noise with everything a likelihood loss needs.
 
         Args:
-            past_frames: frames at the start that only lend the predictors their past: a crop from the middle of a
-                recording begins with samples that its condition cannot foretell. Noise and log-probability are those of
+            past_frames: frames at the start that only give the predictors their past: a crop from the middle of a
+                recording begins with samples that its condition cannot predict. Noise and log-probability are those of
                 the rest.
         """
-        context = self._context(self._extended(mel, self._context_frames), speaker)
+        context = self._context(self._in_context(mel, self._context_frames), speaker)
         past = past_frames * self.hop_length
         with torch.autocast(audio.device.type, enabled=False):
             u = self.front.forward(audio, context.front).value
@@ -226,7 +170,7 @@ class WaveformFlow(WaveformModel):
 
         Shapes: noise (batch, 1, samples) standard normal, samples = frames * hop_length where there is a mel.
         """
-        context = self._context(self._extended(mel, self._context_frames), speaker)
+        context = self._context(self._in_context(mel, self._context_frames), speaker)
         u, log_det = self.flow.inverse(self.squeeze.forward(noise).value, context.flow)
         u = self.squeeze.inverse(u).value
         with torch.autocast(noise.device.type, enabled=False):
@@ -266,64 +210,43 @@ class WaveformFlow(WaveformModel):
         """
         batch, samples = self.check_condition(mel, speaker, num_samples, batch_size)
         if noise is not None:
-            return self.decode(noise.to(self._device) * temperature, mel, speaker).audio
-        frames = -(-samples // self.hop_length)
-        drawn = self._draw(noise_generators(seed, batch), frames + 2 * self.reach_frames) * temperature
-        audio, _ = self._run(drawn, self._extended(mel, self.reach_frames + self._context_frames), speaker, None)
+            return self.decode(noise.to(self.device) * temperature, mel, speaker).audio
+        frames = -(-samples // self.hop_length) + 2 * self.reach_frames
+        drawn = self._draw(noise_generators(seed, batch), frames).to(self.device) * temperature
+        window = self._in_context(mel, self.reach_frames + self._context_frames)
+        audio, _ = self._run(drawn, window, speaker, None)
         return audio[..., :samples]
 
-    @torch.inference_mode()
-    def stream(
-        self,
-        mel: Tensor,
-        frames_per_chunk: int,
-        seed: int | None = None,
-        temperature: float = 1.0,
-        speaker: Tensor | None = None,
+    def _chunks(
+        self, mel: Tensor, frames_per_chunk: int, draw: Callable[[int], Tensor], speaker: Tensor | None
     ) -> Iterator[Tensor]:
-        """The waveform of `sample`, chunk after chunk, in memory that does not grow with its length.
-
-        Every chunk computes `reach` on either side anew: long chunks cost less.
-
-        Shapes: mel (1, n_mels, frames) -> chunks (1, 1, frames_per_chunk * hop_length), the last one shorter.
-        """
-        self.check_condition(mel, speaker, None, 1)
-        if frames_per_chunk < 1:
-            raise WavedistillError(f"a chunk must hold at least one frame, got {frames_per_chunk}.")
-        edge = self.reach_frames + self._context_frames
-        generators = noise_generators(seed, mel.shape[0])
-        frames = mel.shape[-1]
-        window = self._extended(mel, edge)
-        state = StreamState(self._draw(generators, 2 * self.reach_frames) * temperature, None, None)
-        for start in range(0, frames, frames_per_chunk):
-            end = min(start + frames_per_chunk, frames)
-            noise = torch.cat([state.noise, self._draw(generators, end - start) * temperature], dim=-1)
-            audio, state = self._run(noise, window[..., start : end + 2 * edge], speaker, state)
+        window = self._in_context(mel, self.reach_frames + self._context_frames)
+        state = StreamState(draw(2 * self.reach_frames), None, None)
+        for start in range(0, mel.shape[-1], frames_per_chunk):
+            end = min(start + frames_per_chunk, mel.shape[-1])
+            noise = torch.cat([state.noise, draw(end - start)], dim=-1)
+            audio, state = self._run(noise, window.part(start, end), speaker, state)
             yield audio
 
     def _run(
-        self, noise: Tensor, mel: Tensor | None, speaker: Tensor | None, state: StreamState | None
+        self, noise: Tensor, mel: Window | None, speaker: Tensor | None, state: StreamState | None
     ) -> tuple[Tensor, StreamState]:
-        """Audio from noise (batch, 1, samples) with `reach_frames` more on either side, and a mel with the context's
-        beside.
+        """Audio from noise (batch, 1, samples) with `reach_frames` more on either side.
+
+        The mel's margin is `reach_frames` and the context's frames.
         """
-        edge = self.reach_frames * self.hop_length
+        reach = self.reach_frames * self.hop_length
+        blocks = reach // self.block
         context = self._context(mel, speaker)
         u = self.squeeze.inverse(self.flow.inverse(self.squeeze.forward(noise).value, context.flow).value).value
-        u = u[:, 0, edge : u.shape[-1] - edge]
-        blocks = edge // self.block
-        of_long_term = None
-        of_front = None
+        u = Window(u[:, 0], reach).trim()
+        long_term_past = None
         if context.long_term is not None:
-            predictor = LTP(*(_inner(part, blocks) for part in context.long_term))
-            u, of_long_term = self.long_term.synthesize(u, predictor, state.long_term_past if state else None)
-        predictor = None if context.front is None else LPC(*(_inner(part, blocks) for part in context.front))
-        audio, of_front = self.front.synthesize(u, predictor, state.front_past if state else None)
-        return audio.unsqueeze(1), StreamState(noise[..., noise.shape[-1] - 2 * edge :], of_long_term, of_front)
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.parameters()).device
+            ltp = trim_parts(context.long_term, blocks)
+            u, long_term_past = self.long_term.synthesize(u, ltp, state.long_term_past if state else None)
+        lpc = None if context.front is None else trim_parts(context.front, blocks)
+        audio, front_past = self.front.synthesize(u, lpc, state.front_past if state else None)
+        return audio.unsqueeze(1), StreamState(noise[..., noise.shape[-1] - 2 * reach :], long_term_past, front_past)
 
     @property
     def _context_frames(self) -> int:
@@ -331,37 +254,24 @@ class WaveformFlow(WaveformModel):
         pitch = PitchPredictor.context_frames + 1 if self.pitch else 1
         return max(pitch, self.conditioning.context_frames if self.conditioning else 0)
 
-    @staticmethod
-    def _extended(mel: Tensor | None, frames: int) -> Tensor | None:
-        return None if mel is None else extended(mel, frames)
-
-    def _context(self, mel: Tensor | None, speaker: Tensor | None) -> Context:
+    def _context(self, mel: Window | None, speaker: Tensor | None) -> Context:
         """The conditions over all frames of the mel but the `_context_frames` outer ones on either side."""
-        features = self.features(mel, speaker)
-        predictor = self.front.condition(mel)
         if mel is None:
+            features = self.features(None, speaker)
             return Context(None if features is None else features.transpose(1, 2), None, None, None)
-        edge = self._context_frames * self.config.cond_upsample
-        features = _inner(features, edge)
-        if predictor is not None:
-            predictor = LPC(*(_inner(part, edge) for part in predictor))
+        frames = self._context_frames
+        blocks = frames * self.config.cond_upsample
+        features = Window(self.features(mel.value, speaker), blocks).trim()
+        lpc = self.front.condition(mel.value)
+        if lpc is not None:
+            lpc = trim_parts(lpc, blocks)
         if self.pitch is None:
-            return Context(features.transpose(1, 2), predictor, None, None)
-        with torch.autocast(mel.device.type, enabled=False):
-            logits = self.pitch(mel)
-            pitch = self.pitch.decode(_inner(logits, self._context_frames - 1))
-            long_term = pitch_predictor(pitch, self.taps(full_precision(features)), self.sample_rate, self.block)
-        return Context(features.transpose(1, 2), predictor, long_term, _inner(logits, self._context_frames))
+            return Context(features.transpose(1, 2), lpc, None, None)
+        with torch.autocast(features.device.type, enabled=False):
+            logits = self.pitch(mel.value)
+            pitch = self.pitch.decode(Window(logits, frames - 1).trim())
+            long_term = ltp_from_pitch(pitch, self.taps(full_precision(features)), self.sample_rate, self.block)
+        return Context(features.transpose(1, 2), lpc, long_term, Window(logits, frames).trim())
 
     def _base_log_prob(self, noise: Tensor) -> Tensor:
         return self.base.log_prob(noise).flatten(1).sum(1)
-
-    def _draw(self, generators: list[torch.Generator], frames: int) -> Tensor:
-        """Noise (batch, 1, frames * hop_length), drawn frame by frame so that any chunking sees the same."""
-        items = [torch.cat([torch.randn(self.hop_length, generator=one) for _ in range(frames)]) for one in generators]
-        return torch.stack(items).unsqueeze(1).to(self._device)
-
-
-def _inner(x: Tensor, edge: int) -> Tensor:
-    """x (batch, n, ...) without ``edge`` of axis 1 on either side."""
-    return x[:, edge : x.shape[1] - edge]

@@ -12,143 +12,20 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wavedistill.audio.mel import MelConfig, check_mel
 from wavedistill.distributions import Gaussian, MixtureOfLogistics, MuLawCategorical, noise_generators
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.solvers.stepping import CausalStepper
 from wavedistill.kernels.wavenet_step import CATEGORICAL, GAUSSIAN, MIXTURE, Draw
-from wavedistill.models.front import Front, FrontConfig
+from wavedistill.models.base import WaveformModel, dequantized
+from wavedistill.models.configs import WaveNetConfig
 from wavedistill.models.sequential_sampling import can_compile, fill
 from wavedistill.nn.causal_network import CausalNetwork
-from wavedistill.nn.mel_encoder import MelEncoder
-from wavedistill.nn.wavenet_stack import StackConfig
 from wavedistill.numerics import full_precision
-
-GRID_HOP = 256
-"""Block of samples that a model without a mel works in."""
-
-
-@dataclass
-class WaveNetConfig:
-    """A teacher.
-
-    Attributes:
-        mel: settings of the log-mel condition; None for a model without one.
-        sample_rate: Hz; must be the mel's where there is one.
-        speakers: names of known speakers; empty for a model without speaker condition.
-        distribution: "gaussian", "mol" (mixture of logistics) or "mulaw" (categorical over mu-law cells).
-        num_mixtures: components of "mol".
-        num_classes: cells of "mulaw".
-        log_scale_min: floor of log-scales (in the network's domain, after the front).
-        stack: size of the causal stack.
-        cond_channels: width of the conditioning network.
-        cond_upsample: blocks per mel frame at which the condition changes.
-        linear_order: taps of the learned linear-prediction path, set block by block from the condition (0: off; not
-            with "mulaw").
-        front: invertible pre-processing.
-    """
-
-    mel: MelConfig | None = field(default_factory=MelConfig)
-    sample_rate: int = 16000
-    speakers: list[str] = field(default_factory=list)
-    distribution: Literal["gaussian", "mol", "mulaw"] = "gaussian"
-    num_mixtures: int = 10
-    num_classes: int = 256
-    log_scale_min: float = -9.0
-    stack: StackConfig = field(default_factory=StackConfig)
-    cond_channels: int = 128
-    cond_upsample: int = 4
-    linear_order: int = 32
-    front: FrontConfig = field(default_factory=FrontConfig)
-
-    def __post_init__(self) -> None:
-        check_common(self)
-        if self.distribution == "mulaw" and (self.linear_order or self.front != FrontConfig()):
-            raise WavedistillError(
-                "distribution 'mulaw' models the waveform itself: set linear_order: 0 and leave front at its defaults."
-            )
-
-
-def check_common(config) -> None:
-    """Checks shared by teacher and student configurations."""
-    stack = config.stack
-    if stack.num_layers < 1 or stack.num_cycles < 1 or stack.num_layers % stack.num_cycles:
-        raise WavedistillError(
-            f"stack: num_layers ({stack.num_layers}) must be a positive multiple of num_cycles ({stack.num_cycles})."
-        )
-    if stack.kernel_size < 2:
-        raise WavedistillError(f"stack: kernel_size must be at least 2, got {stack.kernel_size}.")
-    if config.mel is not None and config.mel.sample_rate != config.sample_rate:
-        raise WavedistillError(
-            f"sample_rate is {config.sample_rate} Hz but mel.sample_rate is {config.mel.sample_rate} Hz: make "
-            "them equal."
-        )
-    if config.mel is not None and config.mel.hop_length % config.cond_upsample:
-        raise WavedistillError(
-            f"mel.hop_length ({config.mel.hop_length}) must be a multiple of cond_upsample ({config.cond_upsample})."
-        )
-    if config.front.mel_prediction_order and config.mel is None:
-        raise WavedistillError("front.mel_prediction_order needs a mel; set it to 0 for a model without mel.")
-
-
-class WaveformModel(nn.Module):
-    """What teacher and student share: front, conditioning network, shapes and checks."""
-
-    def __init__(self, config) -> None:
-        super().__init__()
-        self.config = config
-        self.sample_rate: int = config.sample_rate
-        self.hop_length: int = config.mel.hop_length if config.mel else GRID_HOP
-        self.front = Front(config.front, config.mel, config.cond_upsample)
-        n_mels = config.mel.n_mels if config.mel else 0
-        self.cond_channels = config.cond_channels if (n_mels or config.speakers) else 0
-        self.conditioning = (
-            MelEncoder(n_mels, len(config.speakers), config.cond_channels, config.cond_upsample)
-            if self.cond_channels
-            else None
-        )
-
-    def features(self, mel: Tensor | None, speaker: Tensor | None) -> Tensor | None:
-        """Condition of every layer, (batch, blocks, cond_channels)."""
-        return self.conditioning(mel, speaker) if self.conditioning is not None else None
-
-    def check_condition(
-        self, mel: Tensor | None, speaker: Tensor | None, num_samples: int | None, batch: int
-    ) -> tuple[int, int]:
-        """Check the arguments of sampling; returns (batch, samples)."""
-        if (mel is None) != (self.config.mel is None):
-            raise WavedistillError(
-                "this model needs a mel: pass mel (batch, n_mels, frames)."
-                if mel is None
-                else "this model takes no mel: pass num_samples instead."
-            )
-        if bool(self.config.speakers) != (speaker is not None):
-            known = ", ".join(self.config.speakers)
-            raise WavedistillError(
-                f"this model needs a speaker index (0..{len(self.config.speakers) - 1}: {known})."
-                if known
-                else "this model has no speakers: leave speaker out."
-            )
-        if mel is not None:
-            check_mel(mel, self.config.mel)
-            batch = mel.shape[0]
-            num_samples = mel.shape[-1] * self.hop_length
-        if speaker is not None:
-            batch = speaker.shape[0] if mel is None else batch
-            if speaker.shape != (batch,) or not bool(((speaker >= 0) & (speaker < len(self.config.speakers))).all()):
-                raise WavedistillError(
-                    f"speaker must be {batch} indices in 0..{len(self.config.speakers) - 1}, got {speaker.tolist()}."
-                )
-        if not num_samples or num_samples < 0:
-            raise WavedistillError(f"num_samples must be above 0, got {num_samples}.")
-        return batch, num_samples
 
 
 class WaveNet(WaveformModel):
@@ -158,13 +35,19 @@ class WaveNet(WaveformModel):
         receptive_field: samples of its own past that one sample depends on.
     """
 
+    model_type = "wavenet"
+    architecture = "WaveNet"
+    role = "teacher"
+    role_name = "teacher"
+
     def __init__(self, config: WaveNetConfig) -> None:
         super().__init__(config)
-        self.distribution = {
-            "gaussian": lambda: Gaussian(config.log_scale_min),
-            "mol": lambda: MixtureOfLogistics(config.num_mixtures, config.log_scale_min),
-            "mulaw": lambda: MuLawCategorical(config.num_classes),
-        }[config.distribution]()
+        if config.distribution == "gaussian":
+            self.distribution = Gaussian(config.log_scale_min)
+        elif config.distribution == "mol":
+            self.distribution = MixtureOfLogistics(config.num_mixtures, config.log_scale_min)
+        else:
+            self.distribution = MuLawCategorical(config.num_classes)
         self.predictor = CausalNetwork(
             self.distribution.num_parameters, config.stack, self.cond_channels, config.linear_order
         )
@@ -179,33 +62,35 @@ class WaveNet(WaveformModel):
         dequantize: bool = True,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """log p(x_t | x_<t, condition) in nats per sample, from one parallel pass.
+        per_sample = self.log_prob_per_sample(audio, mel, speaker, dequantize=dequantize, generator=generator)
+        return per_sample.double().sum(1)
 
-        With ``dequantize`` the audio is put on the 16-bit grid and uniform noise of one step is added, so that
-        15 - log_prob / ln 2 is an upper bound, in bits per sample, on the code length of the 16-bit samples, comparable
-        with a lossless codec's rate.
-
-        Shapes:
-            audio (batch, 1, samples), samples = frames * hop_length where there is a mel; mel (batch, n_mels, frames);
-            speaker (batch,) -> (batch, samples).
-        """
+    def log_prob_per_sample(
+        self,
+        audio: Tensor,
+        mel: Tensor | None = None,
+        speaker: Tensor | None = None,
+        *,
+        dequantize: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The terms of `log_prob`: log p(x_t | x_<t, mel, speaker) in nats, (batch, samples); arguments as there."""
         if dequantize:
             audio = dequantized(audio, generator)
-        predictor = self.front.condition(mel)
-        u = self.front.forward(audio, predictor).value[:, 0]
+        lpc = self.front.condition(mel)
+        u = self.front.forward(audio, lpc).value[:, 0]
         parameters, shift = self.predict(u, mel, speaker)
-        return self.distribution.log_prob(parameters, shift, u) + self.front.log_slope(u, predictor)
+        return self.distribution.log_prob(parameters, shift, u) + self.front.log_slope(u, lpc)
 
     def predict(self, u: Tensor, mel: Tensor | None, speaker: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Distribution parameters (batch, samples, p) and linear path (batch, samples) of the front's signal u (batch,
-        samples).
+        """Distribution parameters (batch, samples, p) and linear path (batch, samples) of the front's signal.
+
+        Shapes: u (batch, samples), mel and speaker as in `log_prob`.
         """
         return self.predictor(u, self.features(mel, speaker))
 
     def encode(self, audio: Tensor, mel: Tensor | None = None, speaker: Tensor | None = None) -> Tensor:
-        """The noise from which `sample` makes this audio, (batch, 1, samples): the MAF's density direction. Gaussian
-        only.
-        """
+        """The noise from which `sample` makes this audio, (batch, 1, samples): one parallel pass. Gaussian only."""
         self.need_gaussian("encode")
         u = self.front.forward(audio, self.front.condition(mel)).value[:, 0]
         loc, log_scale = self.distribution.loc_scale(*self.predict(u, mel, speaker))
@@ -249,7 +134,6 @@ class WaveNet(WaveformModel):
             noise = self.draw_noise(batch, samples, seed)
         else:
             self.need_gaussian("sample(noise=...)")
-            noise = noise.transpose(1, 2)
         condition = self.front.condition(mel)
         weight = next(self.parameters())
         u = full_precision(weight.new_zeros(batch, samples))
@@ -258,14 +142,15 @@ class WaveNet(WaveformModel):
             known = min(prime.shape[-1], samples)
             padded = nn.functional.pad(prime[..., :known], (0, samples - known))
             u[:, :known] = self.front.forward(padded, condition).value[:, 0, :known]
-        self._fill(u, known, noise.to(u), self.features(mel, speaker), temperature, progress)
+        self._fill(u, known, noise.transpose(1, 2).to(u), self.features(mel, speaker), temperature, progress)
         return self.front.inverse(u.unsqueeze(1), condition).value
 
     def _fill(
         self, u: Tensor, known: int, noise: Tensor, features: Tensor | None, temperature: float, progress: bool
     ) -> None:
-        """Draw u (batch, samples) in place from sample ``known`` on: compiled where that is possible, else step by
-        step.
+        """Draw u (batch, samples) in place from sample ``known`` on, compiled where that is possible.
+
+        Shapes: noise (batch, samples, n), features (batch, blocks, channels).
         """
         from tqdm import tqdm
 
@@ -290,15 +175,17 @@ class WaveNet(WaveformModel):
 
     def _draw(self, temperature: float) -> Draw:
         kind = {"gaussian": GAUSSIAN, "mol": MIXTURE, "mulaw": CATEGORICAL}[self.config.distribution]
-        table = {MIXTURE: "spread", CATEGORICAL: "edges"}.get(kind)
-        values = getattr(self.distribution, table).numpy() if table else np.zeros(0, np.float32)
-        return Draw(kind, float(self.config.log_scale_min), values, float(temperature))
+        table = np.zeros(0, np.float32)
+        if kind == MIXTURE:
+            table = self.distribution.spread.numpy()
+        elif kind == CATEGORICAL:
+            table = self.distribution.edges.numpy()
+        return Draw(kind, float(self.config.log_scale_min), table, float(temperature))
 
     def draw_noise(self, batch: int, samples: int, seed: int | list[int] | None) -> Tensor:
-        """The noise that `sample` draws for a seed, (batch, samples, n): n numbers a sample as the distribution needs
-        them, 1 for "gaussian".
-        """
-        return torch.stack([self.distribution.draw_noise((samples,), one) for one in noise_generators(seed, batch)])
+        """As in `WaveformModel`; for "mol" and "mulaw" uniform, (batch, 2, samples)."""
+        drawn = [self.distribution.draw_noise((samples,), one) for one in noise_generators(seed, batch)]
+        return torch.stack(drawn).transpose(1, 2)
 
     def need_gaussian(self, what: str) -> None:
         """Refuse ``what`` for another distribution."""
@@ -306,10 +193,3 @@ class WaveNet(WaveformModel):
             raise WavedistillError(
                 f"{what} needs a teacher with distribution 'gaussian', this one has '{self.config.distribution}'."
             )
-
-
-def dequantized(audio: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Audio on the 16-bit grid plus uniform noise of one step; without a generator the noise is always the same."""
-    generator = generator or torch.Generator().manual_seed(0)
-    noise = torch.rand(audio.shape, generator=generator).to(audio)
-    return (torch.round(audio * 32768.0) + noise) / 32768.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,14 @@ class CausalState:
     inputs: Tensor
     source: Tensor | None
     stack: list[Tensor]
+
+
+class CausalChunk(NamedTuple):
+    """One chunk of a long signal: parameters and shift as of `CausalNetwork`, and the state for the next chunk."""
+
+    parameters: Tensor
+    shift: Tensor
+    state: CausalState
 
 
 class CausalNetwork(nn.Module):
@@ -75,35 +84,35 @@ class CausalNetwork(nn.Module):
         return taps[..., : self.linear_order], taps[..., self.linear_order :]
 
     def forward(self, x: Tensor, cond: Tensor | None, source: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        parameters, shift, _ = self._run(x, cond, source, None, keep_state=False)
-        return parameters, shift
+        parameters = self.stack(self._stack_input(x, source, None), cond)
+        return self._unpatched(parameters, x.shape[1]), self._linear_path(x, cond, source, None)
 
     def forward_chunk(
         self, x: Tensor, cond: Tensor | None, source: Tensor | None, state: CausalState | None
-    ) -> tuple[Tensor, Tensor, CausalState]:
-        """One chunk of a long signal: also returns the state that the next chunk needs."""
-        return self._run(x, cond, source, state, keep_state=True)
+    ) -> CausalChunk:
+        """One chunk of a long signal, continued from the state of the chunk before (None: the first)."""
+        stacked = self._stack_input(x, source, state)
+        parameters, past = self.stack.forward_chunk(stacked, cond, state.stack if state else None)
+        shift = self._linear_path(x, cond, source, state)
+        inputs = keep_last(x, state.inputs if state else None, max(self.linear_order, self.patch_size))
+        sources = None
+        if self.source_order:
+            sources = keep_last(source, state.source if state else None, self.source_order - 1)
+        return CausalChunk(self._unpatched(parameters, x.shape[1]), shift, CausalState(inputs, sources, past))
 
-    def _run(self, x, cond, source, state, keep_state):
-        (batch, samples), size = x.shape, self.patch_size
+    def _stack_input(self, x: Tensor, source: Tensor | None, state: CausalState | None) -> Tensor:
+        """A patch of the past and one of the source side by side at each step of the stack."""
+        batch, samples = x.shape
+        size = self.patch_size
         before = x.new_zeros(batch, size) if state is None else state.inputs[:, -size:]
         shifted = torch.cat([before, x[:, : samples - size]], dim=1).clamp(-INPUT_RANGE, INPUT_RANGE)
         channels = [shifted, source] if self.source_order else [shifted]
-        stacked = torch.cat([channel.reshape(batch, channel.shape[1] // size, size) for channel in channels], dim=-1)
-        if keep_state:
-            parameters, past = self.stack.forward_chunk(stacked, cond, state.stack if state else None)
-        else:
-            parameters = self.stack(stacked, cond)
-            past = None
-        parameters = parameters.reshape(batch, parameters.shape[1] * size, parameters.shape[-1] // size)[:, :samples]
-        shift = self._linear_path(x, cond, source, state)
-        if not keep_state:
-            return parameters, shift, None
-        inputs = keep_last(x, state.inputs if state else None, max(self.linear_order, size))
-        sources = (
-            keep_last(source, state.source if state else None, self.source_order - 1) if self.source_order else None
-        )
-        return parameters, shift, CausalState(inputs, sources, past)
+        return torch.cat([channel.reshape(batch, channel.shape[1] // size, size) for channel in channels], dim=-1)
+
+    def _unpatched(self, parameters: Tensor, samples: int) -> Tensor:
+        """The stack's output (batch, steps, patch_size * out_channels) as (batch, samples, out_channels)."""
+        batch, steps, channels = parameters.shape
+        return parameters.reshape(batch, steps * self.patch_size, channels // self.patch_size)[:, :samples]
 
     def _linear_path(self, x: Tensor, cond: Tensor | None, source: Tensor | None, state: CausalState | None) -> Tensor:
         shift = torch.zeros_like(x)

@@ -1,4 +1,4 @@
-"""The WaveNet stack with its eyes on both sides: for couplings, whose networks may see all of the part that is kept."""
+"""The WaveNet stack with context on both sides: for couplings, whose networks may see all of the kept part."""
 
 from __future__ import annotations
 

@@ -11,8 +11,9 @@ from wavedistill.numerics import full_precision
 
 
 class CouplingNet(nn.Module):
-    """h_0 = A x + c_0;  h_l = h_{l-1} + W_l silu(h_{l-1}) + c_l;  output = B silu(h): a residual network of any map's
-    parameters.
+    """A residual network from the kept part of a value and a condition to the parameters of a map.
+
+    h_0 = A x + c_0;  h_l = h_{l-1} + W_l silu(h_{l-1}) + c_l;  output = B silu(h).
 
     With ``kernel_size`` 1 it is the same multilayer perceptron for each vector or sample; with an odd one above it
     W_l are convolutions over the samples, padded to the same length, with dilations 1, 2, 4, ... B is zero at the

@@ -58,9 +58,7 @@ class DiscriminatorConfig:
 
 
 class Judgement(NamedTuple):
-    """What all discriminators say: one map of scores each (1: real, 0: made), and the activations of every hidden
-    layer.
-    """
+    """One map of scores of each discriminator (1: real, 0: made), and the activations of every hidden layer."""
 
     scores: list[Tensor]
     features: list[Tensor]
@@ -92,9 +90,7 @@ class Discriminators(nn.Module):
 
 
 class PeriodDiscriminator(nn.Module):
-    """Looks at samples one period apart: convolutions along time only, so that each of the ``period`` phases is judged
-    alike.
-    """
+    """Sees samples one period apart: convolutions along time, the same for each of the ``period`` phases."""
 
     widths = (1, 2, 4, 8, 8)
 

@@ -1,5 +1,4 @@
-"""Networks with a bound on their Lipschitz constant that holds: every linear map is divided by a bound on its largest
-singular value.
+"""Networks with a Lipschitz bound: every linear map is divided by a bound on its largest singular value.
 
 The norm of a convolution is not the norm of its reshaped kernel, which `torch.nn.utils.parametrizations.spectral_norm`
 estimates (the kernel 1/sqrt(3) (1, 1, 1) has norm 1 as a matrix and gain sqrt(3) on a constant). It is the largest gain
@@ -141,8 +140,9 @@ class LipschitzConv1d(_Bounded):
 
 
 class LipSwish(nn.Module):
-    """x sigmoid(b x) / 1.1 with a learned b > 0: slope at most 0.9999 for every b, curvature that does not vanish where
-    the slope is largest.
+    """x sigmoid(b x) / 1.1 with a learned b > 0: slope at most 0.9999 for every b.
+
+    Its curvature does not vanish where the slope is largest.
 
     Example:
         >>> import torch
@@ -164,8 +164,9 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"lipswish": LipSwish, "elu": 
 
 
 class LipschitzNetwork(nn.Module):
-    """A network g with |g(x | c) - g(x' | c)| <= lipschitz |x - x'| for every condition c: h -> activation(W h + b + P
-    c), then a last W h + b.
+    """A network g with |g(x | c) - g(x' | c)| <= lipschitz |x - x'| for every condition c.
+
+    Layers are h -> activation(W h + b + P c), then a last W h + b.
 
     Every W has the bound lipschitz^(1 / (num_layers + 1)). The condition's own map P is free. With ``kernel_size`` 1 it
     is a multilayer perceptron; above it the hidden layers are convolutions over samples with dilations 1, 2, 4, ...

@@ -135,9 +135,7 @@ def _positions(order: str | Sequence[int], dim: int) -> Tensor:
 
 
 def _spread(hidden: int, low: int, high: int) -> list[int]:
-    """``hidden`` ascending degrees from low to high, as even as they can be; with fewer units than degrees both ends
-    are kept.
-    """
+    """``hidden`` ascending degrees from low to high, as even as they can be; two or more keep both ends."""
     count = high - low + 1
     if hidden >= count:
         return [low + unit * count // hidden for unit in range(hidden)]

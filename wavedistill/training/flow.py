@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from wavedistill.data.baseline import bits_per_sample
+from wavedistill.models.base import dequantized
 from wavedistill.models.waveform_flow import WaveformFlow
-from wavedistill.models.wavenet import dequantized
 from wavedistill.training.task import Sample, spoken_again, validation_batches
 
 if TYPE_CHECKING:

@@ -11,10 +11,11 @@ import torch
 from wavedistill.data.dataset import SpeechDataset
 from wavedistill.distributed import current_ranks, resolve_device
 from wavedistill.errors import WavedistillError
+from wavedistill.models.base import WaveformModel
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
-from wavedistill.models.pretrained import load_pretrained, role
+from wavedistill.models.pretrained import load_pretrained
 from wavedistill.models.waveform_flow import WaveformFlow
-from wavedistill.models.wavenet import WaveformModel, WaveNet
+from wavedistill.models.wavenet import WaveNet
 from wavedistill.training.checkpoint import list_states
 from wavedistill.training.distill import DistillTask, check_teacher, inherit
 from wavedistill.training.flow import FlowTask
@@ -83,18 +84,18 @@ def distill_student(
     model = ParallelWaveNet(recipe.model)
     device = resolve_device(recipe.run.device, current_ranks(), "--run.device")
     given = load_pretrained(recipe.teacher, device)
-    if not isinstance(given, WaveNet):
+    if given.role != "teacher":
         raise WavedistillError(
-            f"teacher {recipe.teacher} is a {role(given)}. Give the checkpoint of a teacher (a WaveNet)."
+            f"teacher {recipe.teacher} is a {given.role_name}. Give the checkpoint of a teacher (a WaveNet)."
         )
     fresh = not list_states(Path(recipe.run.dir))
     inherit(model, given)
     if fresh and recipe.start_from is not None:
         donor = load_pretrained(recipe.start_from)
-        if not isinstance(donor, ParallelWaveNet) or not inherit(model, donor):
+        if donor.role != "student" or not inherit(model, donor):
             raise WavedistillError(
                 f"start_from {recipe.start_from}: a student whose conditioning network or pitch predictor has this "
-                f"model's size is needed, this is a {role(donor)}. Give another checkpoint, or leave start_from out."
+                f"model's size is needed, this is a {donor.role_name}. Give another checkpoint, or leave start_from out."
             )
     task = DistillTask(model, given, recipe.loss)
     with_f0 = "pitch" in recipe.loss.weights

@@ -38,7 +38,7 @@ class TeacherTask(nn.Module):
 
     def _log_prob(self, batch: Batch, generator: torch.Generator | None) -> Tensor:
         audio = batch.audio.unsqueeze(1)
-        return self.model.log_prob(audio, batch.mel, batch.speaker, generator=generator)[:, SKIP:]
+        return self.model.log_prob_per_sample(audio, batch.mel, batch.speaker, generator=generator)[:, SKIP:]
 
     def validate(self, dataset: SpeechDataset, num_batches: int) -> dict[str, float]:
         """Bits per sample on the same ``num_batches`` crops of held-out speech every time."""

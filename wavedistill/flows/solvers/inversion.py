@@ -7,9 +7,8 @@ Given y, find x with y_i = affine(x_i; x_<i). For n elements, in units of passes
 | naive | a whole pass for each element | n | n |
 | incremental | each hidden unit once (`wavedistill.flows.solvers.stepping`); what ``flow.inverse`` does | 1 | n |
 | jacobi | all elements at once from the last sweep's x, until nothing changes | sweeps | sweeps |
-| gauss_seidel | the same block after block, each from the finished ones before it | mean sweeps of a block + 1 | their
-sum | | quasi_newton | waveforms: Newton's step in a moving window, Jacobian from linear path and sweeps
-(`wavedistill.flows.solvers.quasi_newton`) | sweeps * window / n + 1 | sweeps |
+| gauss_seidel | the same block after block, each from the finished ones before it | mean sweeps + 1 | their sum |
+| quasi_newton | waveforms: Newton's step in a moving window (see that module) | sweeps * window / n + 1 | sweeps |
 
 After k sweeps the first k elements are exact, whatever the iteration started from, so n sweeps always suffice; where
 elements depend weakly on each other far fewer do, and a good draft saves more. Where they depend strongly, as in
@@ -108,26 +107,31 @@ def invert(
     network_cond = flow.check_condition(y, cond)
     steps = y.shape[-1]
     with torch.autocast(y.device.type, enabled=False):
+        guess = torch.zeros_like(y) if draft is None else draft.to(y)
         if method == "incremental":
-            x = flow.inverse(y, cond).value
-            work = 1.0
+            found = _Found(flow.inverse(y, cond).value, torch.full(y.shape[:1], steps, device=y.device), 1.0)
         elif method == "naive":
             x = _naive(flow, _flat(flow, y), network_cond)
-            work = float(steps)
+            found = _Found(x, torch.full(y.shape[:1], steps, device=y.device), float(steps))
+        elif method == "quasi_newton":
+            found = _in_windows(flow, y, guess, network_cond, block_size, tolerance, max_sweeps)
         else:
-            guess = torch.zeros_like(y) if draft is None else draft.to(y)
-            if method == "quasi_newton":
-                x, sweeps, work = _in_windows(flow, y, guess, network_cond, block_size, tolerance, max_sweeps)
-            else:
-                size = max(steps, 1) if method == "jacobi" else block_size or max(1, round(steps**0.5))
-                if not flow.of_vectors:  # whole patches
-                    size += -size % flow.predictor.patch_size
-                x, sweeps, work = _iterate(flow, y, guess, network_cond, size, tolerance, max_sweeps)
-        if method in ("incremental", "naive"):
-            sweeps = torch.full(y.shape[:1], steps, device=y.device)
-        x = x.reshape(y.shape)
+            size = max(steps, 1) if method == "jacobi" else block_size or max(1, round(steps**0.5))
+            if not flow.of_vectors:  # whole patches
+                size += -size % flow.predictor.patch_size
+            found = _iterate(flow, y, guess, network_cond, size, tolerance, max_sweeps)
+        x = found.value.reshape(y.shape)
         there, log_det = flow.forward(x, cond)
-    return Inversion(x, -log_det, largest((there - y).abs() / y.abs().clamp_min(1.0)), sweeps, work + 1.0)
+    residual = largest((there - y).abs() / y.abs().clamp_min(1.0))
+    return Inversion(x, -log_det, residual, found.sweeps, found.passes + 1.0)
+
+
+class _Found(NamedTuple):
+    """x, the sweeps of each example, and the work in passes over the whole batch."""
+
+    value: Tensor
+    sweeps: Tensor
+    passes: float
 
 
 def _check_options(
@@ -176,7 +180,7 @@ def _in_windows(
     window: int | None,
     tolerance: float,
     max_sweeps: int | None,
-) -> tuple[Tensor, Tensor, float]:
+) -> _Found:
     """`wavedistill.flows.solvers.quasi_newton.solve`, with an error where it has been stopped."""
     solution = solve(
         flow, _flat(flow, y), cond, _flat(flow, guess), tolerance=tolerance, window=window, max_sweeps=max_sweeps
@@ -189,13 +193,13 @@ def _in_windows(
             f"Raise max_sweeps ({y.shape[-1]} are always enough) or tolerance, give a better draft, or use "
             "method='incremental'."
         )
-    return solution.value, solution.sweeps, solution.passes
+    return _Found(solution.value, solution.sweeps, solution.passes)
 
 
 def _iterate(
     flow: AutoregressiveFlow, y: Tensor, guess: Tensor, cond: Any, size: int, tolerance: float, max_sweeps: int | None
-) -> tuple[Tensor, Tensor, float]:
-    """Jacobi sweeps in one block after another: x, sweeps of each example, and the work in passes."""
+) -> _Found:
+    """Jacobi sweeps in one block after another."""
     y = _flat(flow, y)
     x = _flat(flow, guess).clone()
     batch, steps = y.shape
@@ -240,14 +244,15 @@ def _iterate(
             work += found.numel()
     if flow.of_vectors:
         x = x[:, order]
-    return x, sweeps, work / max(y.numel(), 1)
+    return _Found(x, sweeps, work / max(y.numel(), 1))
 
 
 class _VectorBlocks:
     """Parameters of one block of features, in the order, from a guess of the block and the final values before it."""
 
     def __init__(self, flow: AutoregressiveFlow, batch: int, cond: Tensor | None) -> None:
-        self.flow, self.stepper = flow, MaskedStepper(flow.predictor, batch, cond)
+        self.flow = flow
+        self.stepper = MaskedStepper(flow.predictor, batch, cond)
         self.open = self.stepper.open
         self.close = self.stepper.close
 

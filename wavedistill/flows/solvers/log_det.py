@@ -1,5 +1,4 @@
-"""log |det (I + J)| for the Jacobian J of a contraction g: exactly, by a power series, and by a series of random
-length.
+"""log |det (I + J)| for the Jacobian J of a contraction g: exactly, by a power series, by one of random length.
 
     log det (I + J) = sum_{k >= 1} (-1)^(k+1) tr(J^k) / k,    tr(A) = E[v' A v] for noise v with E[v v'] = I
     (Hutchinson)
@@ -24,8 +23,7 @@ NOISES = ("rademacher", "normal")
 
 
 def jacobian(g: Map, x: Tensor) -> tuple[Tensor, Tensor]:
-    """g(x) and its Jacobian (batch, size, size) for every example of x (batch, *event), size the number of elements of
-    an event.
+    """g(x) and its Jacobian (batch, size, size) for every example of x (batch, *event), size its elements.
 
     Differentiable. It takes size backward passes, all at once.
     """
@@ -92,8 +90,9 @@ def series_log_det(
 
 
 def roulette_weights(num_terms: int, survival: float, generator: torch.Generator | None = None) -> list[float]:
-    """Weights 1 / P(N >= k) of the terms k = 1 .. N for a number of terms N = num_terms + geometric: P(N >= num_terms +
-    j) = survival^j.
+    """Weights 1 / P(N >= k) of the terms k = 1 .. N, the number of terms N = num_terms + a geometric variable.
+
+    P(N >= num_terms + j) = survival^j.
 
     The first ``num_terms`` are always there, with weight 1. One N is drawn for a call, so that a batch shares it. The
     variance is sure to be finite where survival > c^2, c the Lipschitz constant of g.
@@ -106,9 +105,7 @@ def roulette_weights(num_terms: int, survival: float, generator: torch.Generator
 
 
 def draw_noise(kind: str, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """v with E[v v'] = I: signs ("rademacher"), which have the smallest variance of all independent elements, or
-    "normal".
-    """
+    """v with E[v v'] = I: "rademacher", signs, with the smallest variance of independent elements, or "normal"."""
     if kind not in NOISES:
         raise WavedistillError(f"noise is one of {', '.join(NOISES)}, got {kind!r}.")
     device = generator.device if generator else like.device

@@ -50,8 +50,13 @@ ROUNDING = 64.0
 
 
 class Solution(NamedTuple):
-    """x (batch, samples), sweeps (batch,), the work in passes over the whole batch, and which examples are found
-    (batch,).
+    """What the sweeps found.
+
+    Attributes:
+        value: x (batch, samples).
+        sweeps: (batch,).
+        passes: work in passes over the whole batch.
+        found: (batch,), which examples are found to the end.
     """
 
     value: Tensor
@@ -215,8 +220,9 @@ class _Windows:
         return jacobian
 
     def _learned(self, examples: Tensor, residual: Tensor) -> Tensor:
-        """Broyden's update after the last step, which has left this residual (predicted: 0, but where the step gave way
-        to Jacobi's).
+        """Broyden's update after the last step, which has left this residual.
+
+        The predicted residual is 0, except where the step gave way to Jacobi's.
         """
         step = self.last_step[examples].unsqueeze(1) * self.band  # (examples, rows, lags)
         correction = (residual - self.predicted[examples]) / (step.square().sum(-1) + self.damping)

@@ -1,5 +1,4 @@
-"""Evaluating an autoregressive network one element at a time, each hidden unit once: a sequential inverse at the cost
-of about one pass.
+"""An autoregressive network one element at a time: a sequential inverse at the cost of about one pass.
 
 A pass over the whole input gives the parameters of all elements, but a sequential inverse knows one element more at
 each step. Running the network anew each time would cost (elements) passes. Instead
@@ -125,9 +124,7 @@ class MaskedStepper:
         return slice(self.starts[layer][self.start], self.starts[layer][self.end])
 
     def _add(self, layer: int, t: int, from_step: int, new: Tensor) -> None:
-        """What step t makes known in a layer: add its share to the next layer's sums of ``from_step`` and later in this
-        block.
-        """
+        """Add what step t makes known in a layer to the next layer's sums of ``from_step`` and later in this block."""
         columns = slice(self.starts[layer][t], self.starts[layer][t + 1])
         rows = slice(self.starts[layer + 1][from_step], self.starts[layer + 1][self.end])
         self.near[layer] = torch.addmm(self.near[layer], self.weights[layer][rows, columns], new)

@@ -1,0 +1,48 @@
+"""A part of a sequence together with the steps around it that it depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+from torch import Tensor
+
+Parts = TypeVar("Parts", bound=NamedTuple)
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """A value with ``margin`` more steps on either side than are wanted: the context of those between.
+
+    Attributes:
+        value: (batch, steps, ...), or with the steps on another ``axis``.
+        margin: steps of context on either side.
+        axis: of the steps.
+
+    Example:
+        >>> import torch
+        >>> from wavedistill.dsp.window import Window
+        >>> window = Window(torch.arange(8).unsqueeze(0), margin=2)
+        >>> window.trim(), window.part(0, 2).value
+        (tensor([[2, 3, 4, 5]]), tensor([[0, 1, 2, 3, 4, 5]]))
+    """
+
+    value: Tensor
+    margin: int
+    axis: int = 1
+
+    def trim(self) -> Tensor:
+        """The value without its margins."""
+        return self._between(self.margin, self.value.shape[self.axis] - self.margin)
+
+    def part(self, start: int, end: int) -> Window:
+        """Steps ``start`` to ``end`` (exclusive) of the trimmed value, with the margins that they have here."""
+        return Window(self._between(start, end + 2 * self.margin), self.margin, self.axis)
+
+    def _between(self, start: int, end: int) -> Tensor:
+        return self.value[(*(slice(None),) * self.axis, slice(start, end))]
+
+
+def trim_parts(parts: Parts, margin: int) -> Parts:
+    """A named tuple of tensors (batch, steps, ...), each without ``margin`` steps on either side."""
+    return type(parts)(*(Window(part, margin).trim() for part in parts))

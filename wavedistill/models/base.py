@@ -1,0 +1,209 @@
+"""What teacher, student and one-stage flow are: distributions over waveforms, given a mel spectrogram and a speaker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from wavedistill.audio.mel import check_mel
+from wavedistill.distributions import noise_generators
+from wavedistill.dsp.window import Window
+from wavedistill.errors import WavedistillError
+from wavedistill.models.configs import GRID_HOP, ModelConfig
+from wavedistill.models.front import Front
+from wavedistill.nn.mel_encoder import MelEncoder, extended
+
+
+class WaveformModel(nn.Module):
+    """p(waveform | mel, speaker): what the three models share, and the contract that they keep.
+
+    | | teacher | student | flow |
+    |---|---|---|---|
+    | `sample`, noise -> audio | one sample after another | one pass | one pass |
+    | `log_prob` of a recording | one pass | not in one pass: refused | one pass |
+    | `stream` | - | yes | yes |
+
+    Attributes:
+        model_type: the name in a checkpoint's config.json.
+        architecture: the name for people.
+        role: what the model is for: "teacher", "student" or "flow".
+        role_name: the same in a sentence.
+        one_pass: whether `sample` makes all samples at once; where not, it shows its progress on request.
+        can_stream: whether `stream` makes the audio of a mel chunk by chunk.
+        sample_rate: Hz.
+        hop_length: samples that a mel frame stands for; without a mel the block that noise is drawn in.
+    """
+
+    model_type: ClassVar[str]
+    architecture: ClassVar[str]
+    role: ClassVar[Literal["teacher", "student", "flow"]]
+    role_name: ClassVar[str]
+    one_pass: ClassVar[bool] = False
+    can_stream: ClassVar[bool] = False
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.sample_rate: int = config.sample_rate
+        self.hop_length: int = config.mel.hop_length if config.mel else GRID_HOP
+        self.front = Front(config.front, config.mel, config.cond_upsample)
+        n_mels = config.mel.n_mels if config.mel else 0
+        self.cond_channels = config.cond_channels if (n_mels or config.speakers) else 0
+        self.conditioning = None
+        if self.cond_channels:
+            self.conditioning = MelEncoder(n_mels, len(config.speakers), config.cond_channels, config.cond_upsample)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def log_prob(
+        self,
+        audio: Tensor,
+        mel: Tensor | None = None,
+        speaker: Tensor | None = None,
+        *,
+        dequantize: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """log p(audio | mel, speaker) of each whole waveform in nats: exact, from one parallel pass.
+
+        With ``dequantize`` the audio is put on the 16-bit grid and uniform noise of one step is added, so that
+        15 - log_prob / samples / ln 2 is an upper bound, in bits per sample, on the code length of the 16-bit samples,
+        comparable with a lossless codec's rate.
+
+        Args:
+            generator: of the noise of ``dequantize``; None: always the same noise.
+
+        Shapes:
+            audio (batch, 1, samples) in [-1, 1), samples = frames * hop_length where there is a mel;
+            mel (batch, n_mels, frames); speaker (batch,) -> (batch,), float32 or better.
+
+        Raises:
+            WavedistillError: a student, which finds the noise of a given waveform sample by sample only.
+        """
+        raise NotImplementedError
+
+    def sample(
+        self,
+        mel: Tensor | None = None,
+        num_samples: int | None = None,
+        batch_size: int = 1,
+        seed: int | list[int] | None = None,
+        temperature: float = 1.0,
+        noise: Tensor | None = None,
+        speaker: Tensor | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Draw waveforms without gradient.
+
+        Args:
+            mel: (batch, n_mels, frames), or None with ``num_samples`` (and ``batch_size``) for a model without mel.
+            seed: item b of the batch uses seed + b, or the b-th of a list; None: a fresh one.
+            temperature: factor on the noise.
+            noise: (batch, 1, samples) standard normal in place of a seed.
+            speaker: (batch,) indices.
+            options: what one model alone takes.
+
+        Returns:
+            audio (batch, 1, samples), not clipped. The same mel, seed and temperature give the same audio, whatever
+                the batch.
+        """
+        raise NotImplementedError
+
+    def draw_noise(self, batch: int, samples: int, seed: int | list[int] | None) -> Tensor:
+        """The noise of a seed, (batch, 1, samples) standard normal, on the CPU; seeds as in `sample`."""
+        raise NotImplementedError
+
+    def features(self, mel: Tensor | None, speaker: Tensor | None) -> Tensor | None:
+        """Condition of every layer, (batch, blocks, cond_channels)."""
+        return self.conditioning(mel, speaker) if self.conditioning is not None else None
+
+    def check_condition(
+        self, mel: Tensor | None, speaker: Tensor | None, num_samples: int | None, batch: int
+    ) -> tuple[int, int]:
+        """Check the arguments of sampling; returns (batch, samples)."""
+        if (mel is None) != (self.config.mel is None):
+            raise WavedistillError(
+                "this model needs a mel: pass mel (batch, n_mels, frames)."
+                if mel is None
+                else "this model takes no mel: pass num_samples instead."
+            )
+        if bool(self.config.speakers) != (speaker is not None):
+            known = ", ".join(self.config.speakers)
+            raise WavedistillError(
+                f"this model needs a speaker index (0..{len(self.config.speakers) - 1}: {known})."
+                if known
+                else "this model has no speakers: leave speaker out."
+            )
+        if mel is not None:
+            check_mel(mel, self.config.mel)
+            batch = mel.shape[0]
+            num_samples = mel.shape[-1] * self.hop_length
+        if speaker is not None:
+            batch = speaker.shape[0] if mel is None else batch
+            if speaker.shape != (batch,) or not bool(((speaker >= 0) & (speaker < len(self.config.speakers))).all()):
+                raise WavedistillError(
+                    f"speaker must be {batch} indices in 0..{len(self.config.speakers) - 1}, got {speaker.tolist()}."
+                )
+        if not num_samples or num_samples < 0:
+            raise WavedistillError(f"num_samples must be above 0, got {num_samples}.")
+        return batch, num_samples
+
+
+class OnePassModel(WaveformModel):
+    """A model that makes a whole waveform from noise at once, or chunk by chunk: the student and the one-stage flow."""
+
+    one_pass = True
+    can_stream = True
+
+    @torch.inference_mode()
+    def stream(
+        self,
+        mel: Tensor,
+        frames_per_chunk: int,
+        seed: int | None = None,
+        temperature: float = 1.0,
+        speaker: Tensor | None = None,
+    ) -> Iterator[Tensor]:
+        """The waveform of `sample`, chunk after chunk, in memory that does not grow with its length.
+
+        Shapes: mel (1, n_mels, frames) -> chunks (1, 1, frames_per_chunk * hop_length), the last one shorter.
+        """
+        self.check_condition(mel, speaker, None, 1)
+        if frames_per_chunk < 1:
+            raise WavedistillError(f"a chunk must hold at least one frame, got {frames_per_chunk}.")
+        generators = noise_generators(seed, mel.shape[0])
+
+        def draw(frames: int) -> Tensor:
+            return self._draw(generators, frames).to(self.device) * temperature
+
+        yield from self._chunks(mel, frames_per_chunk, draw, speaker)
+
+    def _chunks(
+        self, mel: Tensor, frames_per_chunk: int, draw: Callable[[int], Tensor], speaker: Tensor | None
+    ) -> Iterator[Tensor]:
+        """What `stream` yields; ``draw`` gives the noise of so many further frames."""
+        raise NotImplementedError
+
+    def draw_noise(self, batch: int, samples: int, seed: int | list[int] | None) -> Tensor:
+        return self._draw(noise_generators(seed, batch), -(-samples // self.hop_length))[..., :samples]
+
+    def _draw(self, generators: list[torch.Generator], frames: int) -> Tensor:
+        """Noise (batch, 1, frames * hop_length), drawn frame by frame so that any chunking sees the same."""
+        items = [torch.cat([torch.randn(self.hop_length, generator=one) for _ in range(frames)]) for one in generators]
+        return torch.stack(items).unsqueeze(1)
+
+    def _in_context(self, mel: Tensor | None, frames: int) -> Window | None:
+        """The mel continued by ``frames`` copies of its first and last frame."""
+        return None if mel is None else Window(extended(mel, frames), frames, axis=2)
+
+
+def dequantized(audio: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Audio on the 16-bit grid plus uniform noise of one step; without a generator the noise is always the same."""
+    generator = generator or torch.Generator().manual_seed(0)
+    noise = torch.rand(audio.shape, generator=generator).to(audio)
+    return (torch.round(audio * 32768.0) + noise) / 32768.0
