@@ -1,7 +1,7 @@
 """The list of what can be wrong with a run: how it shows, why, and what to change.
 
-`wavedistill doctor` goes through it, and the table in docs/troubleshooting.md is made from it, so that neither knows anything
-the other does not.
+`wavedistill doctor` goes through it, and the table in docs/troubleshooting.md is made from it, so that neither knows
+anything the other does not.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from wavedistill.distributions import Gaussian, gaussian_kl
 from wavedistill.evaluation.statistics import Statistic, weighted
 from wavedistill.evaluation.systems import Clip, LoadedModel
 from wavedistill.losses.divergence import first_counted
+from wavedistill.models.base import dequantized
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.wavenet import WaveNet
 

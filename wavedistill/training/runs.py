@@ -95,7 +95,8 @@ def distill_student(
         if donor.role != "student" or not inherit(model, donor):
             raise WavedistillError(
                 f"start_from {recipe.start_from}: a student whose conditioning network or pitch predictor has this "
-                f"model's size is needed, this is a {donor.role_name}. Give another checkpoint, or leave start_from out."
+                f"model's size is needed, this is a {donor.role_name}. "
+                "Give another checkpoint, or leave start_from out."
             )
     task = DistillTask(model, given, recipe.loss)
     with_f0 = "pitch" in recipe.loss.weights
