@@ -11,6 +11,7 @@ import pytest
 import wavedistill
 
 PUBLIC = {
+    "EvaluateConfig",
     "Vocoder",
     "WaveNet",
     "WaveNetConfig",

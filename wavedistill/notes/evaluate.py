@@ -114,7 +114,7 @@ def table(scores: dict[str, NoteScores]) -> str:
     return markdown_table(HEAD, rows)
 
 
-def pitch_error(audio: Tensor, sample_rate: int, midi_pitch: int) -> float:
+def cents_from_note(audio: Tensor, sample_rate: int, midi_pitch: int) -> float:
     """Median over voiced frames, distance of ``audio`` (samples,) from the note in cents; NaN if none is voiced."""
     f0 = estimate_f0(audio, sample_rate, sample_rate // 100, f_max=600.0)
     voiced = f0[f0 > 0]
@@ -145,7 +145,7 @@ def _score(
     made: list[Tensor], real: list[Tensor], entries: list[Entry], population: Tensor, rate: int, speed: float
 ) -> NoteScores:
     pitches = [int(Path(entry.condition).stem.split("-")[0]) for entry in entries]
-    cents = np.abs([pitch_error(wave, rate, pitch) for wave, pitch in zip(made, pitches, strict=True)])
+    cents = np.abs([cents_from_note(wave, rate, pitch) for wave, pitch in zip(made, pitches, strict=True)])
     spectral = [log_spectral_distance(a, b, rate) for a, b in zip(real, made, strict=True)]
     level = [level_difference(a, b, rate) for a, b in zip(real, made, strict=True)]
     return NoteScores(
