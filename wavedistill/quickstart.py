@@ -190,22 +190,21 @@ def _loudest(audio: Tensor, length: int, hop_length: int) -> int:
 
 
 def _table(rows: Mapping[str, Resynthesis]) -> str:
-    lines = [f"{'':<28}{'x real time':>12}{'DistillMOS':>12}{'F0 cents':>10}{'V/UV %':>8}"]
+    lines = [f"{'':<28}{'x real time':>12}{'DistillMOS':>12}{'pitch cents':>13}{'pitch V/UV %':>14}"]
     for name, row in rows.items():
         speed = "-" if math.isnan(row.speed) else f"{row.speed:.3g}"
-        cells = f"{'-':>12}{'-':>10}{'-':>8}"
+        cells = f"{'-':>12}{'-':>13}{'-':>14}"
         if row.scores is not None:
-            cells = (
-                f"{row.scores.distillmos:>12.2f}{row.scores.pitch_cents:>10.1f}{row.scores.pitch_voicing_percent:>8.1f}"
-            )
+            mos, cents, voicing = row.scores
+            cells = f"{mos:>12.2f}{cents:>13.1f}{voicing:>14.1f}"
         lines.append(f"{name:<28}{speed:>12}{cells}")
     return "\n".join(
         [
             *lines,
             "x real time: seconds of audio made in a second. DistillMOS: the opinion of listeners, predicted by a "
             "network (1 bad to 5 excellent).",
-            "F0 cents: error of the pitch (100 cents are a semitone). V/UV: moments that are voiced in one of original "
-            "and copy only.",
+            "pitch cents: error of the pitch (100 cents are a semitone). V/UV: moments that are voiced in one of "
+            "original and copy only.",
         ]
     )
 

@@ -17,7 +17,6 @@ PUBLIC = {
     "WaveNetConfig",
     "ParallelWaveNet",
     "ParallelWaveNetConfig",
-    "EvaluateConfig",
     "LogMelSpectrogram",
     "MelConfig",
     "WaveformFlow",
