@@ -6,7 +6,7 @@ from helpers.tiny_models import FRONTS, MEL, speech_batch, tiny_student, tiny_te
 
 from wavedistill.distributions import Gaussian, gaussian_kl
 from wavedistill.errors import WavedistillError
-from wavedistill.losses.distillation import TERMS, DistillationConfig, DistillationLoss
+from wavedistill.losses.distillation import ADVERSARIAL_TERMS, TERMS, DistillationConfig, DistillationLoss
 from wavedistill.losses.divergence import divergence, first_counted, monte_carlo_kl
 from wavedistill.losses.spectral import MultiResolutionSTFT
 
@@ -44,6 +44,21 @@ def test_every_term_is_finite_logged_and_trains_every_parameter(front):
     assert {"kl_nats", "entropy", "floor_share", "amplitude_std", "real_std"} <= set(values)
     assert not [name for name, p in student.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     torch.testing.assert_close(loss.detach(), sum(values[name] for name in TERMS))
+
+
+def test_terms_share_what_they_have_in_common(monkeypatch):
+    """The teacher is asked once for kl, regularizer and the diagnostics, the discriminators twice for their terms."""
+    loss_of, student = _loss(
+        DistillationConfig(weights={name: 1.0 for name in ("kl", "regularizer", *ADVERSARIAL_TERMS)})
+    )
+    asked = []
+    loss_of.discriminators.register_forward_hook(lambda *_: asked.append("discriminators"))
+    predict = loss_of.teacher.predict
+    monkeypatch.setattr(loss_of.teacher, "predict", lambda *args: asked.append("teacher") or predict(*args))
+    audio, mel, f0 = _batch()
+    _, values = loss_of(student, audio, mel, None, f0, 0)
+    assert sorted(asked) == ["discriminators", "discriminators", "teacher"]
+    assert list(TERMS)[:2] == ["kl", "regularizer"] and {"kl_nats", *ADVERSARIAL_TERMS} <= values.keys()
 
 
 def test_only_weighted_terms_are_computed():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import sys
 import types
@@ -220,6 +221,20 @@ def test_a_torn_newest_state_falls_back_with_a_warning(tmp_path: Path, caplog: p
         train(torn)
     assert "step-0000010.pt" in caplog.text
     assert_same_training(whole, torn)
+
+
+def test_a_run_folder_of_an_earlier_version_resumes(tmp_path: Path) -> None:
+    """older_run/ was written by the loop as it was before `Run`, and stopped at step 7."""
+    older = Path(shutil.copytree(Path(__file__).parent / "older_run", tmp_path / "older"))
+    before = read_metrics(older)
+    wandb_id = load_newest_state(older)["wandb_id"]
+    states = [load_newest_state(folder) for folder in (train(older), train(tmp_path / "whole"))]
+    assert [state["step"] for state in states] == [10, 10] and states[0]["wandb_id"] == wandb_id
+    for part in ("model", "ema"):
+        torch.testing.assert_close(states[0][part], states[1][part], rtol=1e-4, atol=1e-6)
+    metrics = read_metrics(older)
+    assert metrics[: len(before)] == before
+    assert [line["step"] for line in metrics if line["kind"] == "train"] == list(range(1, 11))
 
 
 def test_only_torn_states_are_no_fresh_start(tmp_path: Path) -> None:

@@ -6,21 +6,24 @@ import json
 import logging
 import math
 import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from helpers.training_toy import ToyBatch, ToyModel, ToyModelConfig, recipe, run_files
+from helpers.training_toy import ToyBatch, ToyModel, ToyModelConfig, ToyTask, recipe, run_files
 from torch import nn
 
 from wavedistill.distributed import Ranks
 from wavedistill.errors import WavedistillError
+from wavedistill.training.compute import ClippedAdamW
 from wavedistill.training.config import OptimConfig
 from wavedistill.training.ema import EMA
-from wavedistill.training.meter import Meter
+from wavedistill.training.meter import Meter, Speed
 from wavedistill.training.metrics_file import read_metrics, truncate_metrics
 from wavedistill.training.prefetch import Prefetcher
 from wavedistill.training.schedule import learning_rate, progress
+from wavedistill.training.state import Due, Run
 from wavedistill.training.task import Sample
 from wavedistill.training.tracker import Tracker, wandb_mode
 
@@ -68,6 +71,25 @@ def test_ema_is_the_recursion_with_its_warm_up() -> None:
     assert torch.equal(model.weight, raw)
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_gradient_that_is_not_finite_is_told_or_skipped_by_the_scaler(scaled: bool) -> None:
+    weight = nn.Parameter(torch.ones(3))
+    scaler = torch.amp.GradScaler("cpu", enabled=scaled)
+    optimizer = ClippedAdamW([weight], lr=0.1, betas=(0.9, 0.999), weight_decay=0.0, clip_norm=0.5, scaler=scaler)
+    optimizer.backward((weight * torch.tensor([3.0, 0.0, 4.0])).sum())
+    norm, is_finite = optimizer.clip()
+    assert float(norm) == pytest.approx(5.0) and is_finite and float(weight.grad.norm()) == pytest.approx(0.5, rel=1e-4)
+    optimizer.step()
+    assert weight.grad is None and float(weight.detach()[0]) == pytest.approx(0.9, abs=1e-3)
+    before = weight.detach().clone()
+    optimizer.backward((weight * torch.inf).sum())
+    _, is_finite = optimizer.clip()
+    assert bool(is_finite) == scaled, "a step that the scaler skips is no reason to stop"
+    if scaled:
+        optimizer.step()
+        assert torch.equal(weight, before)
+
+
 def test_meter_gives_means_and_forgets() -> None:
     meter = Meter()
     for value in (1.0, 2.0, 6.0):
@@ -75,6 +97,30 @@ def test_meter_gives_means_and_forgets() -> None:
     meter.add({"b": torch.tensor(5.0)})
     assert meter.flush(Ranks()) == {"a": 3.0, "b": 5.0}
     assert meter.flush(Ranks()) == {}
+
+
+def test_speed_counts_since_the_last_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 2.0, 6.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    speed = Speed()
+    for _ in range(4):
+        speed.add(8000)
+    assert speed.flush(16000) == {"steps_per_second": 2.0, "audio_seconds_per_second": 1.0}
+    speed.add(16000)
+    assert speed.flush(16000) == {"steps_per_second": 0.25, "audio_seconds_per_second": 0.25}
+
+
+def test_what_is_due_after_a_step(tmp_path: Path) -> None:
+    options = recipe(tmp_path, steps=12, log_every=2, validate_every=3, sample_every=6, save_every=5, save_minutes=1.0)
+    run = Run.begin(ToyTask(ToyModelConfig()), options, Ranks(), torch.device("cpu"))
+    due = {}
+    for run.step in range(1, 13):
+        due[run.step] = "".join(name[0] for name, is_due in run.due(False)._asdict().items() if is_due)
+    assert [due[step] for step in range(1, 13)] == ["", "l", "v", "l", "ls", "lvs", "", "l", "v", "ls", "", "lvss"]
+    run.step = 3
+    assert run.due(True) == Due(log=True, validate=False, sample=False, save=True), "a run that stops only saves"
+    run.elapsed = 61.0
+    assert run.due(False).save and not run.is_over
 
 
 def test_prefetcher_keeps_order_works_ahead_and_ends() -> None:

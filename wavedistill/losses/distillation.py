@@ -22,7 +22,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +29,6 @@ from torch import Tensor, nn
 from wavedistill.audio.mel import LogMelSpectrogram
 from wavedistill.distributions import Gaussian
 from wavedistill.errors import WavedistillError
-from wavedistill.flows.linear_prediction import LPC
 from wavedistill.losses.adversarial import (
     Crops,
     adversarial_distance,
@@ -42,6 +40,7 @@ from wavedistill.losses.divergence import (
     Divergence,
     contrastive_divergence,
     divergence,
+    first_clips,
     first_counted,
     instructive_distance,
 )
@@ -101,32 +100,41 @@ class Pass:
     speaker: Tensor | None
     f0: Tensor | None
     step: int
+    _divergence: Divergence | None = None
+    _crops: Crops | None = None
+    _judged: Judgement | None = None
 
-    @cached_property
+    @property
     def divergence(self) -> Divergence:
-        """From the teacher, on the share of the batch that it is asked about."""
-        config = self.loss.config
-        teacher = self.loss.teacher
-        asked = math.ceil(config.kl_share * len(self.audio))
-        return divergence(
-            teacher,
-            StudentOutput(*(_first(value, asked) for value in self.output)),
-            _first(self.mel, asked),
-            _first(self.speaker, asked),
-            skip=first_counted(self.student, teacher, self.output.loc.shape[1]),
-            log_scale_floor=config.log_scale_floor,
-            num_draws=config.monte_carlo_samples,
-        )
+        """From the teacher, on the share of the batch that it is asked about; computed once."""
+        if self._divergence is None:
+            config = self.loss.config
+            teacher = self.loss.teacher
+            asked = math.ceil(config.kl_share * len(self.audio))
+            self._divergence = divergence(
+                teacher,
+                StudentOutput(*(first_clips(value, asked) for value in self.output)),
+                first_clips(self.mel, asked),
+                first_clips(self.speaker, asked),
+                skip=first_counted(self.student, teacher, self.output.loc.shape[1]),
+                log_scale_floor=config.log_scale_floor,
+                num_draws=config.monte_carlo_samples,
+            )
+        return self._divergence
 
-    @cached_property
+    @property
     def crops(self) -> Crops:
-        """What the discriminators see."""
-        return random_crops(self.output.refined[:, 0], self.audio[:, 0], self.loss.crop_length)
+        """What the discriminators see; drawn once."""
+        if self._crops is None:
+            self._crops = random_crops(self.output.refined[:, 0], self.audio[:, 0], self.loss.crop_length)
+        return self._crops
 
-    @cached_property
+    @property
     def judged(self) -> Judgement:
-        """What the discriminators say of the student's audio."""
-        return self.loss.discriminators(self.crops.made)
+        """What the discriminators say of the student's audio; asked once."""
+        if self._judged is None:
+            self._judged = self.loss.discriminators(self.crops.made)
+        return self._judged
 
     def full_precision(self) -> torch.autocast:
         """Spectra are taken in float32, whatever the precision of the run."""
@@ -290,10 +298,3 @@ def _check_terms(config: DistillationConfig, student: ParallelWaveNet, teacher: 
         raise WavedistillError(
             "loss.weights: 'mel' needs a mel-conditioned student and 'pitch' one with source_order above 0."
         )
-
-
-def _first(value: Tensor | LPC | None, count: int) -> Tensor | LPC | None:
-    """The first ``count`` clips of a batch."""
-    if isinstance(value, LPC):
-        return LPC(*(part[:count] for part in value))
-    return None if value is None else value[:count]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from wavedistill.distributions import Gaussian, MixtureOfLogistics, gaussian_kl
 from wavedistill.errors import WavedistillError
+from wavedistill.flows.linear_prediction import LPC
 from wavedistill.models.parallel_wavenet import ParallelWaveNet, StudentOutput
 from wavedistill.models.wavenet import WaveNet
 
@@ -32,6 +33,13 @@ class Divergence(NamedTuple):
 def first_counted(student: ParallelWaveNet, teacher: WaveNet, samples: int) -> int:
     """Samples at the start of a crop that the divergence leaves out: their past is cut off (at most half the crop)."""
     return min(max(student.receptive_field, teacher.receptive_field) - 1, samples // 2)
+
+
+def first_clips(value: Tensor | LPC | None, count: int) -> Tensor | LPC | None:
+    """The first ``count`` clips of a batch."""
+    if isinstance(value, LPC):
+        return LPC(*(part[:count] for part in value))
+    return None if value is None else value[:count]
 
 
 def divergence(
