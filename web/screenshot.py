@@ -72,12 +72,13 @@ def synthesise(page: Page) -> None:
 
 def train(page: Page) -> None:
     page.get_by_role("tab", name="Flows").click()
+    page.get_by_role("button", name="Options").locator("visible=true").click()
     page.get_by_label("Target density", exact=True).locator("visible=true").click()
     page.get_by_role("option", name="rings", exact=True).click()
     page.get_by_label("Flow family", exact=True).locator("visible=true").click()
     page.get_by_role("option", name="neural spline flow", exact=True).click()
     page.get_by_text("neural spline flow:").wait_for()
-    page.get_by_role("button", name="Options").locator("visible=true").click()
+    page.wait_for_timeout(1000)  # the family's own depth arrives
     page.get_by_label("number input for Depth (layers)").fill("4")
     page.get_by_label("number input for Training time (s)").fill("30")
     press(page, "Train")
