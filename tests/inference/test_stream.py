@@ -108,7 +108,7 @@ def test_stopped_stream_leaves_no_file(voice, mel, tmp_path):
 
 def test_unwritable_file(voice, mel, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(WavedistillError, match="cannot be written"):
+    with pytest.raises(WavedistillError, match="cannot write"):
         save_audio(tmp_path / "file" / "out.wav", torch.cat(list(voice.stream(mel, 0.04))), 8000)
 
 

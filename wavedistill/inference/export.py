@@ -33,11 +33,11 @@ from wavedistill.models.pretrained import load_pretrained, model_type
 Format = Literal["onnx", "torch"]
 SUFFIXES: dict[str, Format] = {".onnx": "onnx", ".pt2": "torch"}
 METADATA_KEY = "wavedistill"
-"""Of the settings (JSON) in an ONNX file's metadata; with ".json" the name of the extra file in a program's."""
+"""Name of the settings (JSON) in an ONNX file's metadata; with ".json", of the extra file in a saved program."""
 EXAMPLE_BATCH = 2
 EXAMPLE_FRAMES = 7
-"""Of the arguments that the model is traced with; sizes that happen to be special (1, a width of the model) would be
-taken for constants.
+"""Sizes of the arguments that the model is traced with. Special sizes (1, or a width of the model) would be taken for
+constants.
 """
 
 
@@ -63,11 +63,10 @@ def export_model(model: WaveformModel | str | Path, path: str | Path, format: Fo
 
         export_model("speech-student", "student.onnx")
         session = onnxruntime.InferenceSession("student.onnx")
-        audio = session.run(["audio"], {"noise": noise, "mel": mel})[0]     # float32 arrays; any batch, any number of
-        frames
+        audio = session.run(["audio"], {"noise": noise, "mel": mel})[0]  # float32 arrays, any batch, any length
 
         export_model("speech-student", "student.pt2")
-        import wavedistill.dsp.filters                                       # the program's own operators
+        import wavedistill.dsp.filters  # the program's own operators
         audio = torch.export.load("student.pt2").module()(noise=noise, mel=mel)
 
     Inputs and output are those of `OnePass`. The settings that make a mel (see `settings`) are in the ONNX file's
@@ -87,14 +86,13 @@ def export_model(model: WaveformModel | str | Path, path: str | Path, format: Fo
     if format == "onnx":
         _need_onnx()
     loaded = load_pretrained(model) if isinstance(model, (str, Path)) else copy.deepcopy(model).cpu().eval()
-    if loaded.role != "student":
+    if loaded.role == "teacher":
         raise WavedistillError(
             "a teacher cannot be exported: it makes one sample after another, and a file holds one pass. Distil a "
-            "student from it "
-            "(`wavedistill distill`) and export that."
-            if loaded.role == "teacher"
-            else f"only students can be exported, and this is a {loaded.role_name}: give a student."
+            "student from it (`wavedistill distill`) and export that."
         )
+    if loaded.role != "student":
+        raise WavedistillError(f"only students can be exported, and this is a {loaded.role_name}: give a student.")
     with _quiet():
         program = _traced(loaded)
         content = _onnx(program, settings(loaded)) if format == "onnx" else _torch(program, settings(loaded))
@@ -182,7 +180,7 @@ def _need_onnx() -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporters tell of packages that are not there and are not needed."""
+    """Silence the exporters, which warn of packages that are missing and not needed."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

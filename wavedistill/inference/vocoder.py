@@ -233,8 +233,7 @@ class Vocoder:
         if mel.ndim != 2:
             raise WavedistillError(
                 f"one utterance is needed, a mel (n_mels={self.mel_config.n_mels}, frames) or audio (samples,), "
-                "but the "
-                f"shape is {tuple(mel.shape)}: for many use wavedistill.synthesize"
+                f"but the shape is {tuple(mel.shape)}: for many use wavedistill.synthesize"
             )
         return check_mel(mel.float(), self.mel_config)
 
