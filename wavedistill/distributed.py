@@ -1,4 +1,4 @@
-"""Several processes on one job, as started by torchrun."""
+"""Several processes on one job, as started by torchrun, and devices by name."""
 
 from __future__ import annotations
 

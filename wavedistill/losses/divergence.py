@@ -22,8 +22,11 @@ from wavedistill.models.wavenet import WaveNet
 
 
 class Divergence(NamedTuple):
-    """KL(student || teacher) of each counted sample, (batch, samples) in nats, and the mean squared difference of the
-    log-scales (None where the teacher has no log-scale).
+    """How far the student is from the teacher.
+
+    Attributes:
+        kl: KL(student || teacher) of each counted sample, (batch, samples) in nats.
+        regularizer: mean squared difference of the log-scales; None where the teacher has no log-scale.
     """
 
     kl: Tensor

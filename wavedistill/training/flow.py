@@ -22,11 +22,10 @@ PITCH_WEIGHT = 0.1
 
 
 class FlowTask(nn.Module):
-    """Negative log-likelihood of crops, in nats per sample, and where the model predicts from the pitch the pitch
-    predictor's cross-entropy.
+    """Negative log-likelihood of crops, in nats per sample, plus the cross-entropy of a pitch predictor.
 
-    A lag passes no gradient on, so that the pitch predictor learns from measured F0 alone, and the rest from the
-    likelihood alone.
+    Only a model that predicts from the pitch has one. A lag passes no gradient on, so that the pitch predictor learns
+    from measured F0 alone, and the rest from the likelihood alone.
 
     Logged: ``bits`` per 16-bit sample, comparable with the teacher's, and ``pitch`` in nats per frame.
     """
