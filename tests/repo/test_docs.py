@@ -294,7 +294,9 @@ def test_the_two_set_up_commands_stand_in_the_readme():
     lines = [line for block in blocks(ROOT / "README.md", "bash") for line in block.splitlines()]
     assert [line for line in lines if line.startswith("pip ")] == SET_UP
     requirements = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    for package, version in re.findall(r"\b(torch|torchaudio) (\d+\.\d+)\b", (ROOT / "README.md").read_text()):
+    named = dict(re.findall(r"\b(torch|torchaudio) (\d+\.\d+)\b", (ROOT / "README.md").read_text()))
+    assert named.keys() == {"torch", "torchaudio"}
+    for package, version in named.items():
         assert any(line.startswith(f"{package}>={version},") for line in requirements)
 
 

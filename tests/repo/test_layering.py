@@ -156,6 +156,19 @@ def test_modules_stay_short():
     assert not long, f"one concept a file, about 300 lines: {long}"
 
 
+def test_functions_stay_short():
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    found = {
+        f"{path.relative_to(PACKAGE)}:{node.name}": node.end_lineno - node.lineno + 1
+        for path in FILES
+        if room(path) != "kernels"
+        for node in ast.walk(tree(path))
+        if isinstance(node, kinds)
+    }
+    long = {name: lines for name, lines in found.items() if lines > 80}
+    assert not long, f"one thought a function, 80 lines at most: {long}"
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_the_library_does_not_print(path):
     if room(path) == "cli" or path.name == "__main__.py":
