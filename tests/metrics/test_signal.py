@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
+import importlib
 import math
 
 import numpy as np
@@ -137,14 +137,14 @@ def test_lengths_are_cut_to_the_shorter_but_another_utterance_is_refused():
 
 
 def test_a_missing_package_is_named_with_the_extra(monkeypatch):
-    real = builtins.__import__
+    real = importlib.import_module
 
-    def without_pesq(name, *arguments, **keywords):
+    def without_pesq(name, *arguments):
         if name == "pesq":
             raise ImportError("No module named 'pesq'")
-        return real(name, *arguments, **keywords)
+        return real(name, *arguments)
 
-    monkeypatch.setattr(packages.importlib, "import_module", lambda name: without_pesq(name))
+    monkeypatch.setattr(packages.importlib, "import_module", without_pesq)
     with pytest.raises(WavedistillError, match=r"pesq.*wavedistill\[eval\]"):
         signal.pesq_wb(voice(), voice(), RATE)
     assert missing_packages()["pesq_wb"] == "pesq"
