@@ -20,7 +20,7 @@ _VERSION = "1"  # of the numbers' definitions: stored results of another one are
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutNats:
     """A model's density of short recordings.
 
     Attributes:
@@ -48,7 +48,7 @@ class HeldOut:
         return Statistic(15 + self.nats.mean / math.log(2), self.nats.standard_error / math.log(2), self.nats.n)
 
 
-def held_out_rows(results: Results, models: Sequence[LoadedModel], clips: list[Clip]) -> dict[str, HeldOut]:
+def held_out_rows(results: Results, models: Sequence[LoadedModel], clips: list[Clip]) -> dict[str, HeldOutNats]:
     """Every student and every Gaussian teacher on recordings of one length; nothing without a student."""
     if not any(m.is_student for m in models):
         return {}
@@ -65,7 +65,7 @@ def held_out_rows(results: Results, models: Sequence[LoadedModel], clips: list[C
     return rows
 
 
-def _summary(values: list[dict[str, float]]) -> HeldOut:
+def _summary(values: list[dict[str, float]]) -> HeldOutNats:
     trusted = [v for v in values if v["trusted"]]
     samples = [v["samples"] for v in trusted]
 
@@ -74,7 +74,7 @@ def _summary(values: list[dict[str, float]]) -> HeldOut:
         found = [v[name] for v in values if name in v]
         return max(found, default=math.nan) if all(map(math.isfinite, found)) else math.inf
 
-    return HeldOut(
+    return HeldOutNats(
         nats=weighted([v["nats"] for v in trusted], samples),
         mean_square=weighted([v["mean_square"] for v in trusted], samples),
         largest=worst("largest"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wavedistill.evaluation.comparison import FEWEST_CLIPS, Comparison
-from wavedistill.evaluation.held_out import HeldOut
+from wavedistill.evaluation.held_out import HeldOutNats
 from wavedistill.evaluation.picture import plot_systems
 from wavedistill.evaluation.statistics import Rows, Statistic, confidence_interval, plain
 from wavedistill.evaluation.student_likelihood import (
@@ -57,7 +57,7 @@ class EvaluationReport:
     bits: dict[str, dict[str, dict[str, Statistic]]] = field(default_factory=dict)
     divergences: Rows = field(default_factory=dict)
     excerpt_divergences: Rows = field(default_factory=dict)
-    held_out: dict[str, HeldOut] = field(default_factory=dict)
+    held_out: dict[str, HeldOutNats] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property

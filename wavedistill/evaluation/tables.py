@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wavedistill.evaluation.comparison import Comparison
-from wavedistill.evaluation.held_out import HeldOut
+from wavedistill.evaluation.held_out import HeldOutNats
 from wavedistill.evaluation.statistics import Rows, Statistic
 from wavedistill.evaluation.student_likelihood import PERTURBATION
 from wavedistill.metrics.registry import COLUMNS
@@ -65,7 +65,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
     return table("Paired differences", ["A − B", "metric", "difference", "95 % interval", "A is", "n"], rows)
 
 
-def held_out_table(rows: Mapping[str, HeldOut]) -> str:
+def held_out_table(rows: Mapping[str, HeldOutNats]) -> str:
     """−log density of recordings, and the checks of the inverse that it took."""
     lines = []
     for name, row in rows.items():
