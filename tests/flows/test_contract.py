@@ -232,6 +232,7 @@ def test_state(case):
         assert all(torch.equal(got, want) for got, want in zip(twin.forward(x, cond), expected, strict=True))
 
 
+@pytest.mark.slow
 def test_compile(case):
     transform = case.build().eval()
     cond = case.condition(2)

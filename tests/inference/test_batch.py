@@ -312,6 +312,7 @@ def test_files_that_are_too_long_are_refused(voice, tmp_path, monkeypatch):
     assert "at most 0.5 s" in report.failures[0].reason
 
 
+@pytest.mark.slow
 def test_killed_run_is_continued_to_the_same_bytes(voice, folder, tmp_path):
     voice.save_pretrained(tmp_path / "voice")
     command = [
