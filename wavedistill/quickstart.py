@@ -73,7 +73,7 @@ def run_quickstart(
     held_out = [load_audio(path, bundled.sample_rate)[0] for path in test]
     seconds = sum(map(len, held_out)) / bundled.sample_rate
     systems = "the bundled student, Griffin-Lim and the bundled teacher"
-    echo(f"\n[1/3] {len(held_out)} held-out recordings ({seconds:.0f} s), spoken again by {systems}")
+    echo(f"\n[1/3] {len(held_out)} held-out recordings ({seconds:.0f} s), resynthesised by {systems}")
     mels = _listen(held_out, bundled, out, echo, progress, excerpt_seconds)
 
     echo(f"\n[2/3] a tiny teacher, trained for {60 * minutes:.0f} s on a few bundled recordings")

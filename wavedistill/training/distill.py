@@ -12,7 +12,7 @@ from wavedistill.errors import WavedistillError
 from wavedistill.losses.distillation import DistillationConfig, DistillationLoss
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.wavenet import WaveNet
-from wavedistill.training.task import Sample, spoken_again, validation_batches
+from wavedistill.training.task import Sample, resynthesised, validation_batches
 
 if TYPE_CHECKING:
     from wavedistill.data.dataset import Batch, SpeechDataset
@@ -59,7 +59,7 @@ class DistillTask(nn.Module):
 
     def samples(self, dataset: SpeechDataset) -> list[Sample]:
         """Held-out recordings re-synthesised by the student, beside the originals."""
-        return spoken_again(self.model, "student", dataset)
+        return resynthesised(self.model, "student", dataset)
 
 
 def inherit(student: ParallelWaveNet, donor: WaveNet | ParallelWaveNet) -> list[str]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from wavedistill.data.baseline import bits_per_sample
 from wavedistill.models.base import dequantized
 from wavedistill.models.waveform_flow import WaveformFlow
-from wavedistill.training.task import Sample, spoken_again, validation_batches
+from wavedistill.training.task import Sample, resynthesised, validation_batches
 
 if TYPE_CHECKING:
     from wavedistill.data.dataset import Batch, SpeechDataset
@@ -61,4 +61,4 @@ class FlowTask(nn.Module):
 
     def samples(self, dataset: SpeechDataset) -> list[Sample]:
         """Held-out recordings re-synthesised by the flow, beside the originals."""
-        return spoken_again(self.model, "flow", dataset)
+        return resynthesised(self.model, "flow", dataset)

@@ -63,8 +63,8 @@ def validation_batches(dataset: SpeechDataset, num_batches: int, device: torch.d
         yield dataset.batch(index, VALIDATION_BATCH_SIZE, seed=0).to(device)
 
 
-def spoken_again(model: ParallelWaveNet | WaveformFlow, name: str, dataset: SpeechDataset) -> list[Sample]:
-    """Four held-out recordings said again by the model, beside the originals."""
+def resynthesised(model: ParallelWaveNet | WaveformFlow, name: str, dataset: SpeechDataset) -> list[Sample]:
+    """Four held-out recordings resynthesised by the model, beside the originals."""
     device = next(model.parameters()).device
     samples = []
     for number, item in zip(range(4), dataset.utterances(), strict=False):
