@@ -8,7 +8,7 @@ import torch
 from helpers.graphs import graph_size
 
 from wavedistill.errors import WavedistillError
-from wavedistill.flows import ContinuousFlow
+from wavedistill.flows import ContinuousFlow, NetworkConfig
 
 F64 = torch.float64
 
@@ -214,4 +214,4 @@ def test_what_it_cannot_be_is_an_error(options, named):
 
 def test_a_convolution_needs_waveforms():
     with pytest.raises(WavedistillError, match="samples"):
-        ContinuousFlow(2, kernel_size=3).forward(torch.ones(2, 2))
+        ContinuousFlow(2, network=NetworkConfig(kernel_size=3)).forward(torch.ones(2, 2))

@@ -8,7 +8,7 @@ from helpers.flow_case import shake
 from torch import nn
 
 from wavedistill.errors import WavedistillError
-from wavedistill.flows import AdditiveCoupling, AffineCoupling, Compose, Flow, SplineCoupling
+from wavedistill.flows import AdditiveCoupling, AffineCoupling, Compose, Flow, NetworkConfig, SplineCoupling
 from wavedistill.flows.masks import checkerboard, halved_condition, merge, split
 from wavedistill.flows.spline import MIN_DERIVATIVE, rational_quadratic_spline, spline_knots
 from wavedistill.nn.coupling_net import CouplingNet
@@ -30,9 +30,10 @@ class Same(nn.Module):
         return self.arrange(self.network(kept, context))
 
 
-def made(layer, dim, **options):
+def made(layer, dim, kernel_size=1, **options):
     torch.manual_seed(0)
-    return shake(layer(dim, hidden=8, **options), 0.3).double()
+    network = NetworkConfig(8, kernel_size=kernel_size)
+    return shake(layer(dim, network=network, **options), 0.3).double()
 
 
 def draw(*shape, seed=1, scale=1.0):
@@ -306,7 +307,7 @@ def test_errors_say_what_is_needed():
     ):
         AffineCoupling(2, mask="time").forward(torch.ones(3, 2))
     with pytest.raises(WavedistillError, match=r"needs values of shape \(batch, 2, samples\)"):
-        AffineCoupling(2, kernel_size=3).forward(torch.ones(3, 2))
+        AffineCoupling(2, network=NetworkConfig(kernel_size=3)).forward(torch.ones(3, 2))
     with pytest.raises(WavedistillError, match=r"must make \(3, 4\) of \(3, 2\), got \(3, 3\)"):
         AffineCoupling(4, network=Recorder(3)).forward(torch.ones(3, 4))
     with pytest.raises(WavedistillError, match="log_scale_bound above 0, got 0.0"):
@@ -314,7 +315,7 @@ def test_errors_say_what_is_needed():
     with pytest.raises(WavedistillError, match="2 bins or more and a bound above 0, got 1 and 5.0"):
         SplineCoupling(4, bins=1)
     with pytest.raises(WavedistillError, match="odd kernel_size, got 2"):
-        AffineCoupling(4, kernel_size=2)
+        AffineCoupling(4, network=NetworkConfig(kernel_size=2))
 
 
 # --- the spline -------------------------------------------------------------------------------------------------------
@@ -373,7 +374,7 @@ def test_spline_refuses_what_it_cannot_use():
 
 
 def test_a_condition_at_the_frame_rate_equals_one_at_the_sample_rate():
-    network = shake(CouplingNet(2, 3, hidden=8, kernel_size=3, cond_dim=4)).double()
+    network = shake(CouplingNet(2, 3, NetworkConfig(8, kernel_size=3), cond_dim=4)).double()
     x = draw(2, 2, 12)
     cond = draw(2, 4, 3, seed=2)
     agree([network(x, cond)], [network(x, cond.repeat_interleave(4, dim=-1))])
@@ -381,20 +382,20 @@ def test_a_condition_at_the_frame_rate_equals_one_at_the_sample_rate():
 
 
 def test_vectors_and_single_samples_are_the_same():
-    network = shake(CouplingNet(2, 3, hidden=8, cond_dim=4)).double()
+    network = shake(CouplingNet(2, 3, NetworkConfig(8), cond_dim=4)).double()
     x = draw(5, 2)
     cond = draw(5, 4, seed=2)
     agree([network(x, cond)], [network(x.unsqueeze(-1), cond)[..., 0]])
 
 
 def test_receptive_field_of_the_dilated_layers():
-    network = shake(CouplingNet(1, 1, hidden=4, num_layers=3, kernel_size=3)).double()
+    network = shake(CouplingNet(1, 1, NetworkConfig(4, 3, 3))).double()
     matrix = torch.autograd.functional.jacobian(lambda x: network(x.reshape(1, 1, 31))[0, 0], draw(31))
     assert torch.equal(matrix[15].nonzero().flatten(), torch.arange(15 - 7, 15 + 8))
 
 
 def test_a_wide_kernel_refuses_vectors():
     with pytest.raises(WavedistillError, match=r"kernel_size 3 needs \(batch, channels, samples\), got \(2, 3\)"):
-        CouplingNet(3, 3, kernel_size=3)(torch.ones(2, 3))
+        CouplingNet(3, 3, NetworkConfig(kernel_size=3))(torch.ones(2, 3))
     with pytest.raises(WavedistillError, match="of 1 or more"):
         CouplingNet(0, 3)

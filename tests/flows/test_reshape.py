@@ -8,6 +8,7 @@ from wavedistill.flows import (
     AffineCoupling,
     Compose,
     InvertibleConv1x1,
+    NetworkConfig,
     PreEmphasis,
     Rescale,
     Scale,
@@ -77,7 +78,7 @@ def test_split_terms_step_by_step():
 
 def test_split_hands_the_condition_on():
     torch.manual_seed(0)
-    coupling = AffineCoupling(4, hidden=8, cond_dim=2)
+    coupling = AffineCoupling(4, network=NetworkConfig(8), cond_dim=2)
     for parameter in coupling.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     x = torch.randn(2, 5, 6)

@@ -9,7 +9,7 @@ from helpers.graphs import graph_size
 from torch.nn.utils.parametrizations import spectral_norm
 
 from wavedistill.errors import WavedistillError
-from wavedistill.flows import ResidualFlow
+from wavedistill.flows import NetworkConfig, ResidualFlow
 from wavedistill.flows.solvers.fixed_point import invert_residual
 from wavedistill.flows.solvers.log_det import (
     draw_noise,
@@ -117,7 +117,9 @@ def test_activations_are_not_steeper_than_one(name):
 @pytest.mark.parametrize("kernel_size", [1, 3])
 def test_a_network_is_a_contraction_whatever_its_weights_and_condition(activation, kernel_size):
     torch.manual_seed(0)
-    g = LipschitzNetwork(2, 8, kernel_size=kernel_size, cond_dim=2, lipschitz=0.8, activation=activation).double()
+    g = LipschitzNetwork(
+        2, NetworkConfig(8, kernel_size=kernel_size), cond_dim=2, lipschitz=0.8, activation=activation
+    ).double()
     norms = []
     for scale in (0.3, 3.0, -50.0):
         for layer in (*g.layers, g.output):  # aligned, so that the bounds multiply
@@ -145,7 +147,7 @@ def test_a_condition_by_frames_is_stretched_over_their_samples():
 def steep(dim=3, lipschitz=0.7, **options):
     """A flow whose Jacobian is near its bound, so that a missing term shows."""
     torch.manual_seed(3)
-    flow = ResidualFlow(dim, hidden=8, num_layers=1, lipschitz=lipschitz, **options).double()
+    flow = ResidualFlow(dim, network=NetworkConfig(8, 1), lipschitz=lipschitz, **options).double()
     for layer in (flow.network.layers[0], flow.network.output):
         layer.weight.data.mul_(10.0).abs_()
     return flow
@@ -369,13 +371,14 @@ def test_what_it_cannot_be_is_an_error():
         {"num_terms": 0},
         {"max_iterations": 0},
         {"activation": "relu"},
-        {"kernel_size": 2},
-        {"hidden": 0},
     ):
         with pytest.raises(WavedistillError, match=next(iter(options))):
             ResidualFlow(3, **options)
+    for size in ({"kernel_size": 2}, {"hidden": 0}):
+        with pytest.raises(WavedistillError, match=next(iter(size))):
+            ResidualFlow(3, network=NetworkConfig(**size))
     with pytest.raises(WavedistillError, match="samples"):
-        ResidualFlow(3, kernel_size=3).forward(torch.ones(2, 3))
+        ResidualFlow(3, network=NetworkConfig(kernel_size=3)).forward(torch.ones(2, 3))
     with pytest.raises(WavedistillError, match="noise"):
         draw_noise("uniform", torch.ones(1, 1))
 

@@ -15,6 +15,7 @@ from wavedistill.flows import (
     AffineCoupling,
     Compose,
     InvertibleConv1x1,
+    NetworkConfig,
     Rescale,
     ReversibleSequence,
     SplineCoupling,
@@ -25,9 +26,10 @@ from wavedistill.flows.transform import Transform
 F64 = torch.float64
 
 
-def layers(depth=4, dim=2, cond_dim=2, **options):
+def layers(depth=4, dim=2, cond_dim=2, kernel_size=1, **options):
     torch.manual_seed(0)
-    made = [AffineCoupling(dim, swap=bool(i % 2), hidden=8, cond_dim=cond_dim, **options) for i in range(depth)]
+    options |= {"network": NetworkConfig(8, kernel_size=kernel_size), "cond_dim": cond_dim}
+    made = [AffineCoupling(dim, swap=bool(i % 2), **options) for i in range(depth)]
     return [shake(layer, 0.15) for layer in made]
 
 
@@ -91,7 +93,7 @@ def test_layers_that_are_no_couplings(inverse):
         Squeeze(2),
         couplings[0],
         shake(InvertibleConv1x1(4)),
-        shake(SplineCoupling(4, hidden=8, bins=3)),
+        shake(SplineCoupling(4, network=NetworkConfig(8), bins=3)),
         couplings[1].inv,
         couplings[0],
         ReversibleSequence(couplings[2], shake(Rescale(4))),

@@ -14,7 +14,7 @@ from PIL import Image
 from wavedistill import cli
 from wavedistill.errors import WavedistillError
 from wavedistill.files import read_json
-from wavedistill.flows import AffineCoupling, Compose, Flow, Orthogonal, Rescale, Scale
+from wavedistill.flows import AffineCoupling, Compose, Flow, NetworkConfig, Orthogonal, Rescale, Scale
 from wavedistill.playground import (
     DENSITIES,
     FAMILIES,
@@ -168,7 +168,7 @@ def test_wrong_arguments_are_named(arguments, message):
 @pytest.fixture(scope="module")
 def flow():
     torch.manual_seed(0)
-    coupling = AffineCoupling(2, hidden=8)
+    coupling = AffineCoupling(2, network=NetworkConfig(8))
     torch.nn.init.normal_(coupling.network.output.weight, std=0.3)
     rescale = Rescale(2)
     torch.nn.init.constant_(rescale.log_scale, -0.5)

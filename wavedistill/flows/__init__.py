@@ -22,6 +22,7 @@ from wavedistill.flows.reversible import ReversibleSequence
 from wavedistill.flows.solvers.inversion import Inversion, invert
 from wavedistill.flows.solvers.rounding import ConditioningReport, IllConditionedWarning, check_conditioning
 from wavedistill.flows.transform import Compose, Inverse, Mapped, Transform
+from wavedistill.nn.coupling_net import NetworkConfig
 from wavedistill.nn.made import MADE
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "MADE",
     "MelLPC",
     "MixtureCDF",
+    "NetworkConfig",
     "Orthogonal",
     "Permutation",
     "Planar",

@@ -18,7 +18,7 @@ from torch.func import functional_call
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.solvers.log_det import NOISES, draw_noise, jacobian
 from wavedistill.flows.transform import Transform
-from wavedistill.nn.coupling_net import CouplingNet
+from wavedistill.nn.coupling_net import CouplingNet, NetworkConfig
 from wavedistill.numerics import full_precision
 
 ADAPTIVE = ("dopri5", "dopri8")
@@ -43,8 +43,7 @@ class ContinuousFlow(Transform):
 
     Args:
         dim: features.
-        hidden, num_layers, kernel_size: of f, a `CouplingNet` that gets t as one more feature; an odd kernel_size
-            above 1 is for waveforms.
+        network: size of f, a `CouplingNet` that gets t as one more feature; None: `NetworkConfig`'s defaults.
         cond_dim: channels of the condition, 0 for none.
         trace: "exact" or "hutchinson".
         noise: "rademacher" or "normal", of "hutchinson".
@@ -75,9 +74,7 @@ class ContinuousFlow(Transform):
         self,
         dim: int,
         *,
-        hidden: int = 64,
-        num_layers: int = 2,
-        kernel_size: int = 1,
+        network: NetworkConfig | None = None,
         cond_dim: int = 0,
         trace: str = "exact",
         noise: str = "rademacher",
@@ -105,9 +102,10 @@ class ContinuousFlow(Transform):
             raise WavedistillError(f"ContinuousFlow needs a step_size in (0, 1], got {step_size}.")
         self.dim = dim
         self.cond_dim = cond_dim
-        if kernel_size > 1:
+        network = network or NetworkConfig()
+        if network.kernel_size > 1:
             self.ranks = (3,)
-        self.network = CouplingNet(dim + 1, dim, hidden, num_layers, kernel_size, cond_dim)
+        self.network = CouplingNet(dim + 1, dim, network, cond_dim)
         self.trace = trace
         self.noise = noise
         self.generator = generator

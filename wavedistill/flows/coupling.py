@@ -25,7 +25,7 @@ from wavedistill.errors import WavedistillError
 from wavedistill.flows.masks import MASKS, checkerboard, halved_condition, merge, split
 from wavedistill.flows.spline import rational_quadratic_spline
 from wavedistill.flows.transform import Transform
-from wavedistill.nn.coupling_net import CouplingNet
+from wavedistill.nn.coupling_net import CouplingNet, NetworkConfig
 from wavedistill.numerics import full_precision
 
 
@@ -44,11 +44,8 @@ class _Coupling(Transform):
         *,
         mask: str = "half",
         swap: bool = False,
-        hidden: int = 64,
-        num_layers: int = 2,
-        kernel_size: int = 1,
+        network: nn.Module | NetworkConfig | None = None,
         cond_dim: int = 0,
-        network: nn.Module | None = None,
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -65,12 +62,13 @@ class _Coupling(Transform):
         self.mask = mask
         self.swap = swap
         self.cond_dim = cond_dim
-        if not over_features or kernel_size > 1:
-            self.ranks = (3,)
         sizes = ((dim + 1) // 2, dim // 2) if over_features else (dim, dim)
         kept, moved = reversed(sizes) if swap else sizes
-        if network is None:
-            network = CouplingNet(kept, self.parameters_per_feature * moved, hidden, num_layers, kernel_size, cond_dim)
+        if not isinstance(network, nn.Module):
+            network = CouplingNet(kept, self.parameters_per_feature * moved, network, cond_dim)
+        of_samples = isinstance(network, CouplingNet) and network.kernel_size > 1
+        if not over_features or of_samples:
+            self.ranks = (3,)
         self.network = network
 
     def extra_repr(self) -> str:
@@ -135,10 +133,10 @@ class AdditiveCoupling(_Coupling):
             "checkerboard" (feature + sample) for waveforms, one channel is enough; with one channel a checkerboard
             needs a kernel size of 3 to see anything. See `wavedistill.flows.masks`.
         swap: keep the second part and move the first.
-        hidden, num_layers, kernel_size: of the `CouplingNet`; an odd kernel size above 1 sees neighbouring samples
-            (waveforms only).
         cond_dim: channels of the condition; 0: none.
-        network: a module of your own, called as network(kept, cond). With P parameters a feature (here P = 1) and
+        network: the size of a `CouplingNet` (None: `NetworkConfig`'s defaults; a kernel size above 1 sees neighbouring
+            samples of a waveform), or a module of your own, called as network(kept, cond). With P parameters a feature
+            (here P = 1) and
             half / alternate   it makes (batch, P (D - K)[, samples]) of (batch, K[, samples]), K = ceil(D / 2) or with
                 ``swap`` floor(D / 2);
             time               (batch, P D, ceil(samples / 2)) of (batch, D, ceil(samples / 2)): a missing last odd
@@ -185,8 +183,7 @@ class AffineCoupling(_Coupling):
             https://arxiv.org/abs/1811.00002
 
     Args:
-        dim, mask, swap, hidden, num_layers, kernel_size, cond_dim, network: as in `AdditiveCoupling`, with P = 2: first
-            all t, then all r.
+        dim, mask, swap, cond_dim, network: as in `AdditiveCoupling`, with P = 2: first all t, then all r.
         log_scale_bound: B.
 
     Shapes:
@@ -197,8 +194,9 @@ class AffineCoupling(_Coupling):
 
     Example:
         >>> import torch
-        >>> from wavedistill.flows import AffineCoupling, Compose
-        >>> layers = (AffineCoupling(1, mask="time", swap=swap, kernel_size=3, cond_dim=8) for swap in (False, True))
+        >>> from wavedistill.flows import AffineCoupling, Compose, NetworkConfig
+        >>> options = {"mask": "time", "network": NetworkConfig(kernel_size=3), "cond_dim": 8}
+        >>> layers = (AffineCoupling(1, swap=swap, **options) for swap in (False, True))
         >>> flow = Compose(*layers)
         >>> x, mel = torch.randn(2, 1, 100), torch.randn(2, 8, 10)
         >>> z, log_det = flow.forward(x, mel)
@@ -214,22 +212,16 @@ class AffineCoupling(_Coupling):
         *,
         mask: str = "half",
         swap: bool = False,
-        hidden: int = 64,
-        num_layers: int = 2,
-        kernel_size: int = 1,
+        network: nn.Module | NetworkConfig | None = None,
         cond_dim: int = 0,
-        network: nn.Module | None = None,
         log_scale_bound: float = 5.0,
     ) -> None:
         super().__init__(
             dim,
             mask=mask,
             swap=swap,
-            hidden=hidden,
-            num_layers=num_layers,
-            kernel_size=kernel_size,
-            cond_dim=cond_dim,
             network=network,
+            cond_dim=cond_dim,
         )
         if not log_scale_bound > 0:
             raise WavedistillError(f"AffineCoupling needs a log_scale_bound above 0, got {log_scale_bound}.")
@@ -253,8 +245,8 @@ class SplineCoupling(_Coupling):
         Neural Spline Flows (Durkan et al., 2019), https://arxiv.org/abs/1906.04032
 
     Args:
-        dim, mask, swap, hidden, num_layers, kernel_size, cond_dim, network: as in `AdditiveCoupling`, with P = 3 bins -
-            1: first all of the first bin's widths, ..., heights, ..., derivatives.
+        dim, mask, swap, cond_dim, network: as in `AdditiveCoupling`, with P = 3 bins - 1: first all of the first
+            bin's widths, ..., heights, ..., derivatives.
         bins: pieces of a spline (2 at least).
         bound: half the length of the interval.
 
@@ -278,11 +270,8 @@ class SplineCoupling(_Coupling):
         *,
         mask: str = "half",
         swap: bool = False,
-        hidden: int = 64,
-        num_layers: int = 2,
-        kernel_size: int = 1,
+        network: nn.Module | NetworkConfig | None = None,
         cond_dim: int = 0,
-        network: nn.Module | None = None,
         bins: int = 8,
         bound: float = 5.0,
     ) -> None:
@@ -293,11 +282,8 @@ class SplineCoupling(_Coupling):
             dim,
             mask=mask,
             swap=swap,
-            hidden=hidden,
-            num_layers=num_layers,
-            kernel_size=kernel_size,
-            cond_dim=cond_dim,
             network=network,
+            cond_dim=cond_dim,
         )
         self.bound = bound
 

@@ -23,6 +23,7 @@ from wavedistill.flows.solvers.log_det import (
     series_log_det,
 )
 from wavedistill.flows.transform import Transform
+from wavedistill.nn.coupling_net import NetworkConfig
 from wavedistill.nn.lipschitz import LipschitzNetwork
 from wavedistill.numerics import full_precision
 
@@ -47,11 +48,11 @@ class ResidualFlow(Transform):
 
     Args:
         dim: features.
-        hidden, num_layers, kernel_size, activation: of g, see `LipschitzNetwork`; an odd kernel_size above 1 is for
-            waveforms.
+        network: size of g, a `LipschitzNetwork`; None: `NetworkConfig`'s defaults.
         cond_dim: channels of the condition, 0 for none.
         lipschitz: c. Nearer to 1 a layer can do more, the inverse and the series take longer, and the inverse magnifies
             rounding by up to 1 / (1 - c).
+        activation: of g, see `LipschitzNetwork`.
         log_det: see above. "roulette" cannot be compiled into one graph: its length is drawn outside.
         num_terms: of the series; for "roulette" those that are never left out.
         survival: "roulette" goes on to each further term with this probability. Above c^2 the variance is finite; None:
@@ -79,9 +80,7 @@ class ResidualFlow(Transform):
         self,
         dim: int,
         *,
-        hidden: int = 64,
-        num_layers: int = 2,
-        kernel_size: int = 1,
+        network: NetworkConfig | None = None,
         cond_dim: int = 0,
         lipschitz: float = 0.9,
         activation: str = "lipswish",
@@ -112,9 +111,10 @@ class ResidualFlow(Transform):
         self.dim = dim
         self.cond_dim = cond_dim
         self.lipschitz = lipschitz
-        if kernel_size > 1:
+        network = network or NetworkConfig()
+        if network.kernel_size > 1:
             self.ranks = (3,)
-        self.network = LipschitzNetwork(dim, hidden, num_layers, kernel_size, cond_dim, lipschitz, activation)
+        self.network = LipschitzNetwork(dim, network, cond_dim, lipschitz, activation)
         self.log_det = log_det
         self.num_terms = num_terms
         self.survival = survival

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
 from wavedistill.errors import WavedistillError
 from wavedistill.numerics import full_precision
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Size of the network inside a flow layer.
+
+    Attributes:
+        hidden: width.
+        num_layers: hidden layers (1 at least).
+        kernel_size: odd; 1 is a perceptron of each vector or sample, above it hidden layers are convolutions over the
+            samples (waveforms only).
+    """
+
+    hidden: int = 64
+    num_layers: int = 2
+    kernel_size: int = 1
 
 
 class CouplingNet(nn.Module):
@@ -22,9 +40,7 @@ class CouplingNet(nn.Module):
 
     Args:
         in_channels, out_channels: features of the value, parameters of the map.
-        hidden: width.
-        num_layers: hidden layers (1 at least).
-        kernel_size: odd.
+        config: its size; None: `NetworkConfig`'s defaults.
         cond_dim: channels of the condition; 0: none, and one that is given is ignored.
 
     Shapes:
@@ -37,8 +53,8 @@ class CouplingNet(nn.Module):
 
     Example:
         >>> import torch
-        >>> from wavedistill.nn.coupling_net import CouplingNet
-        >>> network = CouplingNet(2, 6, kernel_size=3, cond_dim=4)
+        >>> from wavedistill.nn.coupling_net import CouplingNet, NetworkConfig
+        >>> network = CouplingNet(2, 6, NetworkConfig(kernel_size=3), cond_dim=4)
         >>> network(torch.randn(1, 2, 20), torch.randn(1, 4, 5)).shape
         torch.Size([1, 6, 20])
         >>> bool((network(torch.randn(1, 2, 20), torch.randn(1, 4, 5)) == 0).all())
@@ -46,15 +62,13 @@ class CouplingNet(nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        hidden: int = 64,
-        num_layers: int = 2,
-        kernel_size: int = 1,
-        cond_dim: int = 0,
+        self, in_channels: int, out_channels: int, config: NetworkConfig | None = None, cond_dim: int = 0
     ) -> None:
         super().__init__()
+        config = config or NetworkConfig()
+        hidden = config.hidden
+        num_layers = config.num_layers
+        kernel_size = config.kernel_size
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise WavedistillError(f"CouplingNet needs an odd kernel_size, got {kernel_size}.")
         if min(in_channels, out_channels, hidden, num_layers) < 1:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv1d, linear, softplus
 
 from wavedistill.errors import WavedistillError
+from wavedistill.nn.coupling_net import NetworkConfig
 from wavedistill.numerics import full_precision
 
 OVERSAMPLING = 16
@@ -173,8 +174,7 @@ class LipschitzNetwork(nn.Module):
 
     Args:
         dim: features of the value.
-        hidden, num_layers: width and number of hidden layers.
-        kernel_size: odd.
+        config: its size; None: `NetworkConfig`'s defaults.
         cond_dim: channels of the condition.
         lipschitz: the bound.
         activation: "lipswish", "elu" or "softplus".
@@ -193,14 +193,16 @@ class LipschitzNetwork(nn.Module):
     def __init__(
         self,
         dim: int,
-        hidden: int = 64,
-        num_layers: int = 2,
-        kernel_size: int = 1,
+        config: NetworkConfig | None = None,
         cond_dim: int = 0,
         lipschitz: float = 0.9,
         activation: str = "lipswish",
     ) -> None:
         super().__init__()
+        config = config or NetworkConfig()
+        hidden = config.hidden
+        num_layers = config.num_layers
+        kernel_size = config.kernel_size
         if activation not in ACTIVATIONS:
             raise WavedistillError(
                 f"LipschitzNetwork knows the activations {', '.join(ACTIVATIONS)}, got {activation!r}."

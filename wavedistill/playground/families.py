@@ -27,6 +27,7 @@ from wavedistill.flows import (
     ContinuousFlow,
     InvertibleConv1x1,
     MixtureCDF,
+    NetworkConfig,
     Orthogonal,
     Planar,
     Radial,
@@ -40,6 +41,8 @@ DIM = 2
 ORDERS = ("natural", "reverse")
 BOUND = 2.0
 """Of a layer's log-scale: with wide limits a single point far out can cost a thousand nats."""
+AFFINE = {"network": NetworkConfig(128), "log_scale_bound": BOUND}
+"""Options of the affine couplings."""
 
 
 @dataclass(frozen=True)
@@ -84,19 +87,16 @@ def _pair(kind: type[Transform], **options: Any) -> Compose:
 
 
 def _nice(depth: int) -> Compose:
-    return Compose(*(_pair(AdditiveCoupling, num_layers=3) for _ in range(depth)), Rescale(DIM))
+    return Compose(*(_pair(AdditiveCoupling, network=NetworkConfig(num_layers=3)) for _ in range(depth)), Rescale(DIM))
 
 
 def _realnvp(depth: int) -> Compose:
-    return Compose(*(_pair(AffineCoupling, hidden=128, log_scale_bound=BOUND) for _ in range(depth)))
+    return Compose(*(_pair(AffineCoupling, **AFFINE) for _ in range(depth)))
 
 
 def _glow(depth: int) -> Compose:
     return Compose(
-        *(
-            Compose(ActNorm(DIM), InvertibleConv1x1(DIM), _coupling(AffineCoupling, hidden=128, log_scale_bound=BOUND))
-            for _ in range(depth)
-        )
+        *(Compose(ActNorm(DIM), InvertibleConv1x1(DIM), _coupling(AffineCoupling, **AFFINE)) for _ in range(depth))
     )
 
 
@@ -134,7 +134,7 @@ def _gaussianization(depth: int) -> Compose:
 
 def _residual(depth: int) -> Compose:
     def layer() -> ResidualFlow:
-        residual = ResidualFlow(DIM, hidden=16, lipschitz=0.97)
+        residual = ResidualFlow(DIM, network=NetworkConfig(16), lipschitz=0.97)
         for name, parameter in residual.named_parameters():
             # weights of a bounded norm leave the activations almost linear at first; sharp bends in different places
             # learn faster
@@ -150,7 +150,7 @@ def _residual(depth: int) -> Compose:
 def _continuous(depth: int) -> Compose:
     def layer() -> Transform:
         # fixed steps take a third of an adaptive solver's time; the round trip of trained flows is exact within 0.06
-        flow = ContinuousFlow(DIM, num_layers=3, solver="rk4", step_size=0.5, adjoint=False)
+        flow = ContinuousFlow(DIM, network=NetworkConfig(num_layers=3), solver="rk4", step_size=0.5, adjoint=False)
         return _unsettled(flow, flow.network.output.weight, 0.02)
 
     return Compose(*(layer() for _ in range(depth)))

@@ -12,10 +12,11 @@ TORCHDIFFEQ = {
 }
 
 
-def continuous(dim, **options):
-    from wavedistill.flows import ContinuousFlow
+def continuous(dim, kernel_size=1, **options):
+    from wavedistill.flows import ContinuousFlow, NetworkConfig
 
-    return shake(ContinuousFlow(dim, **({"hidden": 6, "num_layers": 1, "solver": "dopri8"} | options)), 0.2)
+    network = NetworkConfig(6, 1, kernel_size)
+    return shake(ContinuousFlow(dim, network=network, **({"solver": "dopri8"} | options)), 0.2)
 
 
 CASES = {}

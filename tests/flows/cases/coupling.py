@@ -3,12 +3,19 @@
 import torch
 from helpers.flow_case import Case, shake
 
-from wavedistill.flows import AdditiveCoupling, AffineCoupling, Rescale, ReversibleSequence, SplineCoupling
+from wavedistill.flows import (
+    AdditiveCoupling,
+    AffineCoupling,
+    NetworkConfig,
+    Rescale,
+    ReversibleSequence,
+    SplineCoupling,
+)
 
 
-def small(layer, dim, **options):
+def small(layer, dim, kernel_size=1, **options):
     """A layer with a small network and parameters far from the identity."""
-    return shake(layer(dim, hidden=8, **options), 0.3)
+    return shake(layer(dim, network=NetworkConfig(8, kernel_size=kernel_size), **options), 0.3)
 
 
 def features(batch):

@@ -10,6 +10,7 @@ from wavedistill.flows import (
     InvertibleBatchNorm,
     InvertibleConv1x1,
     LearnedPermutation,
+    NetworkConfig,
     Orthogonal,
     Permutation,
     Reverse,
@@ -44,7 +45,7 @@ def learned_permutation(dim):
 
 
 def coupling(dim, **options):
-    return shake(AffineCoupling(dim, hidden=8, **options))
+    return shake(AffineCoupling(dim, network=NetworkConfig(8), **options))
 
 
 def speaker(batch):

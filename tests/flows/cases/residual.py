@@ -3,7 +3,7 @@
 import torch
 from helpers.flow_case import Case, shake
 
-from wavedistill.flows import ResidualFlow
+from wavedistill.flows import NetworkConfig, ResidualFlow
 
 LONG = {
     "long": (
@@ -13,8 +13,9 @@ LONG = {
 }
 
 
-def residual(dim, **options):
-    return shake(ResidualFlow(dim, **({"hidden": 16, "lipschitz": 0.5} | options)), 0.3)
+def residual(dim, hidden=16, kernel_size=1, **options):
+    network = NetworkConfig(hidden, kernel_size=kernel_size)
+    return shake(ResidualFlow(dim, network=network, **({"lipschitz": 0.5} | options)), 0.3)
 
 
 CASES = {
