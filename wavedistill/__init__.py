@@ -31,6 +31,7 @@ _HOME = {
     "distill_student": "wavedistill.training",
     "synthesize": "wavedistill.inference.batch.synthesize",
     "EvaluateConfig": "wavedistill.evaluation.evaluate",
+    "ExecutionConfig": "wavedistill.inference.batch.plan",
     "evaluate": "wavedistill.evaluation.evaluate",
     "load_audio": "wavedistill.audio.io",
     "save_audio": "wavedistill.audio.io",
@@ -38,6 +39,7 @@ _HOME = {
 
 __all__ = [
     "EvaluateConfig",
+    "ExecutionConfig",
     "LogMelSpectrogram",
     "MelConfig",
     "ParallelWaveNet",
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from wavedistill.audio.io import load_audio, save_audio
     from wavedistill.audio.mel import LogMelSpectrogram, MelConfig
     from wavedistill.evaluation.evaluate import EvaluateConfig, evaluate
+    from wavedistill.inference.batch.plan import ExecutionConfig
     from wavedistill.inference.batch.synthesize import synthesize
     from wavedistill.inference.vocoder import Vocoder
     from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig

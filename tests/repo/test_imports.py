@@ -12,6 +12,7 @@ import wavedistill
 
 PUBLIC = {
     "EvaluateConfig",
+    "ExecutionConfig",
     "Vocoder",
     "WaveNet",
     "WaveNetConfig",
