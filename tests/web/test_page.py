@@ -272,3 +272,13 @@ def test_page_records_from_the_microphone(page):
     page.get_by_label("Play").locator("visible=true").first.wait_for()
     click(page, "Synthesise")
     page.get_by_text("all samples in one pass").wait_for()
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (8, 7), (64, 8)])
+def test_a_core_is_left_to_the_browser(app, monkeypatch, cores, threads):
+    chosen = []
+    monkeypatch.setattr(app.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(app.torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(app.torch, "set_num_threads", chosen.append)
+    app._leave_a_core()
+    assert chosen == [threads]
