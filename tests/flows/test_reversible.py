@@ -273,7 +273,9 @@ class PeakMemory(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.alive, self.peak, self.known = 0, 0, weakref.WeakKeyDictionary()
+        self.alive = 0
+        self.peak = 0
+        self.known = weakref.WeakKeyDictionary()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         output = function(*args, **(kwargs or {}))

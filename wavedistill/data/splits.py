@@ -30,7 +30,9 @@ class HeldOut:
 def split_of(text_or_id: str) -> str:
     """ "train" (90 %), "valid" (5 %) or "test" (5 %) by a hash of the normalised text."""
     bucket = _bucket(normalize_text(text_or_id))
-    return "train" if bucket < 90 else "valid" if bucket < 95 else "test"
+    if bucket < 90:
+        return "train"
+    return "valid" if bucket < 95 else "test"
 
 
 def assign_splits(texts_or_ids: Sequence[str], held_out: HeldOut | None = None) -> list[str]:

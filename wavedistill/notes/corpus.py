@@ -54,7 +54,7 @@ def notes() -> list[Note]:
     for i, pitch in enumerate(range(LOWEST, HIGHEST + 1)):
         for j, velocity in enumerate(VELOCITIES):
             place = (i + 3 * j) % 10
-            split = "valid" if place == 0 else "test" if place in (4, 7) else "train"
+            split = {0: "valid", 4: "test", 7: "test"}.get(place, "train")
             found.append(Note(pitch, velocity, SECONDS[(i + j) % len(SECONDS)], split))
     return found
 
