@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
 
     names = args.checkpoint or bundled_checkpoints()
     print(
-        f"loading {len(names)} voices ({', '.join(names)}): half a minute at most\n"
+        f"loading {len(names)} voices ({', '.join(names)}): some seconds\n"
         f"the page will be at http://127.0.0.1:{args.port} (Ctrl-C ends it)",
         flush=True,
     )
