@@ -9,6 +9,7 @@ from wavedistill.flows.dequantization import Dequantize
 from wavedistill.flows.elementwise import Logit, PreEmphasis, Rescale, Scale
 from wavedistill.flows.flow import Flow, Likelihood, StandardNormal, StandardUniform
 from wavedistill.flows.gaussianization import GaussianizationFlow, MixtureCDF
+from wavedistill.flows.lapped import LappedTransform
 from wavedistill.flows.linear import InvertibleConv1x1, Orthogonal
 from wavedistill.flows.linear_prediction import LPC, LinearPredictionFlow, MelLPC
 from wavedistill.flows.long_term_prediction import LTP, LongTermPredictionFlow
@@ -44,6 +45,7 @@ __all__ = [
     "Inversion",
     "InvertibleBatchNorm",
     "InvertibleConv1x1",
+    "LappedTransform",
     "LearnedPermutation",
     "Likelihood",
     "LinearPredictionFlow",
