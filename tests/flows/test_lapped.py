@@ -6,6 +6,8 @@ import math
 
 import pytest
 import torch
+from helpers.lapped_bands import HEAD, PAGE, ar1_variances, coding_gain, figures, side_lobe, transforms
+from helpers.paths import ROOT
 
 from wavedistill.errors import WavedistillError
 from wavedistill.flows import LappedTransform
@@ -108,6 +110,112 @@ def test_the_module_s_precision_does_not_matter():
     expected = split.forward(x).value
     assert torch.equal(split.half().forward(x).value, expected)
     assert not split.state_dict()
+
+
+def filled(page) -> list[str]:
+    """The lines that helpers/lapped_bands.py has filled in."""
+    _, _, rest = page.read_text(encoding="utf-8").partition("<!-- lapped:begin -->\n")
+    return rest.partition("<!-- lapped:end -->")[0].splitlines()
+
+
+def random_cuts(total: int, generator: torch.Generator) -> list[int]:
+    """Chunk lengths that add up to ``total``: 0 to 4 each."""
+    lengths = []
+    while sum(lengths) < total:
+        lengths.append(min(int(torch.randint(5, (), generator=generator)), total - sum(lengths)))
+    return lengths or [0]
+
+
+def stream(function, chunks):
+    state = None
+    for number, chunk in enumerate(chunks):
+        value, state = function(chunk, state, number == len(chunks) - 1)
+        yield value
+    assert state is None
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 2])
+@pytest.mark.parametrize("blocks", [0, 1, 2, 3, 5, 23])
+@pytest.mark.parametrize("seed", range(4))
+def test_streamed_equals_whole(overlap, blocks, seed):
+    generator = torch.Generator().manual_seed(seed)
+    bands = 6
+    split = LappedTransform(bands, overlap)
+    x = torch.randn(2, 1, blocks * bands, dtype=F64, generator=generator)
+    y = split.forward(x).value
+    cuts = random_cuts(blocks, generator)
+    chunks = x.split([bands * length for length in cuts], dim=-1)
+    torch.testing.assert_close(torch.cat(list(stream(split.analyze_chunk, chunks)), -1), y, atol=1e-14, rtol=0)
+    chunks = y.split(cuts, dim=-1)
+    torch.testing.assert_close(torch.cat(list(stream(split.synthesize_chunk, chunks)), -1), x, atol=1e-14, rtol=0)
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 2])
+def test_a_stream_holds_back_its_delay(overlap):
+    bands = 6
+    split = LappedTransform(bands, overlap)
+    assert split.analysis_delay == split.synthesis_delay == (0, 3, 9)[overlap]
+    x = torch.randn(1, 1, 10 * bands, dtype=F64, generator=torch.Generator().manual_seed(5))
+    y, state = split.analyze_chunk(x, None, False)
+    assert y.shape[-1] == 10 - overlap
+    audio, _ = split.synthesize_chunk(y, None, False)
+    assert audio.shape[-1] == y.shape[-1] * bands - split.synthesis_delay
+    for number, more in enumerate(torch.zeros(8, 1, 1, bands, dtype=F64)):
+        y, state = split.analyze_chunk(more, state, number == 7)
+        assert y.shape[-1] == (1 + overlap if number == 7 else 1)
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 2])
+def test_delays_are_what_the_matrix_needs(overlap):
+    """The last sample that step n sees, and the last sample that does not see step n + 1."""
+    bands = 6
+    split = LappedTransform(bands, overlap)
+    rows = matrix(split, 9).reshape(9, bands, 9 * bands)
+    reach = rows[4].abs().amax(0).nonzero()
+    assert int(reach.max()) + 1 == 5 * bands + split.analysis_delay
+    assert int(reach.min()) == 4 * bands - split.synthesis_delay  # step 4 given, samples from here on may still change
+    blocks = (rows[:, :, 4 * bands : 5 * bands].abs().amax((1, 2)) > 0).nonzero()
+    assert blocks.flatten().tolist() == list(range(4 - overlap, 5 + overlap))
+
+
+def test_a_stream_has_gradients():
+    split = LappedTransform(4, 2)
+    x = torch.randn(1, 1, 24, dtype=F64, generator=torch.Generator().manual_seed(6))
+    weights = torch.randn(1, 4, 6, dtype=F64, generator=torch.Generator().manual_seed(7))
+
+    def streamed(x):
+        return (torch.cat(list(stream(split.analyze_chunk, x.split(8, dim=-1))), -1) * weights).sum()
+
+    torch.testing.assert_close(torch.func.grad(streamed)(x), split.inverse(weights).value)
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 2])
+@pytest.mark.parametrize("bands", [2, 8])
+def test_basis_holds_the_filters_of_every_inner_step(bands, overlap):
+    split = LappedTransform(bands, overlap)
+    basis = split.basis()
+    support = max(1, 2 * overlap) * bands
+    assert basis.shape == (bands, support) and basis.dtype == F64
+    torch.testing.assert_close(basis @ basis.T, torch.eye(bands, dtype=F64), atol=1e-14, rtol=0)
+    rows = matrix(split, 11).reshape(11, bands, 11 * bands)
+    for step in range(overlap, 11 - overlap):
+        start = step * bands - (support - bands) // 2
+        torch.testing.assert_close(rows[step, :, start : start + support], basis, atol=1e-15, rtol=0)
+
+
+@pytest.mark.parametrize("bands", [4, 8, 16, 32, 64])
+def test_bands_leak_less_with_more_overlap(bands):
+    block, modulated, extended = (side_lobe(LappedTransform(bands, overlap).basis()) for overlap in (0, 1, 2))
+    assert 10 < block < 13 and 22 < modulated < 24.5 and 33 < extended < 34.5
+    gains = [coding_gain(ar1_variances(LappedTransform(bands, overlap).basis())) for overlap in (0, 1, 2)]
+    assert gains[0] + 1 < gains[1] < gains[2] < 10 * math.log10(1 / (1 - 0.95**2))  # prediction from all the past
+
+
+def test_the_page_s_table_is_what_the_code_does():
+    """But for the last column, which needs recordings."""
+    cells = [row.strip("|").split("|") for row in filled(ROOT / PAGE) if row.startswith("| ") and "---" not in row]
+    shown = [[cell.strip() for cell in row[:-1]] for row in cells]
+    assert shown == [[str(cell) for cell in row] for row in [HEAD[:-1], *map(figures, transforms())]]
 
 
 def test_errors_say_what_is_needed():
