@@ -45,6 +45,34 @@ def slide_by_products(padded: Tensor, coefficients: Tensor) -> Tensor:
     return products.reshape(batch, samples)
 
 
+def predict_steps(x: Tensor, matrices: Tensor, past: Tensor | None = None) -> Tensor:
+    """y_t = sum_{k >= 1} x_{t-k} A_k, of vectors: each value from all values of the steps before.
+
+    Shapes:
+        x (batch, steps, n), matrices (batch, blocks, order, n, n) with steps a multiple of blocks, past (batch, order,
+        n) the steps before (default zeros) -> (batch, steps, n).
+    """
+    past = x.new_zeros(x.shape[0], matrices.shape[2], x.shape[2]) if past is None else past
+    return _slide_matrices(torch.cat([past, x[:, :-1]], dim=1), matrices)
+
+
+def average_steps(x: Tensor, matrices: Tensor, past: Tensor | None = None) -> Tensor:
+    """y_t = sum_{k >= 0} x_{t-k} B_k, of vectors; shapes as in `predict_steps`, past (batch, order - 1, n)."""
+    past = x.new_zeros(x.shape[0], matrices.shape[2] - 1, x.shape[2]) if past is None else past
+    return _slide_matrices(torch.cat([past, x], dim=1), matrices)
+
+
+def _slide_matrices(padded: Tensor, matrices: Tensor) -> Tensor:
+    """y_t = sum_k p_{t + order - 1 - k} C_k(block of t): the windows of p, newest step first, times a block's C."""
+    batch, blocks, order, size, _ = matrices.shape
+    steps = padded.shape[1] - order + 1
+    if size == 1 and padded.is_cpu:
+        return block_fir(padded[..., 0], matrices[..., 0, 0]).unsqueeze(-1)
+    windows = torch.cat([padded[:, order - 1 - k : order - 1 - k + steps] for k in range(order)], dim=-1)
+    by_block = windows.reshape(batch, blocks, steps // blocks, order * size)
+    return (by_block @ matrices.reshape(batch, blocks, order * size, size)).reshape(batch, steps, size)
+
+
 def all_pole(
     excitation: Tensor, coefficients: Tensor, past: Tensor | None = None, *, differentiable: bool = False
 ) -> tuple[Tensor, Tensor]:

@@ -45,19 +45,23 @@ class MelLPC(nn.Module):
         order: number of coefficients.
         upsample: blocks per frame.
         white_noise: white noise added to the spectrum, relative to its mean: keeps the recursion well-conditioned.
+        lag_window: Hz by which a Gaussian window on the autocorrelation widens spectral peaks. 30 smooths pitch
+            harmonics away, which suits orders up to 64; 10 lets higher orders follow them where the mel resolves them.
 
     Shapes:
         log_mel (batch, n_mels, frames) -> `LPC` with frames * upsample blocks.
     """
 
-    def __init__(self, mel: MelConfig, order: int, upsample: int, white_noise: float) -> None:
+    def __init__(
+        self, mel: MelConfig, order: int, upsample: int, white_noise: float, lag_window: float = 30.0
+    ) -> None:
         super().__init__()
         self.mel = mel
         self.order = order
         self.upsample = upsample
         self.white_noise = white_noise
         self.register_buffer("to_autocorrelation", _mel_to_autocorrelation(mel, order), persistent=False)
-        self.register_buffer("lag_window", _lag_window(mel.sample_rate, order), persistent=False)
+        self.register_buffer("lag_window", _lag_window(mel.sample_rate, order, lag_window), persistent=False)
 
     @torch.no_grad()
     def forward(self, log_mel: Tensor) -> LPC:
@@ -158,10 +162,10 @@ def _hats(bins: Tensor, centres: Tensor) -> Tensor:
     return hats
 
 
-def _lag_window(sample_rate: int, order: int) -> Tensor:
-    """Gaussian lag window that widens spectral peaks by 30 Hz, so that pitch harmonics do not become poles."""
+def _lag_window(sample_rate: int, order: int, width: float) -> Tensor:
+    """Gaussian lag window that widens spectral peaks by ``width`` Hz."""
     lags = torch.arange(order + 1, dtype=torch.float64)
-    return torch.exp(-0.5 * (2.0 * math.pi * 30.0 * lags / sample_rate).square())
+    return torch.exp(-0.5 * (2.0 * math.pi * width * lags / sample_rate).square())
 
 
 def _by_block(x: Tensor, like: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ import numpy as np
 from wavedistill.kernels.tanh import OPTIONS, tanh_parts
 
 INPUT_RANGE = 16.0
-"""Samples enter the stack clamped to this many standard deviations, so that one click cannot saturate it."""
+"""Values enter the stack clamped to this many standard deviations, so that one click cannot saturate it."""
 
 ROWS = 8
 """Rows of a matrix that are multiplied in one go: widths are filled up with zeros to multiples of it."""
@@ -48,12 +48,12 @@ class Draw(NamedTuple):
 class Weights(NamedTuple):
     """float32 matrices (inputs, outputs) below one another, their widths padded."""
 
-    input: np.ndarray  # (2, channels): weight, bias
+    input: np.ndarray  # (bands + 1, channels): weights, then the bias
     conv: np.ndarray  # (layers * kernel_size * channels, 2 * channels), oldest tap first
     mix: np.ndarray  # (layers * channels, channels + skip): residual beside skip
     hidden: np.ndarray  # (skip, skip)
     hidden_bias: np.ndarray
-    output: np.ndarray  # (skip, outputs)
+    output: np.ndarray  # (skip, bands * outputs)
     output_bias: np.ndarray
 
 
@@ -66,7 +66,8 @@ class Memory(NamedTuple):
     state: np.ndarray  # (batch, channels + skip): residual stream beside the sum of skips
     gated: np.ndarray  # (batch, channels)
     head: np.ndarray  # (2, batch, skip)
-    out: np.ndarray  # (batch, outputs)
+    out: np.ndarray  # (batch, bands * outputs)
+    shift: np.ndarray  # (bands,)
 
 
 @functools.cache
@@ -183,6 +184,7 @@ def kernel() -> Callable:
 
     @inner
     def drawn(out, shift, noise, draw):
+        """The value that ``noise`` draws from the distribution with parameters ``out``, moved by ``shift``."""
         table = draw.table
         if draw.kind == CATEGORICAL:
             cell = category(out, len(table) - 1, 1.0 / max(draw.temperature, 1e-4), noise[0])
@@ -202,8 +204,48 @@ def kernel() -> Callable:
         return loc + shift + math.exp(log_scale) * standard * draw.temperature
 
     @inner
+    def draw_parameters(draw):
+        """How many numbers of the network's output describe one value."""
+        if draw.kind == CATEGORICAL:
+            return len(draw.table) - 1
+        return 2 if draw.kind == GAUSSIAN else 3 * len(draw.table)
+
+    @inner
+    def embed(previous, weights, state, channels):
+        """The stack's input layer: state = (previous step times the weights plus bias, 0)."""
+        bands = len(previous)
+        state[channels:] = zero
+        bias = weights[bands]
+        for j in range(channels):
+            state[j] = bias[j]
+        for k in range(bands):
+            value = min(max(previous[k], -reach), reach)
+            row = weights[k]
+            for j in range(channels):
+                state[j] += value * row[j]
+
+    @inner
+    def linear_path(past, taps, shift):
+        """shift = past (order * bands) times taps (order * bands, bands), the last rows where the past is short."""
+        first = len(taps) - len(past)
+        bands = len(shift)
+        if bands == 1:
+            total = zero
+            column = taps[:, 0]
+            for i in range(len(past)):
+                total += column[first + i] * past[i]
+            shift[0] = total
+            return
+        shift[:] = zero
+        for i in range(len(past)):
+            value = past[i]
+            row = taps[first + i]
+            for k in range(bands):
+                shift[k] += value * row[k]
+
+    @inner
     def network(t, biases, block, weights, memory):
-        """From memory.state = (embedded previous sample, 0) to memory.out."""
+        """From memory.state = (embedded previous step, 0) to memory.out."""
         batch, channels = memory.gated.shape
         taps = len(weights.conv) // (len(memory.layers) * channels)
         for layer in range(len(memory.layers)):
@@ -249,24 +291,25 @@ def kernel() -> Callable:
 
     @numba.njit(cache=True, nogil=True, **OPTIONS)
     def run(u, start, stop, known, noise, size, biases, taps, weights, memory, draw):
+        """Draw the steps start ... stop - 1 of u (batch, steps, bands), from step ``known`` on."""
         batch, channels = memory.gated.shape
-        order = taps.shape[2]
+        bands = u.shape[2]
+        order = taps.shape[2] // bands
+        outputs = draw_parameters(draw)
+        nothing = np.zeros(bands, np.float32)
         for t in range(start, stop):
             block = (t - start) // size
             for item in range(batch):
-                previous = u[item, t - 1] if t else zero
-                previous = min(max(previous, -reach), reach)
-                state = memory.state[item]
-                for j in range(channels):
-                    state[j] = previous * weights.input[0, j] + weights.input[1, j]
-                state[channels:] = 0.0
+                previous = u[item, t - 1] if t else nothing
+                embed(previous, weights.input, memory.state[item], channels)
             network(t, biases, block, weights, memory)
             if t < known:
                 continue
             for item in range(batch):
-                shift = zero
-                for k in range(max(0, order - t), order):
-                    shift += taps[item, block, k] * u[item, t - order + k]
-                u[item, t] = drawn(memory.out[item], shift, noise[item, t], draw)
+                past = u[item, max(0, t - order) : t].reshape(-1)
+                linear_path(past, taps[item, block], memory.shift)
+                for k in range(bands):
+                    out = memory.out[item, k * outputs : (k + 1) * outputs]
+                    u[item, t, k] = drawn(out, memory.shift[k], noise[item, t, k], draw)
 
     return run

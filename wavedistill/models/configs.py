@@ -29,9 +29,9 @@ class WaveNetConfig:
         stack: size of the causal stack.
         cond_channels: width of the condition, made by the `MelEncoder`.
         cond_upsample: blocks per mel frame at which the condition changes.
-        linear_order: taps of the learned linear-prediction path, set block by block from the condition (0: off; not
-            with "mulaw").
-        front: invertible pre-processing.
+        linear_order: steps that the learned linear-prediction path reaches back, set block by block from the condition
+            (0: off; not with "mulaw").
+        front: invertible pre-processing; with ``front.bands`` M the stack makes a step of M sub-band values at a time.
     """
 
     mel: MelConfig | None = field(default_factory=MelConfig)
@@ -64,10 +64,8 @@ class ParallelWaveNetConfig:
             the teacher's.
         num_flows: inverse autoregressive flows.
         stack: size of the stack inside each flow.
-        patch_size: samples that a step of a flow's stack stands for (1: full rate); must divide the samples of a block
-            of the condition.
-        linear_order: taps of each flow's linear path from the noise before (0: off).
-        source_order: taps of each flow's linear path from a harmonic source, whose pitch is predicted from the mel (0:
+        linear_order: steps that each flow's linear path from the noise before reaches back (0: off).
+        source_order: steps of each flow's linear path from a harmonic source, whose pitch is predicted from the mel (0:
             no source).
         source_iterations: projections that fit the source's spectrum to the mel.
         mel_projections: projections of the finished waveform onto those with the given mel (0: none); the density is
@@ -81,7 +79,6 @@ class ParallelWaveNetConfig:
     speakers: list[str] = field(default_factory=list)
     num_flows: int = 2
     stack: StackConfig = field(default_factory=lambda: StackConfig(8, 1, 3, 32, 32))
-    patch_size: int = 1
     cond_channels: int = 128
     cond_upsample: int = 4
     linear_order: int = 32
@@ -94,12 +91,6 @@ class ParallelWaveNetConfig:
 
     def __post_init__(self) -> None:
         _check_common(self)
-        block = (self.mel.hop_length if self.mel else GRID_HOP) // self.cond_upsample
-        if self.patch_size < 1 or block % self.patch_size:
-            raise WavedistillError(
-                f"patch_size must divide the {block} samples of a block of the condition (hop_length / "
-                f"cond_upsample), got {self.patch_size}."
-            )
         if self.num_flows < 1:
             raise WavedistillError(f"num_flows must be at least 1, got {self.num_flows}.")
         if self.source_order and self.mel is None:
@@ -188,6 +179,12 @@ def _check_common(config: ModelConfig) -> None:
     if config.mel is not None and config.mel.hop_length % config.cond_upsample:
         raise WavedistillError(
             f"mel.hop_length ({config.mel.hop_length}) must be a multiple of cond_upsample ({config.cond_upsample})."
+        )
+    block = (config.mel.hop_length if config.mel else GRID_HOP) // config.cond_upsample
+    if block % config.front.bands:
+        raise WavedistillError(
+            f"front.bands must divide the {block} samples of a block of the condition (hop_length / cond_upsample), "
+            f"got {config.front.bands}."
         )
     if config.front.mel_prediction_order and config.mel is None:
         raise WavedistillError("front.mel_prediction_order needs a mel; set it to 0 for a model without mel.")

@@ -11,6 +11,7 @@ from wavedistill.audio.mel import MelConfig
 from wavedistill.dsp.filters import all_pole
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.elementwise import PreEmphasis, Scale
+from wavedistill.flows.lapped import LappedTransform
 from wavedistill.flows.linear_prediction import LPC, LinearPredictionFlow, MelLPC
 from wavedistill.flows.transform import Compose, Mapped, Transform
 
@@ -25,12 +26,18 @@ class FrontConfig:
         mel_prediction_order: coefficients of linear prediction derived from the mel, with its gain (0: off). It takes
             the place of the two above.
         white_noise: white noise in the predictor's spectrum, relative to the mean.
+        lag_window: Hz by which the predictor's spectrum is smoothed, see `wavedistill.flows.MelLPC`. 10 with an order
+            of 256 makes it follow the pitch harmonics that the mel shows.
+        bands: values of a step: the network's signal is the orthogonal DCT-II of each block of so many samples, lowest
+            band first, one block after another (1: the samples themselves).
     """
 
     pre_emphasis: float = 0.0
     scale: float = 1.0
     mel_prediction_order: int = 0
     white_noise: float = 1e-7
+    lag_window: float = 30.0
+    bands: int = 1
 
     def __post_init__(self) -> None:
         if self.mel_prediction_order and (self.pre_emphasis or self.scale != 1.0):
@@ -38,12 +45,16 @@ class FrontConfig:
                 "front: mel_prediction_order already whitens and scales the signal; set pre_emphasis: 0 and scale: 1, "
                 "or mel_prediction_order: 0."
             )
+        if self.bands != 1 and (self.bands % 2 or not 2 <= self.bands <= 64):
+            raise WavedistillError(f"front: bands must be 1 or an even number from 2 to 64, got {self.bands}.")
 
 
 class Front(Transform):
     """Waveform x (batch, 1, samples) -> network signal u (batch, 1, samples), given the log-mel spectrogram.
 
-    `condition(mel)` makes what forward and inverse need, once per mel.
+    `condition(mel)` makes what forward and inverse need, once per mel. With ``bands`` M, u holds the M coefficients of
+    the first block of M samples, then those of the second, and so on; samples must be a multiple of M. No value of u
+    depends on samples after its block.
     """
 
     def __init__(self, config: FrontConfig, mel: MelConfig | None, upsample: int) -> None:
@@ -55,26 +66,39 @@ class Front(Transform):
         self.config = config
         self.block = math.gcd(mel.hop_length, 64) if mel is not None else 64
         if config.mel_prediction_order:
-            self.predictor = MelLPC(mel, config.mel_prediction_order, upsample, config.white_noise)
+            self.predictor = MelLPC(
+                mel, config.mel_prediction_order, upsample, config.white_noise, config.lag_window
+            )
             self.transform = LinearPredictionFlow()
         else:
             self.predictor = None
             self.transform = Compose(PreEmphasis(config.pre_emphasis), Scale(config.scale))
+        self.split = LappedTransform(config.bands, overlap=0) if config.bands > 1 else None
 
     def condition(self, mel: Tensor | None) -> LPC | None:
         return self.predictor(mel) if self.predictor is not None else None
 
     def forward(self, x: Tensor, cond: LPC | None = None, per_step: bool = False) -> Mapped:
-        return self.transform.forward(x, cond, per_step)
+        mapped = self.transform.forward(x, cond, per_step)
+        if self.split is None:
+            return mapped
+        return mapped._replace(value=self.split.forward(mapped.value).value.transpose(1, 2).reshape(x.shape))
 
     def inverse(self, y: Tensor, cond: LPC | None = None, per_step: bool = False) -> Mapped:
-        return self.transform.inverse(y, cond, per_step)
+        return self.transform.inverse(self._joined(y), cond, per_step)
+
+    def _joined(self, u: Tensor) -> Tensor:
+        """The split undone, (batch, 1, samples)."""
+        if self.split is None:
+            return u
+        return self.split.inverse(u.reshape(u.shape[0], -1, self.config.bands).transpose(1, 2)).value
 
     def synthesize(self, u: Tensor, cond: LPC | None, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """`inverse` with memory: u (batch, samples) and the waveform's last samples -> waveform and its last samples.
 
         No log-determinant is computed.
         """
+        u = self._joined(u.unsqueeze(1))[:, 0]
         if cond is None:
             block = self.block if u.shape[1] % self.block == 0 else math.gcd(u.shape[1], self.block)
             excitation = (u / self.config.scale).reshape(u.shape[0], -1, block)

@@ -98,7 +98,7 @@ class ParallelWaveNet(OnePassModel):
         self.flows = nn.ModuleList(
             AutoregressiveFlow(
                 CausalNetwork(
-                    2, config.stack, self.cond_channels, config.linear_order, config.source_order, config.patch_size
+                    2, config.stack, self.cond_channels, config.linear_order, config.source_order, config.front.bands
                 ),
                 standardize=False,
                 log_scale_min=config.log_scale_min,
@@ -112,8 +112,8 @@ class ParallelWaveNet(OnePassModel):
         with torch.no_grad():
             for flow in self.flows:
                 flow.predictor.stack.output.bias[1::2] = config.initial_log_scale / config.num_flows
-            if config.source_order:  # a pulse train beside the noise is a better start than noise alone
-                self.flows[0].predictor.taps.bias[config.linear_order] = 0.9
+        if config.source_order:  # a pulse train beside the noise is a better start than noise alone
+            self.flows[0].predictor.pass_source(0.9)
 
     def compute_in(self, dtype: torch.dtype) -> ParallelWaveNet:
         """Let the stacks compute in ``dtype``, for use without gradient.
@@ -262,7 +262,7 @@ class ParallelWaveNet(OnePassModel):
 
         All at once, every layer would write and read the whole signal in main memory. A GPU does take it all at once.
         """
-        fitting = CACHED_VALUES * self.config.patch_size // (self.config.stack.channels * u.shape[0])
+        fitting = CACHED_VALUES * self.config.front.bands // (self.config.stack.channels * u.shape[0])
         size = u.shape[1] if u.is_cuda else max(1, fitting // self.hop_length) * self.hop_length
         pieces = []
         for start in range(0, u.shape[1], size):

@@ -36,12 +36,12 @@ def fill(
     Equal to the stepwise pass up to rounding. The batch is split over as many threads as torch may use.
 
     Shapes: u (batch, samples) and noise (batch, samples, n) float32 on the CPU; features (batch, blocks, channels),
-    samples a multiple of blocks where blocks > 1; or None.
+    samples a multiple of blocks where blocks > 1; or None. ``known`` is a whole number of steps.
     """
     batch, samples = u.shape
     blocks = 1 if features is None else features.shape[1]
-    size = samples // blocks
-    stretch = STRETCH if blocks == 1 else max(STRETCH // size, 1) * size
+    size = predictor.bands if blocks == 1 else samples // blocks
+    stretch = max(STRETCH // size, 1) * size
     groups = torch.arange(batch).tensor_split(min(torch.get_num_threads(), batch))
     samplers = [
         (CompiledSampler(predictor, len(rows), draw), slice(int(rows[0]), int(rows[-1]) + 1)) for rows in groups
@@ -62,7 +62,7 @@ def fill(
 
 
 class CompiledSampler:
-    """Samples a `CausalNetwork` without source, one sample a step, stretch by stretch.
+    """Samples a `CausalNetwork` without source, step by step, stretch by stretch.
 
     Args:
         predictor: the network.
@@ -75,18 +75,20 @@ class CompiledSampler:
         self.predictor = predictor
         self.draw = draw
         self.weights = _weights(predictor)
-        self.memory = _memory(config.dilations, config.kernel_size, batch, self.weights)
+        self.memory = _memory(config.dilations, config.kernel_size, batch, predictor.bands, self.weights)
 
     @torch.inference_mode()
     def fill(self, u: Tensor, start: int, stop: int, known: int, noise: Tensor, features: Tensor | None) -> None:
         """Draw u[:, start:stop]; as `fill`, with the features of this stretch. Call it for stretches in order."""
         batch = u.shape[0]
         blocks = 1 if features is None else features.shape[1]
-        taps = u.new_zeros(batch, blocks, 0)
+        bands = self.predictor.bands
+        taps = u.new_zeros(batch, blocks, 0, bands)
         if self.predictor.linear_order:
-            taps = self.predictor.linear_taps(features, batch)[0].flip(-1)
-        size = (stop - start) // blocks
-        signals = u.numpy(), start, stop, known, _array(noise)
+            taps = self.predictor.linear_taps(features, batch)[0].flip(2).flatten(2, 3)
+        size = (stop - start) // blocks // bands
+        by_step = u.unflatten(1, (-1, bands)).numpy()
+        signals = by_step, start // bands, stop // bands, known // bands, _array(noise.unflatten(1, (-1, bands)))
         kernel()(*signals, size, self._biases(features, batch), _array(taps), self.weights, self.memory, self.draw)
 
     def _biases(self, features: Tensor | None, batch: int) -> np.ndarray:
@@ -114,7 +116,7 @@ def _weights(predictor: CausalNetwork) -> Weights:
         for to_next, to_skip in zip(residual, stack.skip, strict=True)
     ]
     return Weights(
-        input=_array(pad(torch.stack([stack.input.weight[:, 0], stack.input.bias]), (0, more))),
+        input=_array(pad(torch.cat([stack.input.weight.t(), stack.input.bias.unsqueeze(0)]), (0, more))),
         conv=_array(pad(conv, (0, more, 0, 0, 0, more)).flatten(2).flatten(0, 1)),
         mix=_array(torch.cat(mix)),
         hidden=_array(pad(stack.hidden.weight.t(), (0, more_skip, 0, more_skip))),
@@ -124,7 +126,7 @@ def _weights(predictor: CausalNetwork) -> Weights:
     )
 
 
-def _memory(dilations: list[int], kernel_size: int, batch: int, weights: Weights) -> Memory:
+def _memory(dilations: list[int], kernel_size: int, batch: int, bands: int, weights: Weights) -> Memory:
     layers = []
     ring_rows = 0
     sum_rows = 0
@@ -149,6 +151,7 @@ def _memory(dilations: list[int], kernel_size: int, batch: int, weights: Weights
         gated=zeros(batch, channels),
         head=zeros(2, batch, skip),
         out=zeros(batch, outputs),
+        shift=zeros(bands),
     )
 
 

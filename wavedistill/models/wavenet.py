@@ -49,9 +49,13 @@ class WaveNet(WaveformModel):
         else:
             self.distribution = MuLawCategorical(config.num_classes)
         self.predictor = CausalNetwork(
-            self.distribution.num_parameters, config.stack, self.cond_channels, config.linear_order
+            self.distribution.num_parameters,
+            config.stack,
+            self.cond_channels,
+            config.linear_order,
+            bands=config.front.bands,
         )
-        self.receptive_field: int = max(config.stack.receptive_field, config.linear_order)
+        self.receptive_field: int = self.predictor.reach
 
     def log_prob(
         self,
@@ -119,7 +123,8 @@ class WaveNet(WaveformModel):
             seed: item b of the batch uses seed + b, or the b-th of a list; None: a fresh one.
             temperature: factor on the noise (on the logits for "mulaw"); 0 gives the most likely path.
             noise: (batch, 1, samples) standard normal in place of a seed (Gaussian only).
-            prime: (batch, 1, samples) audio that the result begins with (no longer than the result).
+            prime: (batch, 1, samples) audio that the result begins with (no longer than the result); with
+                ``front.bands`` M the whole blocks of M samples in it count.
             speaker: (batch,) indices.
             progress: show a progress bar on stderr.
 
@@ -139,7 +144,7 @@ class WaveNet(WaveformModel):
         u = full_precision(weight.new_zeros(batch, samples))
         known = 0
         if prime is not None:
-            known = min(prime.shape[-1], samples)
+            known = min(prime.shape[-1], samples) // self.config.front.bands * self.config.front.bands
             padded = nn.functional.pad(prime[..., :known], (0, samples - known))
             u[:, :known] = self.front.forward(padded, condition).value[:, 0, :known]
         self._fill(u, known, noise.transpose(1, 2).to(u), self.features(mel, speaker), temperature, progress)

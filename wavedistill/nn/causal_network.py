@@ -1,4 +1,4 @@
-"""Parameters of each sample's distribution from the samples before it: a WaveNet stack beside a linear path."""
+"""Parameters of each value's distribution from the steps before it: a WaveNet stack beside a linear path."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from wavedistill.dsp.filters import moving_average, predict
+from wavedistill.dsp.filters import average_steps, predict_steps
 from wavedistill.kernels.wavenet_step import INPUT_RANGE
 from wavedistill.nn.causal_conv import keep_last
 from wavedistill.nn.wavenet_stack import StackConfig, WaveNetStack
@@ -33,23 +33,23 @@ class CausalChunk(NamedTuple):
 
 
 class CausalNetwork(nn.Module):
-    """out_t = stack(x_{t-1}, x_{t-2}, ...; cond) and shift_t = sum_{k >= 1} h_k x_{t-k} + sum_{k >= 0} b_k s_{t-k}.
+    """out_t = stack(x_{t-1}, x_{t-2}, ...; cond) and shift_t = sum_{k >= 1} x_{t-k} H_k + sum_{k >= 0} s_{t-k} B_k.
 
-    The linear path knows at once what a stack learns slowly: its coefficients h (one set a block, from the condition;
-    constant without one) start at zero and cost almost nothing. A deterministic source signal s (see
-    `wavedistill.dsp.harmonic_source`) is optional and enters both the stack and, through coefficients b, the linear
-    path.
+    A step t holds one sample, or ``bands`` values x_t that all depend on the steps before alone. The linear path knows
+    at once what a stack learns slowly: its matrices H (one set a block, from the condition; constant without one) start
+    at zero and cost almost nothing. A deterministic source signal s (see `wavedistill.dsp.harmonic_source`) is optional
+    and enters both the stack and, through matrices B, the linear path.
 
     Args:
-        out_channels: parameters per sample.
+        out_channels: parameters per value.
         stack: size of the WaveNet stack.
         cond_channels: width of the condition (0: none).
-        linear_order: coefficients h (0: no linear path on x).
-        source_order: coefficients b (0: no source).
-        patch_size: samples a step of the stack stands for; must divide the samples of a block.
+        linear_order: matrices H, each of bands x bands (0: no linear path on x).
+        source_order: matrices B (0: no source).
+        bands: values of a step; must divide the samples of a block.
 
     Shapes:
-        x (batch, samples), cond (batch, blocks, cond_channels), source (batch, samples)
+        x (batch, samples), the values step after step, cond (batch, blocks, cond_channels), source (batch, samples)
         -> parameters (batch, samples, out_channels), shift (batch, samples).
     """
 
@@ -60,16 +60,16 @@ class CausalNetwork(nn.Module):
         cond_channels: int,
         linear_order: int,
         source_order: int = 0,
-        patch_size: int = 1,
+        bands: int = 1,
     ) -> None:
         super().__init__()
         self.linear_order = linear_order
         self.source_order = source_order
-        self.patch_size = patch_size
-        inputs = 2 * patch_size if source_order else patch_size
-        self.stack = WaveNetStack(inputs, out_channels * patch_size, stack, cond_channels)
-        self.reach = max(patch_size * (stack.receptive_field + 1) - 1, linear_order)
-        taps = linear_order + source_order
+        self.bands = bands
+        inputs = 2 * bands if source_order else bands
+        self.stack = WaveNetStack(inputs, out_channels * bands, stack, cond_channels)
+        self.reach = bands * (max(stack.receptive_field, linear_order) + 1) - 1
+        taps = (linear_order + source_order) * bands**2
         if taps and cond_channels:
             self.taps = nn.Linear(cond_channels, taps)
             nn.init.zeros_(self.taps.weight)
@@ -78,14 +78,25 @@ class CausalNetwork(nn.Module):
             self.constant_taps = nn.Parameter(torch.zeros(taps))
         self.has_condition = bool(cond_channels)
 
+    def pass_source(self, gain: float) -> None:
+        """Start the linear path as ``gain`` times the source's present step."""
+        bias = self.taps.bias if self.has_condition else self.constant_taps
+        with torch.no_grad():
+            matrices = bias.view(-1, self.bands, self.bands)
+            matrices[self.linear_order] = gain * torch.eye(self.bands)
+
     def linear_taps(self, cond: Tensor | None, batch: int) -> tuple[Tensor, Tensor]:
-        """h (batch, blocks, linear_order) and b (batch, blocks, source_order), in float32 at least."""
+        """H (batch, blocks, linear_order, bands, bands) and B (batch, blocks, source_order, bands, bands).
+
+        A row of a matrix belongs to a value that is read, a column to one that is made. In float32 at least.
+        """
         taps = full_precision(self.taps(cond)) if self.has_condition else self.constant_taps.expand(batch, 1, -1)
-        return taps[..., : self.linear_order], taps[..., self.linear_order :]
+        matrices = taps.unflatten(-1, (-1, self.bands, self.bands))
+        return matrices[:, :, : self.linear_order], matrices[:, :, self.linear_order :]
 
     def forward(self, x: Tensor, cond: Tensor | None, source: Tensor | None = None) -> tuple[Tensor, Tensor]:
         parameters = self.stack(self._stack_input(x, source, None), cond)
-        return self._unpatched(parameters, x.shape[1]), self._linear_path(x, cond, source, None)
+        return self._by_value(parameters), self._linear_path(x, cond, source, None)
 
     def forward_chunk(
         self, x: Tensor, cond: Tensor | None, source: Tensor | None, state: CausalState | None
@@ -94,25 +105,28 @@ class CausalNetwork(nn.Module):
         stacked = self._stack_input(x, source, state)
         parameters, past = self.stack.forward_chunk(stacked, cond, state.stack if state else None)
         shift = self._linear_path(x, cond, source, state)
-        inputs = keep_last(x, state.inputs if state else None, max(self.linear_order, self.patch_size))
+        inputs = keep_last(x, state.inputs if state else None, max(self.linear_order, 1) * self.bands)
         sources = None
         if self.source_order:
-            sources = keep_last(source, state.source if state else None, self.source_order - 1)
-        return CausalChunk(self._unpatched(parameters, x.shape[1]), shift, CausalState(inputs, sources, past))
+            sources = keep_last(source, state.source if state else None, (self.source_order - 1) * self.bands)
+        return CausalChunk(self._by_value(parameters), shift, CausalState(inputs, sources, past))
+
+    def by_step(self, x: Tensor) -> Tensor:
+        """(batch, samples) -> (batch, steps, bands)."""
+        return x.reshape(x.shape[0], x.shape[1] // self.bands, self.bands)
 
     def _stack_input(self, x: Tensor, source: Tensor | None, state: CausalState | None) -> Tensor:
-        """A patch of the past and one of the source side by side at each step of the stack."""
+        """The step before and one of the source side by side at each step of the stack."""
         batch, samples = x.shape
-        size = self.patch_size
-        before = x.new_zeros(batch, size) if state is None else state.inputs[:, -size:]
-        shifted = torch.cat([before, x[:, : samples - size]], dim=1).clamp(-INPUT_RANGE, INPUT_RANGE)
+        before = x.new_zeros(batch, self.bands) if state is None else state.inputs[:, -self.bands :]
+        shifted = torch.cat([before, x[:, : samples - self.bands]], dim=1).clamp(-INPUT_RANGE, INPUT_RANGE)
         channels = [shifted, source] if self.source_order else [shifted]
-        return torch.cat([channel.reshape(batch, channel.shape[1] // size, size) for channel in channels], dim=-1)
+        return torch.cat([self.by_step(channel) for channel in channels], dim=-1)
 
-    def _unpatched(self, parameters: Tensor, samples: int) -> Tensor:
-        """The stack's output (batch, steps, patch_size * out_channels) as (batch, samples, out_channels)."""
+    def _by_value(self, parameters: Tensor) -> Tensor:
+        """The stack's output (batch, steps, bands * out_channels) as (batch, samples, out_channels)."""
         batch, steps, channels = parameters.shape
-        return parameters.reshape(batch, steps * self.patch_size, channels // self.patch_size)[:, :samples]
+        return parameters.reshape(batch, steps * self.bands, channels // self.bands)
 
     def _linear_path(self, x: Tensor, cond: Tensor | None, source: Tensor | None, state: CausalState | None) -> Tensor:
         shift = torch.zeros_like(x)
@@ -121,7 +135,9 @@ class CausalNetwork(nn.Module):
         of_input, of_source = self.linear_taps(cond, x.shape[0])
         with torch.autocast(x.device.type, enabled=False):
             if self.linear_order:
-                shift = shift + predict(x, of_input, state.inputs[:, -self.linear_order :] if state else None)
+                past = self.by_step(state.inputs)[:, -self.linear_order :] if state else None
+                shift = shift + predict_steps(self.by_step(x), of_input, past).flatten(1)
             if self.source_order:
-                shift = shift + moving_average(source, of_source, state.source if state else None)
+                past = self.by_step(state.source) if state else None
+                shift = shift + average_steps(self.by_step(source), of_source, past).flatten(1)
         return shift

@@ -117,8 +117,8 @@ def invert(
             found = _in_windows(flow, y, guess, network_cond, block_size, tolerance, max_sweeps)
         else:
             size = max(steps, 1) if method == "jacobi" else block_size or max(1, round(steps**0.5))
-            if not flow.of_vectors:  # whole patches
-                size += -size % flow.predictor.patch_size
+            if not flow.of_vectors:  # whole steps
+                size += -size % flow.predictor.bands
             found = _iterate(flow, y, guess, network_cond, size, tolerance, max_sweeps)
         x = found.value.reshape(y.shape)
         there, log_det = flow.forward(x, cond)
@@ -275,9 +275,9 @@ class _WaveformBlocks:
             hop = self.samples // features.shape[1]
             if start % hop == 0 and end % hop == 0:
                 features = features[:, start // hop : end // hop]
-            else:  # the block cuts through blocks of the condition: one vector a sample, or a patch
-                patches = torch.arange(start, end, self.flow.predictor.patch_size, device=features.device)
-                features = features[:, patches // hop]
+            else:  # the block cuts through blocks of the condition: one vector a step
+                steps = torch.arange(start, end, self.flow.predictor.bands, device=features.device)
+                features = features[:, steps // hop]
         self.part = Condition(features, None if source is None else source[:, start:end])
 
     def loc_scale(self, x: Tensor, examples: Tensor) -> LocScale:

@@ -6,7 +6,7 @@ speech, few more. Newton's step solves the recursion linearised at x instead,
 
     x <- x + delta,    (I - J) delta = r,    r = F(x) - x,
 
-with J the Jacobian of F, strictly lower triangular. Here J is a band of lags, 1 to `LAGS` or to the linear path's order
+with J the Jacobian of F, strictly lower triangular. Here J is a band of lags, 1 to `LAGS` or to the linear path's reach
 if that is more. It starts as the network's linear path (its coefficients h; then the step solves that path exactly, as
 an all-pole filter) and learns the rest from the sweeps at no evaluation of its own, by Broyden's update of every row on
 the row's own band (Schubert's):
@@ -122,7 +122,7 @@ class _Windows:
         self.tolerance = tolerance
         self.damping = max(tolerance, ROUNDING * torch.finfo(y.dtype).eps) ** 2
         blocks = cond.features.shape[1] if cond.features is not None else 1
-        self.block = samples // blocks if blocks > 1 else flow.predictor.patch_size
+        self.block = samples // blocks if blocks > 1 else flow.predictor.bands
         self.step = -(-min(STEP, samples) // self.block) * self.block
         self.length = -(-min(window, samples) // self.step) * self.step
         padding = -samples % self.step + self.length
@@ -137,7 +137,9 @@ class _Windows:
         self.evaluated = 0
         self.time = torch.arange(self.length, device=y.device)
         lag = self.time[:, None] - self.time
-        self.band = (lag >= 1) & (lag <= max(LAGS, flow.predictor.linear_order))
+        size = flow.predictor.bands
+        step = self.time // size
+        self.band = (step[:, None] > step) & (lag <= max(LAGS, flow.predictor.linear_order * size))
         self.start = torch.zeros(batch, dtype=torch.long, device=y.device)
         self.last_step, self.predicted = y.new_zeros(2, batch, self.length)
         self.jacobian = self._linear_jacobian(torch.arange(batch, device=y.device))
@@ -214,9 +216,12 @@ class _Windows:
         ):  # an inverse autoregressive flow divides it by a scale not known yet
             return jacobian
         taps = network.linear_taps(self._features(examples, self.length), len(examples))[0].to(jacobian)
-        taps = taps.repeat_interleave(self.length // taps.shape[1], dim=1)
-        for lag in range(1, min(network.linear_order + 1, self.length)):
-            jacobian.diagonal(-lag, 1, 2).copy_(taps[:, lag:, lag - 1])
+        size = network.bands
+        steps = self.length // size
+        taps = taps.repeat_interleave(steps // taps.shape[1], dim=1)
+        by_step = jacobian.view(len(examples), steps, size, steps, size)
+        for lag in range(1, min(network.linear_order + 1, steps)):
+            by_step.diagonal(-lag, 1, 3).copy_(taps[:, lag:, lag - 1].permute(0, 3, 2, 1))
         return jacobian
 
     def _learned(self, examples: Tensor, residual: Tensor) -> Tensor:

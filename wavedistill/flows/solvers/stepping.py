@@ -21,7 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wavedistill.dsp.filters import moving_average
+from wavedistill.dsp.filters import average_steps
 from wavedistill.kernels.wavenet_step import INPUT_RANGE
 from wavedistill.nn.causal_network import CausalNetwork
 from wavedistill.nn.made import MADE
@@ -164,29 +164,31 @@ class CausalStepper:
             for layer, conv in enumerate(stack.convs)
         ]
         self.linear_order = predictor.linear_order
-        self.no_shift = like.new_zeros(batch)
+        self.no_shift = like.new_zeros(batch, predictor.bands)
         self.taps = None
         self.shift_by_source = None
         if predictor.linear_order + predictor.source_order:
             of_input, of_source = predictor.linear_taps(features, batch)
-            self.taps = of_input.flip(-1).transpose(0, 1).contiguous()  # (blocks, batch, order), oldest first
+            # (blocks, batch, order * bands, bands), oldest step first
+            self.taps = of_input.flip(2).flatten(2, 3).transpose(0, 1).contiguous()
             if predictor.source_order:
-                self.shift_by_source = moving_average(source, of_source)
-        self.patch_size = predictor.patch_size
-        self.past = like.new_zeros(batch, max(self.linear_order, self.patch_size))
+                self.shift_by_source = average_steps(predictor.by_step(source), of_source).flatten(1)
+        self.bands = predictor.bands
+        self.past = like.new_zeros(batch, max(self.linear_order, 1) * self.bands)
 
     def parameters(self, t: int) -> tuple[Tensor, Tensor]:
-        """Network output (batch, out_channels) and linear path (batch,) at sample t."""
-        block = t // self.block_size
-        place = t % self.patch_size
+        """Network output (batch, out_channels) and linear path (batch,) at value t."""
+        place = t % self.bands
         if not place:
-            self.patch = self._patch(t // self.patch_size, block).unflatten(1, (self.patch_size, -1))
-        return self.patch[:, place], self._shift(t, block)
+            block = t // self.block_size
+            self.step = self._stack_output(t // self.bands, block).unflatten(1, (self.bands, -1))
+            self.shift = self._shift(t, block)
+        return self.step[:, place], self.shift[:, place]
 
-    def _patch(self, step: int, block: int) -> Tensor:
-        """Output of the stack (batch, patch_size * out_channels) at one of its steps."""
+    def _stack_output(self, step: int, block: int) -> Tensor:
+        """Output of the stack (batch, bands * out_channels) at one of its steps."""
         stack = self.stack
-        size = self.patch_size
+        size = self.bands
         previous = self.past[:, -size:].clamp(-INPUT_RANGE, INPUT_RANGE)
         if self.source is not None:
             previous = torch.cat([previous, self.source[:, step * size : (step + 1) * size]], dim=1)
@@ -205,11 +207,13 @@ class CausalStepper:
         return stack.output(torch.relu(stack.hidden(torch.relu(skip))))
 
     def feed(self, t: int, x: Tensor) -> None:
-        """Make x (batch,) known as sample t."""
+        """Make x (batch,) known as value t."""
         self.past = torch.cat([self.past[:, 1:], x.unsqueeze(1)], dim=1)
 
     def _shift(self, t: int, block: int) -> Tensor:
-        shift = self.no_shift if self.shift_by_source is None else self.shift_by_source[:, t]
+        """Linear path (batch, bands) of the step that begins at value t."""
+        shift = self.no_shift if self.shift_by_source is None else self.shift_by_source[:, t : t + self.bands]
         if not self.linear_order:
             return shift
-        return shift + (self.past[:, -self.linear_order :] * self.taps[min(block, len(self.taps) - 1)]).sum(-1)
+        past = self.past[:, -self.linear_order * self.bands :].unsqueeze(1)
+        return shift + (past @ self.taps[min(block, len(self.taps) - 1)]).squeeze(1)
