@@ -23,7 +23,7 @@ from wavedistill.text import fill_block, markdown_table
 ROOT = Path(__file__).parents[2]
 PAGE = "docs/flows.md"
 PICTURE = "docs/images/lapped-bands.png"
-NAMES = ("DCT-IV", "MLT", "ELT")
+NAMES = ("DCT-II", "MLT", "ELT")
 HEAD = [
     "transform",
     "bands",

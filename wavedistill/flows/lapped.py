@@ -5,12 +5,16 @@ backwards: a_n[k] = x[n M + k] and b_n[k] = x[n M + M - 1 - k], k < M / 2. Then
 
     stage 1:  rotate (b_{n-1}[k], a_n[k]) by alpha_k      the inner halves around each boundary between blocks
     stage 2:  rotate (a_{n-1}[k], b_n[k]) by beta_k       the outer halves
-    DCT-IV:   y_n[j] = sqrt(2 / M) sum_m u_n[m] cos(pi (m + 1/2) (j + 1/2) / M)      of each block u_n
+    DCT-IV:   y_n[j] = sqrt(2 / M) sum_m u_n[m] cos(pi (j + 1/2) (m + 1/2) / M)      of each block u_n
 
-where a rotation takes (p, q) to (p cos - q sin, p sin + q cos). Without stages this is a block transform. Stage 1 alone
-makes it the modulated lapped transform (MLT, the MDCT with a sine window), both make it the extended one (ELT). At the
-ends of the signal a rotation that lacks its partner is left out. Rotations of pairs and DCT-IVs of blocks are
-orthogonal, and so is what they make up: for signals of any length, ends included.
+where a rotation takes (p, q) to (p cos - q sin, p sin + q cos). Stage 1 alone makes this the modulated lapped transform
+(MLT, the MDCT with a sine window), both make it the extended one (ELT). At the ends of the signal a rotation that lacks
+its partner is left out. Without stages there is no alias for the DCT-IV to cancel, and each block has the
+
+    DCT-II:   y_n[j] = sqrt(2 / M) sum_m x[n M + m] cos(pi j (m + 1/2) / M), y_n[0] times sqrt(1 / 2)
+
+instead, which represents a constant by band 0 alone. Rotations of pairs and DCTs of blocks are orthogonal, and so is
+what they make up: for signals of any length, ends included.
 
 References:
     Lapped Transforms for Efficient Transform/Subband Coding (Malvar, 1990), https://doi.org/10.1109/29.56057
@@ -53,11 +57,12 @@ class LappedChunk(NamedTuple):
 class LappedTransform(Transform):
     """Waveform -> ``bands`` coefficients for each block of ``bands`` samples, lowest band first; log|det| = 0.
 
-    Band j covers the frequencies from j to j + 1 in units of sample_rate / (2 bands). With more overlap the bands leak
-    less into each other, and a coefficient needs more samples after its block:
+    Band j covers the frequencies from j to j + 1 in units of sample_rate / (2 bands), without overlap only roughly: its
+    cosine lies at j then. Band 0 is the block's mean times sqrt(bands), and no other band responds to a constant. With
+    more overlap the bands leak less into each other, and a coefficient needs more samples after its block:
 
         overlap  transform      filter length  look-ahead
-        0        DCT-IV         bands          0
+        0        DCT-II         bands          0
         1        MLT (MDCT)     2 bands        bands / 2
         2        ELT            4 bands        3 bands / 2
 
@@ -65,13 +70,14 @@ class LappedTransform(Transform):
     mu(t) = (t - sin(pi t) / 4) pi / 4. As mu rises from 0 to pi / 4 without a step, the window has steps at its ends
     only. The MLT's are alpha_k = (1 - (2 k + 1) / M) pi / 4: a sine window.
 
-    Signs: every step has the same filters (but for ``overlap`` steps at the ends), with the cosines of the DCT-IV as
-    scipy has it, and no sign alternates from step to step. So in every band a sinusoid of f Hz turns by 2 pi f bands /
-    sample_rate radians a step, and what is slow in the signal is slow in the coefficients. Odd bands run backwards:
-    their lower edge alternates in sign from step to step, their upper edge is the slow one.
+    Signs: every step has the same filters (but for ``overlap`` steps at the ends), with the cosines of the DCT-II or
+    DCT-IV as scipy has them, and no sign alternates from step to step. So in every band a sinusoid of f Hz turns by
+    2 pi f bands / sample_rate radians a step, and what is slow in the signal is slow in the coefficients. Odd bands run
+    backwards: their lower edge alternates in sign from step to step, their upper edge is the slow one.
 
     Args:
-        bands: M, an even number from 2 to 64.
+        bands: M, an even number from 2 to 64; without overlap any number from 1 (no split: the coefficients are the
+            samples).
         overlap: 0, 1 or 2 stages of rotations.
 
     Attributes:
@@ -103,16 +109,18 @@ class LappedTransform(Transform):
 
     def __init__(self, bands: int, overlap: int = 1) -> None:
         super().__init__()
-        if bands % 2 or not 2 <= bands <= MAX_BANDS:
-            raise WavedistillError(f"LappedTransform needs an even number of bands from 2 to {MAX_BANDS}, got {bands}.")
         if overlap not in range(MAX_OVERLAP + 1):
             raise WavedistillError(f"LappedTransform needs an overlap from 0 to {MAX_OVERLAP}, got {overlap}.")
+        if not 1 <= bands <= MAX_BANDS:
+            raise WavedistillError(f"LappedTransform needs 1 to {MAX_BANDS} bands, got {bands}.")
+        if overlap and bands % 2:
+            raise WavedistillError(f"LappedTransform with overlap needs an even number of bands, got {bands}.")
         self.bands = bands
         self.overlap = overlap
         self.analysis_delay = self.synthesis_delay = max(0, 2 * overlap - 1) * bands // 2
         # not buffers: they stay in float64 whatever the module is moved to, and the input says in which dtype they work
         self._angles = _angles(bands, overlap)
-        self._cosines = _dct_iv(bands)
+        self._cosines = _dct_iv(bands) if overlap else _dct_ii(bands)
 
     def analyze_chunk(self, x: Tensor, state: Tensor | None, last: bool) -> LappedChunk:
         """Waveform -> coefficients, chunk by chunk; chunks of any length make up the coefficients of the whole.
@@ -173,7 +181,7 @@ class LappedTransform(Transform):
 
     def _halves(self, blocks: Tensor) -> tuple[Tensor, Tensor]:
         """Blocks (batch, steps, bands) -> their first halves and, backwards, their second ones."""
-        first, second = blocks.chunk(2, dim=-1)
+        first, second = blocks.tensor_split(2, dim=-1)
         return first, second.flip(-1)
 
     def _continue(
@@ -228,6 +236,14 @@ def _angles(bands: int, overlap: int) -> list[Tensor]:
         return [(1 - 2 * t[: bands // 2]) * math.pi / 4][:overlap]
     mu = (t - ELT_BEND * torch.sin(math.pi * t)) * math.pi / 4
     return [mu.flip(0)[: bands // 2], mu[: bands // 2]]
+
+
+def _dct_ii(size: int) -> Tensor:
+    """The orthogonal DCT-II (size, size), float64: a row for each frequency, the transpose is its inverse."""
+    frequency = torch.arange(size, dtype=torch.float64)
+    rows = math.sqrt(2 / size) * torch.cos(math.pi / size * torch.outer(frequency, frequency + 0.5))
+    rows[0] /= math.sqrt(2)
+    return rows
 
 
 def _dct_iv(size: int) -> Tensor:
