@@ -52,9 +52,7 @@ class MelLPC(nn.Module):
         log_mel (batch, n_mels, frames) -> `LPC` with frames * upsample blocks.
     """
 
-    def __init__(
-        self, mel: MelConfig, order: int, upsample: int, white_noise: float, lag_window: float = 30.0
-    ) -> None:
+    def __init__(self, mel: MelConfig, order: int, upsample: int, white_noise: float, lag_window: float = 30.0) -> None:
         super().__init__()
         self.mel = mel
         self.order = order

@@ -48,12 +48,12 @@ class Draw(NamedTuple):
 class Weights(NamedTuple):
     """float32 matrices (inputs, outputs) below one another, their widths padded."""
 
-    input: np.ndarray  # (bands + 1, channels): weights, then the bias
+    input: np.ndarray  # (step_size + 1, channels): weights, then the bias
     conv: np.ndarray  # (layers * kernel_size * channels, 2 * channels), oldest tap first
     mix: np.ndarray  # (layers * channels, channels + skip): residual beside skip
     hidden: np.ndarray  # (skip, skip)
     hidden_bias: np.ndarray
-    output: np.ndarray  # (skip, bands * outputs)
+    output: np.ndarray  # (skip, step_size * outputs)
     output_bias: np.ndarray
 
 
@@ -66,8 +66,8 @@ class Memory(NamedTuple):
     state: np.ndarray  # (batch, channels + skip): residual stream beside the sum of skips
     gated: np.ndarray  # (batch, channels)
     head: np.ndarray  # (2, batch, skip)
-    out: np.ndarray  # (batch, bands * outputs)
-    shift: np.ndarray  # (bands,)
+    out: np.ndarray  # (batch, step_size * outputs)
+    shift: np.ndarray  # (step_size,)
 
 
 @functools.cache
@@ -213,12 +213,12 @@ def kernel() -> Callable:
     @inner
     def embed(previous, weights, state, channels):
         """The stack's input layer: state = (previous step times the weights plus bias, 0)."""
-        bands = len(previous)
+        step_size = len(previous)
         state[channels:] = zero
-        bias = weights[bands]
+        bias = weights[step_size]
         for j in range(channels):
             state[j] = bias[j]
-        for k in range(bands):
+        for k in range(step_size):
             value = min(max(previous[k], -reach), reach)
             row = weights[k]
             for j in range(channels):
@@ -226,10 +226,10 @@ def kernel() -> Callable:
 
     @inner
     def linear_path(past, taps, shift):
-        """shift = past (order * bands) times taps (order * bands, bands), the last rows where the past is short."""
+        """shift = past (order * step_size) times taps (order * step_size, step_size), the last rows where the past is short."""
         first = len(taps) - len(past)
-        bands = len(shift)
-        if bands == 1:
+        step_size = len(shift)
+        if step_size == 1:
             total = zero
             column = taps[:, 0]
             for i in range(len(past)):
@@ -240,7 +240,7 @@ def kernel() -> Callable:
         for i in range(len(past)):
             value = past[i]
             row = taps[first + i]
-            for k in range(bands):
+            for k in range(step_size):
                 shift[k] += value * row[k]
 
     @inner
@@ -291,12 +291,12 @@ def kernel() -> Callable:
 
     @numba.njit(cache=True, nogil=True, **OPTIONS)
     def run(u, start, stop, known, noise, size, biases, taps, weights, memory, draw):
-        """Draw the steps start ... stop - 1 of u (batch, steps, bands), from step ``known`` on."""
+        """Draw the steps start ... stop - 1 of u (batch, steps, step_size), from step ``known`` on."""
         batch, channels = memory.gated.shape
-        bands = u.shape[2]
-        order = taps.shape[2] // bands
+        step_size = u.shape[2]
+        order = taps.shape[2] // step_size
         outputs = draw_parameters(draw)
-        nothing = np.zeros(bands, np.float32)
+        nothing = np.zeros(step_size, np.float32)
         for t in range(start, stop):
             block = (t - start) // size
             for item in range(batch):
@@ -308,7 +308,7 @@ def kernel() -> Callable:
             for item in range(batch):
                 past = u[item, max(0, t - order) : t].reshape(-1)
                 linear_path(past, taps[item, block], memory.shift)
-                for k in range(bands):
+                for k in range(step_size):
                     out = memory.out[item, k * outputs : (k + 1) * outputs]
                     u[item, t, k] = drawn(out, memory.shift[k], noise[item, t, k], draw)
 

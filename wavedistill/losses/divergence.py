@@ -94,10 +94,14 @@ def contrastive_divergence(
     """Minus the divergence from the teacher that is told another clip's condition; ``limit`` bounds each sample's.
 
     Raises:
-        WavedistillError: for a model without a condition.
+        WavedistillError: for a model without a condition, or with ``front.bands`` above 1.
     """
     if mel is None and speaker is None:
         raise WavedistillError("loss.weights: 'contrastive' needs a conditional model.")
+    if teacher.config.front.bands > 1:
+        raise WavedistillError(
+            "loss.weights: 'contrastive' compares single samples under two conditions; it needs front.bands: 1."
+        )
     other_mel = None if mel is None else mel.roll(1, 0)
     other_speaker = None if speaker is None else speaker.roll(1, 0)
     front = teacher.front

@@ -64,6 +64,8 @@ class ParallelWaveNetConfig:
             the teacher's.
         num_flows: inverse autoregressive flows.
         stack: size of the stack inside each flow.
+        patch_size: steps of the front (of ``front.bands`` values) that a step of a flow's stack stands for; patches must
+            fill the blocks of the condition.
         linear_order: steps that each flow's linear path from the noise before reaches back (0: off).
         source_order: steps of each flow's linear path from a harmonic source, whose pitch is predicted from the mel (0:
             no source).
@@ -79,6 +81,7 @@ class ParallelWaveNetConfig:
     speakers: list[str] = field(default_factory=list)
     num_flows: int = 2
     stack: StackConfig = field(default_factory=lambda: StackConfig(8, 1, 3, 32, 32))
+    patch_size: int = 1
     cond_channels: int = 128
     cond_upsample: int = 4
     linear_order: int = 32
@@ -91,6 +94,12 @@ class ParallelWaveNetConfig:
 
     def __post_init__(self) -> None:
         _check_common(self)
+        block = (self.mel.hop_length if self.mel else GRID_HOP) // self.cond_upsample
+        if self.patch_size < 1 or block % self.step_size:
+            raise WavedistillError(
+                f"patch_size * front.bands must divide the {block} samples of a block of the condition (hop_length / "
+                f"cond_upsample), got {self.patch_size} * {self.front.bands}."
+            )
         if self.num_flows < 1:
             raise WavedistillError(f"num_flows must be at least 1, got {self.num_flows}.")
         if self.source_order and self.mel is None:
@@ -101,6 +110,11 @@ class ParallelWaveNetConfig:
             raise WavedistillError(
                 f"mel_projections must be at least 0, and 0 for a model without mel, got {self.mel_projections}."
             )
+
+    @property
+    def step_size(self) -> int:
+        """Values that a step of a flow's stack makes."""
+        return self.patch_size * self.front.bands
 
 
 @dataclass

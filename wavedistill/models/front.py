@@ -66,9 +66,7 @@ class Front(Transform):
         self.config = config
         self.block = math.gcd(mel.hop_length, 64) if mel is not None else 64
         if config.mel_prediction_order:
-            self.predictor = MelLPC(
-                mel, config.mel_prediction_order, upsample, config.white_noise, config.lag_window
-            )
+            self.predictor = MelLPC(mel, config.mel_prediction_order, upsample, config.white_noise, config.lag_window)
             self.transform = LinearPredictionFlow()
         else:
             self.predictor = None

@@ -98,7 +98,7 @@ class ParallelWaveNet(OnePassModel):
         self.flows = nn.ModuleList(
             AutoregressiveFlow(
                 CausalNetwork(
-                    2, config.stack, self.cond_channels, config.linear_order, config.source_order, config.front.bands
+                    2, config.stack, self.cond_channels, config.linear_order, config.source_order, config.step_size
                 ),
                 standardize=False,
                 log_scale_min=config.log_scale_min,
@@ -262,7 +262,7 @@ class ParallelWaveNet(OnePassModel):
 
         All at once, every layer would write and read the whole signal in main memory. A GPU does take it all at once.
         """
-        fitting = CACHED_VALUES * self.config.front.bands // (self.config.stack.channels * u.shape[0])
+        fitting = CACHED_VALUES * self.config.step_size // (self.config.stack.channels * u.shape[0])
         size = u.shape[1] if u.is_cuda else max(1, fitting // self.hop_length) * self.hop_length
         pieces = []
         for start in range(0, u.shape[1], size):

@@ -40,7 +40,7 @@ def fill(
     """
     batch, samples = u.shape
     blocks = 1 if features is None else features.shape[1]
-    size = predictor.bands if blocks == 1 else samples // blocks
+    size = predictor.step_size if blocks == 1 else samples // blocks
     stretch = max(STRETCH // size, 1) * size
     groups = torch.arange(batch).tensor_split(min(torch.get_num_threads(), batch))
     samplers = [
@@ -75,20 +75,26 @@ class CompiledSampler:
         self.predictor = predictor
         self.draw = draw
         self.weights = _weights(predictor)
-        self.memory = _memory(config.dilations, config.kernel_size, batch, predictor.bands, self.weights)
+        self.memory = _memory(config.dilations, config.kernel_size, batch, predictor.step_size, self.weights)
 
     @torch.inference_mode()
     def fill(self, u: Tensor, start: int, stop: int, known: int, noise: Tensor, features: Tensor | None) -> None:
         """Draw u[:, start:stop]; as `fill`, with the features of this stretch. Call it for stretches in order."""
         batch = u.shape[0]
         blocks = 1 if features is None else features.shape[1]
-        bands = self.predictor.bands
-        taps = u.new_zeros(batch, blocks, 0, bands)
+        step_size = self.predictor.step_size
+        taps = u.new_zeros(batch, blocks, 0, step_size)
         if self.predictor.linear_order:
             taps = self.predictor.linear_taps(features, batch)[0].flip(2).flatten(2, 3)
-        size = (stop - start) // blocks // bands
-        by_step = u.unflatten(1, (-1, bands)).numpy()
-        signals = by_step, start // bands, stop // bands, known // bands, _array(noise.unflatten(1, (-1, bands)))
+        size = (stop - start) // blocks // step_size
+        by_step = u.unflatten(1, (-1, step_size)).numpy()
+        signals = (
+            by_step,
+            start // step_size,
+            stop // step_size,
+            known // step_size,
+            _array(noise.unflatten(1, (-1, step_size))),
+        )
         kernel()(*signals, size, self._biases(features, batch), _array(taps), self.weights, self.memory, self.draw)
 
     def _biases(self, features: Tensor | None, batch: int) -> np.ndarray:
@@ -126,7 +132,7 @@ def _weights(predictor: CausalNetwork) -> Weights:
     )
 
 
-def _memory(dilations: list[int], kernel_size: int, batch: int, bands: int, weights: Weights) -> Memory:
+def _memory(dilations: list[int], kernel_size: int, batch: int, step_size: int, weights: Weights) -> Memory:
     layers = []
     ring_rows = 0
     sum_rows = 0
@@ -151,7 +157,7 @@ def _memory(dilations: list[int], kernel_size: int, batch: int, bands: int, weig
         gated=zeros(batch, channels),
         head=zeros(2, batch, skip),
         out=zeros(batch, outputs),
-        shift=zeros(bands),
+        shift=zeros(step_size),
     )
 
 

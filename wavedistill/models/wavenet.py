@@ -53,7 +53,7 @@ class WaveNet(WaveformModel):
             config.stack,
             self.cond_channels,
             config.linear_order,
-            bands=config.front.bands,
+            step_size=config.front.bands,
         )
         self.receptive_field: int = self.predictor.reach
 

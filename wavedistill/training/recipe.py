@@ -16,6 +16,7 @@ from wavedistill.models.waveform_flow import WaveformFlowConfig
 from wavedistill.models.wavenet import WaveNetConfig
 from wavedistill.training.config import OptimConfig, RunConfig
 from wavedistill.training.overrides import override
+from wavedistill.training.teacher import LikelihoodConfig
 
 
 @dataclass(kw_only=True)
@@ -25,6 +26,7 @@ class TeacherRecipe:
     kind: Literal["teacher"] = field(init=False, default="teacher")
     model: WaveNetConfig
     data: DataConfig
+    loss: LikelihoodConfig = field(default_factory=LikelihoodConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     run: RunConfig
 

@@ -44,7 +44,8 @@ def train_teacher(recipe: TeacherRecipe | str | Path, overrides: Sequence[str] =
     recipe = _resolve(recipe, overrides, TeacherRecipe, "train_teacher", "wavedistill distill")
     torch.manual_seed(recipe.run.seed)
     model = WaveNet(recipe.model)
-    return fit(TeacherTask(model), _dataset(recipe, model, "train"), _dataset(recipe, model, "valid"), recipe)
+    task = TeacherTask(model, recipe.loss)
+    return fit(task, _dataset(recipe, model, "train"), _dataset(recipe, model, "valid"), recipe)
 
 
 def train_flow(recipe: FlowRecipe | str | Path, overrides: Sequence[str] = ()) -> Path:

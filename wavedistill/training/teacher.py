@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from wavedistill.data.baseline import bits_per_sample
+from wavedistill.errors import WavedistillError
 from wavedistill.models.wavenet import WaveNet
 from wavedistill.training.task import Sample, validation_batches
 
@@ -20,20 +22,44 @@ SAMPLE_FRAMES = 24
 """Frames of a held-out clip that the teacher speaks during training: sampling is sequential, so they are few."""
 
 
-class TeacherTask(nn.Module):
-    """Negative log-likelihood of crops, in nats per sample.
+@dataclass
+class LikelihoodConfig:
+    """What of the likelihood a teacher is trained for.
 
-    Logged: ``bits`` per 16-bit sample (below 16 is better than raw PCM; linear prediction reaches about 9).
+    Attributes:
+        band_weights: weight of each band's negative log-likelihood in the loss, lowest band first, one for each of the
+            model's ``front.bands``; only their ratios count. They decide where the network's capacity goes: the density
+            and the reported bits stay those of the whole waveform. None: all alike.
     """
 
-    def __init__(self, model: WaveNet) -> None:
+    band_weights: list[float] | None = None
+
+
+class TeacherTask(nn.Module):
+    """Negative log-likelihood of crops, in nats per sample; with ``band_weights`` its weighted mean over bands.
+
+    Logged: ``bits`` per 16-bit sample (below 16 is better than raw PCM; linear prediction reaches about 9).
+
+    Raises:
+        WavedistillError: for band weights that are not one for each band, or not above 0.
+    """
+
+    def __init__(self, model: WaveNet, config: LikelihoodConfig) -> None:
         super().__init__()
         self.model = model
         self.discriminators = None
+        bands = model.config.front.bands
+        weights = config.band_weights or [1.0] * bands
+        if len(weights) != bands or min(weights) <= 0.0:
+            raise WavedistillError(
+                f"loss.band_weights: {bands} numbers above 0 are needed, one for each of the model's front.bands, got "
+                f"{weights}."
+            )
+        self.register_buffer("weights", torch.tensor(weights) * (bands / sum(weights)), persistent=False)
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         log_prob = self._log_prob(batch, torch.default_generator)
-        loss = -log_prob.mean()
+        loss = -(log_prob.unflatten(1, (-1, len(self.weights))) * self.weights).mean()
         return loss, {"bits": bits_per_sample(log_prob.mean().detach())}
 
     def _log_prob(self, batch: Batch, generator: torch.Generator | None) -> Tensor:

@@ -118,7 +118,7 @@ def invert(
         else:
             size = max(steps, 1) if method == "jacobi" else block_size or max(1, round(steps**0.5))
             if not flow.of_vectors:  # whole steps
-                size += -size % flow.predictor.bands
+                size += -size % flow.predictor.step_size
             found = _iterate(flow, y, guess, network_cond, size, tolerance, max_sweeps)
         x = found.value.reshape(y.shape)
         there, log_det = flow.forward(x, cond)
@@ -276,7 +276,7 @@ class _WaveformBlocks:
             if start % hop == 0 and end % hop == 0:
                 features = features[:, start // hop : end // hop]
             else:  # the block cuts through blocks of the condition: one vector a step
-                steps = torch.arange(start, end, self.flow.predictor.bands, device=features.device)
+                steps = torch.arange(start, end, self.flow.predictor.step_size, device=features.device)
                 features = features[:, steps // hop]
         self.part = Condition(features, None if source is None else source[:, start:end])
 

@@ -122,7 +122,7 @@ class _Windows:
         self.tolerance = tolerance
         self.damping = max(tolerance, ROUNDING * torch.finfo(y.dtype).eps) ** 2
         blocks = cond.features.shape[1] if cond.features is not None else 1
-        self.block = samples // blocks if blocks > 1 else flow.predictor.bands
+        self.block = samples // blocks if blocks > 1 else flow.predictor.step_size
         self.step = -(-min(STEP, samples) // self.block) * self.block
         self.length = -(-min(window, samples) // self.step) * self.step
         padding = -samples % self.step + self.length
@@ -137,7 +137,7 @@ class _Windows:
         self.evaluated = 0
         self.time = torch.arange(self.length, device=y.device)
         lag = self.time[:, None] - self.time
-        size = flow.predictor.bands
+        size = flow.predictor.step_size
         step = self.time // size
         self.band = (step[:, None] > step) & (lag <= max(LAGS, flow.predictor.linear_order * size))
         self.start = torch.zeros(batch, dtype=torch.long, device=y.device)
@@ -216,7 +216,7 @@ class _Windows:
         ):  # an inverse autoregressive flow divides it by a scale not known yet
             return jacobian
         taps = network.linear_taps(self._features(examples, self.length), len(examples))[0].to(jacobian)
-        size = network.bands
+        size = network.step_size
         steps = self.length // size
         taps = taps.repeat_interleave(steps // taps.shape[1], dim=1)
         by_step = jacobian.view(len(examples), steps, size, steps, size)

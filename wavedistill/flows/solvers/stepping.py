@@ -164,31 +164,31 @@ class CausalStepper:
             for layer, conv in enumerate(stack.convs)
         ]
         self.linear_order = predictor.linear_order
-        self.no_shift = like.new_zeros(batch, predictor.bands)
+        self.no_shift = like.new_zeros(batch, predictor.step_size)
         self.taps = None
         self.shift_by_source = None
         if predictor.linear_order + predictor.source_order:
             of_input, of_source = predictor.linear_taps(features, batch)
-            # (blocks, batch, order * bands, bands), oldest step first
+            # (blocks, batch, order * step_size, step_size), oldest step first
             self.taps = of_input.flip(2).flatten(2, 3).transpose(0, 1).contiguous()
             if predictor.source_order:
                 self.shift_by_source = average_steps(predictor.by_step(source), of_source).flatten(1)
-        self.bands = predictor.bands
-        self.past = like.new_zeros(batch, max(self.linear_order, 1) * self.bands)
+        self.step_size = predictor.step_size
+        self.past = like.new_zeros(batch, max(self.linear_order, 1) * self.step_size)
 
     def parameters(self, t: int) -> tuple[Tensor, Tensor]:
         """Network output (batch, out_channels) and linear path (batch,) at value t."""
-        place = t % self.bands
+        place = t % self.step_size
         if not place:
             block = t // self.block_size
-            self.step = self._stack_output(t // self.bands, block).unflatten(1, (self.bands, -1))
+            self.step = self._stack_output(t // self.step_size, block).unflatten(1, (self.step_size, -1))
             self.shift = self._shift(t, block)
         return self.step[:, place], self.shift[:, place]
 
     def _stack_output(self, step: int, block: int) -> Tensor:
-        """Output of the stack (batch, bands * out_channels) at one of its steps."""
+        """Output of the stack (batch, step_size * out_channels) at one of its steps."""
         stack = self.stack
-        size = self.bands
+        size = self.step_size
         previous = self.past[:, -size:].clamp(-INPUT_RANGE, INPUT_RANGE)
         if self.source is not None:
             previous = torch.cat([previous, self.source[:, step * size : (step + 1) * size]], dim=1)
@@ -211,9 +211,9 @@ class CausalStepper:
         self.past = torch.cat([self.past[:, 1:], x.unsqueeze(1)], dim=1)
 
     def _shift(self, t: int, block: int) -> Tensor:
-        """Linear path (batch, bands) of the step that begins at value t."""
-        shift = self.no_shift if self.shift_by_source is None else self.shift_by_source[:, t : t + self.bands]
+        """Linear path (batch, step_size) of the step that begins at value t."""
+        shift = self.no_shift if self.shift_by_source is None else self.shift_by_source[:, t : t + self.step_size]
         if not self.linear_order:
             return shift
-        past = self.past[:, -self.linear_order * self.bands :].unsqueeze(1)
+        past = self.past[:, -self.linear_order * self.step_size :].unsqueeze(1)
         return shift + (past @ self.taps[min(block, len(self.taps) - 1)]).squeeze(1)
