@@ -108,6 +108,7 @@ class ParallelWaveNet(OnePassModel):
         self.pitch = PitchPredictor(config.mel.n_mels) if config.source_order else None
         self.source = HarmonicSource(config.mel, config.source_iterations) if config.source_order else None
         self.projection = MelProjection(config.mel, config.mel_projections) if config.mel_projections else None
+        self.step_size = config.step_size
         self.receptive_field: int = sum(flow.predictor.reach for flow in self.flows)
         with torch.no_grad():
             for flow in self.flows:
