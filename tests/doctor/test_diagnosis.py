@@ -281,6 +281,18 @@ def test_nothing_takes_a_ruined_run_further(tmp_path):
     assert commands.keys() == {"learning rate too high"} and "--optim.lr 0.001" in commands["learning rate too high"]
 
 
+def test_a_slower_run_halves_both_optimizers_rates(tmp_path):
+    folder, lines = released(tmp_path / "run", overrides=("--optim.muon_lr", "0.02"))
+    diverging(lines)
+    write(folder, lines)
+    diagnosis = diagnose(folder)
+    (command,) = [
+        verdict.command for symptom, verdict in diagnosis.verdicts if symptom.name == "learning rate too high"
+    ]
+    assert "--optim.lr 0.001 --optim.muon_lr 0.01 " in command
+    check_commands(diagnosis)
+
+
 def test_a_moved_run_is_continued_where_it_lies(tmp_path):
     folder, lines = released(tmp_path / "run")
     stopped(lines)

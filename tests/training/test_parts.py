@@ -16,31 +16,31 @@ from torch import nn
 
 from wavedistill.distributed import Ranks
 from wavedistill.errors import WavedistillError
-from wavedistill.training.compute import ClippedAdamW
 from wavedistill.training.config import OptimConfig
 from wavedistill.training.ema import EMA
 from wavedistill.training.meter import Meter, Speed
 from wavedistill.training.metrics_file import read_metrics, truncate_metrics
+from wavedistill.training.optimizer import ClippedOptimizer
 from wavedistill.training.prefetch import Prefetcher
-from wavedistill.training.schedule import learning_rate, progress
+from wavedistill.training.schedule import lr_scale, progress
 from wavedistill.training.state import Due, Run
 from wavedistill.training.task import Sample
 from wavedistill.training.tracker import Tracker, wandb_mode
 
 
 @pytest.mark.parametrize("decay", ["cosine", "exponential"])
-def test_learning_rate_falls_from_peak_to_its_final_ratio(decay: str) -> None:
-    optim = OptimConfig(lr=0.1, warmup_steps=1, decay=decay, final_lr_ratio=0.05)
-    rates = [learning_rate(optim, step, progress(step, 100, 0.0, None)) for step in range(101)]
-    assert rates[0] == pytest.approx(0.1) and rates[-1] == pytest.approx(0.005)
+def test_the_learning_rate_falls_from_its_peak_to_its_final_ratio(decay: str) -> None:
+    optim = OptimConfig(warmup_steps=1, decay=decay, final_lr_ratio=0.05)
+    rates = [lr_scale(optim, step, progress(step, 100, 0.0, None)) for step in range(101)]
+    assert rates[0] == pytest.approx(1.0) and rates[-1] == pytest.approx(0.05)
     assert all(later < earlier for earlier, later in zip(rates, rates[1:], strict=False))
-    middle = 0.1 * math.sqrt(0.05) if decay == "exponential" else 0.1 * (1 + 0.05) / 2
+    middle = math.sqrt(0.05) if decay == "exponential" else (1 + 0.05) / 2
     assert rates[50] == pytest.approx(middle)
 
 
 def test_warm_up_is_linear_and_constant_stays() -> None:
-    optim = OptimConfig(lr=1.0, warmup_steps=4, decay="constant")
-    assert [learning_rate(optim, step, 0.5) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    optim = OptimConfig(warmup_steps=4, decay="constant")
+    assert [lr_scale(optim, step, 0.5) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
 
 
 def test_progress_follows_whichever_is_further_on() -> None:
@@ -75,7 +75,7 @@ def test_ema_is_the_recursion_with_its_warm_up() -> None:
 def test_a_gradient_that_is_not_finite_is_told_or_skipped_by_the_scaler(scaled: bool) -> None:
     weight = nn.Parameter(torch.ones(3))
     scaler = torch.amp.GradScaler("cpu", enabled=scaled)
-    optimizer = ClippedAdamW([weight], lr=0.1, betas=(0.9, 0.999), weight_decay=0.0, clip_norm=0.5, scaler=scaler)
+    optimizer = ClippedOptimizer([weight], lr=0.1, betas=(0.9, 0.999), weight_decay=0.0, clip_norm=0.5, scaler=scaler)
     optimizer.backward((weight * torch.tensor([3.0, 0.0, 4.0])).sum())
     norm, is_finite = optimizer.clip()
     assert float(norm) == pytest.approx(5.0) and is_finite and float(weight.grad.norm()) == pytest.approx(0.5, rel=1e-4)

@@ -107,6 +107,7 @@ def test_overrides_reach_every_depth(student_recipe: StudentRecipe, tmp_path: Pa
         (["--run.no-steps"], "unknown option --run.no-steps. Did you mean --run.steps"),
         (["--kind", "student"], "unknown option --kind"),
         (["--model.stack.num_layers", "5"], "multiple of num_cycles"),
+        (["--optim.muon_lr", "-0.02"], "optim.muon_lr is -0.02; it must be 0"),
     ],
 )
 def test_wrong_overrides_say_what_to_type(

@@ -16,6 +16,7 @@ from wavedistill.data.baseline import bits_per_sample, linear_prediction_log_pro
 from wavedistill.data.dataset import DEFAULT_HOP_LENGTH, SpeechDataset
 from wavedistill.doctor.verdict import Verdict, graded
 from wavedistill.errors import WavedistillError
+from wavedistill.training.config import OptimConfig
 from wavedistill.training.flow import PAST_FRAMES
 from wavedistill.training.recipe import FlowRecipe, StudentRecipe
 from wavedistill.training.run_folder import RunFolder
@@ -43,7 +44,7 @@ _FEW_VALIDATIONS = 5
 
 def not_finite(run: RunFolder) -> Verdict | None:
     """The loop stopped with "not finite", or logged numbers that are none."""
-    slower = run.command("--optim.lr", f"{run.recipe.optim.lr / 2:g}")
+    slower = run.command(*_halved_rates(run.recipe.optim))
     if run.nonfinite is not None:
         text = (
             f"the loss or its gradient was not finite at step {run.nonfinite}, whose batch is kept in "
@@ -65,9 +66,8 @@ def not_finite(run: RunFolder) -> Verdict | None:
 def rate_too_high(run: RunFolder) -> Verdict | None:
     """Spikes of the gradient, or a training loss that has lost much of what it had gained."""
     optim = run.recipe.optim
-    slower = run.command(
-        "--optim.lr", f"{optim.lr / 2:g}", "--optim.warmup_steps", str(2 * max(optim.warmup_steps, 50)), fresh_run=True
-    )
+    warmup = str(2 * max(optim.warmup_steps, 50))
+    slower = run.command(*_halved_rates(optim), "--optim.warmup_steps", warmup, fresh_run=True)
     norms = run.values("grad_norm")[run.steps("grad_norm") > optim.warmup_steps]
     norms = norms[np.isfinite(norms)]
     loss = run.values(run.objective)
@@ -245,6 +245,12 @@ def weak_teacher(run: RunFolder) -> Verdict | None:
         return Verdict("not checked", f"the data cannot be read here ({error})")
     evidence = f"{bits:.2f} bits per sample on held-out crops, linear prediction {reference:.2f} on the same"
     return graded(bits, reference, reference, evidence, run.command(*run.longer(3)))
+
+
+def _halved_rates(optim: OptimConfig) -> list[str]:
+    """The options that halve every learning rate of a run."""
+    muon = ["--optim.muon_lr", f"{optim.muon_lr / 2:g}"] if optim.muon_lr > 0 else []
+    return ["--optim.lr", f"{optim.lr / 2:g}", *muon]
 
 
 def _linear_prediction_on_crops(run: RunFolder) -> float:

@@ -226,7 +226,7 @@ def kernel() -> Callable:
 
     @inner
     def linear_path(past, taps, shift):
-        """shift = past (order * step_size) times taps (order * step_size, step_size), the last rows where the past is short."""
+        """shift = past times taps (order * step_size, step_size): their last rows, where the past is shorter."""
         first = len(taps) - len(past)
         step_size = len(shift)
         if step_size == 1:

@@ -64,8 +64,8 @@ class ParallelWaveNetConfig:
             the teacher's.
         num_flows: inverse autoregressive flows.
         stack: size of the stack inside each flow.
-        patch_size: steps of the front (of ``front.bands`` values) that a step of a flow's stack stands for; patches must
-            fill the blocks of the condition.
+        patch_size: steps of the front (of ``front.bands`` values) that a step of a flow's stack stands for; patches
+            must fill the blocks of the condition.
         linear_order: steps that each flow's linear path from the noise before reaches back (0: off).
         source_order: steps of each flow's linear path from a harmonic source, whose pitch is predicted from the mel (0:
             no source).

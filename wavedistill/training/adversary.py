@@ -10,8 +10,9 @@ from torch import Tensor
 
 from wavedistill.distributed import Ranks
 from wavedistill.errors import WavedistillError
-from wavedistill.training.compute import ClippedAdamW, autocast
+from wavedistill.training.compute import autocast
 from wavedistill.training.meter import Meter
+from wavedistill.training.optimizer import ClippedOptimizer
 
 if TYPE_CHECKING:
     from wavedistill.data.dataset import Batch
@@ -36,7 +37,7 @@ class Adversary:
         self._ranks = ranks
         self._module = task.discriminators
         self._config = self._module.config
-        self._optimizer = ClippedAdamW(
+        self._optimizer = ClippedOptimizer(
             list(self._module.parameters()),
             lr=self._config.lr,
             betas=self._config.betas,
@@ -54,7 +55,7 @@ class Adversary:
             lr_scale: the student's learning rate over its peak.
             meter: takes `AdversarialTask.discriminate`'s values and ``discriminator_grad_norm``.
         """
-        self._optimizer.set_lr(self._config.lr * lr_scale)
+        self._optimizer.set_lr_scale(lr_scale)
         finite = torch.ones((), dtype=torch.bool, device=self._device)
         self._module.requires_grad_(True)
         for batch, seed in zip(batches, seeds, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,10 +14,12 @@ from wavedistill.errors import WavedistillError
 
 @dataclass
 class OptimConfig:
-    """AdamW, its schedule, gradient clipping and the moving average of the weights."""
+    """AdamW and Muon, their schedule, gradient clipping and the moving average of the weights."""
 
     lr: float = 1e-3
     """Peak learning rate, reached after the warm-up."""
+    muon_lr: float = 0.0
+    """Peak learning rate of Muon for the networks' hidden matrices; 0: AdamW for all."""
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     """Decoupled weight decay of the matrices and kernels (never of biases and gains)."""
@@ -29,6 +32,10 @@ class OptimConfig:
     final_lr_ratio: float = 0.01
     ema: float = 0.9999
     """Decay of the moving average after t steps: min(ema, (1 + t) / (10 + t)). 0 keeps the newest weights."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.muon_lr < math.inf:
+            raise WavedistillError(f"optim.muon_lr is {self.muon_lr:g}; it must be 0, for AdamW alone, or above.")
 
 
 @dataclass(kw_only=True)

@@ -22,7 +22,7 @@ from wavedistill.training.guard import FiniteGuard
 from wavedistill.training.lock import run_lock
 from wavedistill.training.meter import Meter, Speed
 from wavedistill.training.prefetch import Prefetcher
-from wavedistill.training.schedule import learning_rate, progress
+from wavedistill.training.schedule import lr_scale, progress
 from wavedistill.training.signals import StopSignals, TrainingInterrupted
 from wavedistill.training.state import Due, Run
 from wavedistill.training.tracker import Tracker
@@ -87,9 +87,9 @@ def _train(run: Run, dataset: SpeechDataset, valid_dataset: SpeechDataset, stop:
     started = time.monotonic() - run.elapsed
     try:
         while not stop_requested and not run.is_over:
-            lr = learning_rate(recipe.optim, run.step, _progress(run))
+            scale = lr_scale(recipe.optim, run.step, _progress(run))
             micro_batches = [batches.next() for _ in range(recipe.run.accumulate)]
-            _step(run, forward, micro_batches, lr, meter, guard)
+            _step(run, forward, micro_batches, scale, meter, guard)
             speed.add(sum(batch.audio.numel() for batch in micro_batches) * run.ranks.world_size)
 
             requested, run.elapsed = run.ranks.maximum([float(stop.requested), time.monotonic() - started])
@@ -98,7 +98,7 @@ def _train(run: Run, dataset: SpeechDataset, valid_dataset: SpeechDataset, stop:
             if due.log:
                 guard.check()
                 means = {"loss": 0.0} | meter.flush(run.ranks)  # the loss first: it is what the bar shows
-                means |= {"lr": lr} | speed.flush(task.model.sample_rate)
+                means |= {"lr": recipe.optim.lr * scale} | speed.flush(task.model.sample_rate)
                 if tracker is not None:
                     tracker.log(run.step, "train", run.elapsed, means)
             if tracker is not None:
@@ -126,17 +126,17 @@ def _fetch(dataset: SpeechDataset, recipe: Recipe, ranks: Ranks, index: int) -> 
 
 
 def _step(
-    run: Run, forward: nn.Module, micro_batches: list[Batch], lr: float, meter: Meter, guard: FiniteGuard
+    run: Run, forward: nn.Module, micro_batches: list[Batch], scale: float, meter: Meter, guard: FiniteGuard
 ) -> None:
-    """One step of the optimizer on the mean gradient of ``micro_batches``, after one of the adversary's."""
+    """One step on the mean gradient of ``micro_batches``, after one of the adversary's; ``scale`` of the peak rates."""
     config = run.recipe.run
     count = len(micro_batches)
     alone = run.ranks.world_size == 1
     seeds = [step_seed(config.seed, run.step, run.ranks.rank, index) for index in range(count)]
     finite = torch.ones((), dtype=torch.bool, device=run.device)
     if run.adversary is not None:
-        finite &= run.adversary.step(micro_batches, seeds, lr / (run.recipe.optim.lr or 1.0), meter)
-    run.optimizer.set_lr(lr)
+        finite &= run.adversary.step(micro_batches, seeds, scale, meter)
+    run.optimizer.set_lr_scale(scale)
     for index, (batch, seed) in enumerate(zip(micro_batches, seeds, strict=True)):
         torch.manual_seed(seed)
         # gradients are averaged over the processes once, in the last backward pass

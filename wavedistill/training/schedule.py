@@ -20,8 +20,11 @@ def progress(step: int, steps: int, elapsed: float, minutes: float | None) -> fl
     return min(1.0, max(step / max(steps, 1), by_time))
 
 
-def learning_rate(optim: OptimConfig, step: int, done: float) -> float:
-    """The learning rate of the step after ``step`` finished ones, ``done`` (0 to 1) of the run being over."""
+def lr_scale(optim: OptimConfig, step: int, done: float) -> float:
+    """Learning rates over their peaks in the step after ``step`` finished ones, ``done`` of the run being over.
+
+    All are between 0 and 1.
+    """
     warmup = min(1.0, (step + 1) / max(optim.warmup_steps, 1))
     if optim.decay == "cosine":
         scale = optim.final_lr_ratio + (1.0 - optim.final_lr_ratio) * 0.5 * (1.0 + math.cos(math.pi * done))
@@ -29,4 +32,4 @@ def learning_rate(optim: OptimConfig, step: int, done: float) -> float:
         scale = optim.final_lr_ratio**done
     else:
         scale = 1.0
-    return optim.lr * warmup * scale
+    return warmup * scale

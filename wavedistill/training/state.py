@@ -18,11 +18,13 @@ from wavedistill.distributed import Ranks
 from wavedistill.errors import WavedistillError
 from wavedistill.training.adversary import Adversary
 from wavedistill.training.checkpoint import check_same_model, find_state, save_state
-from wavedistill.training.compute import ClippedAdamW
 from wavedistill.training.ema import EMA
+from wavedistill.training.muon import Muon, hidden_matrices
+from wavedistill.training.optimizer import ClippedOptimizer
 from wavedistill.training.recipe import StudentRecipe
 
 if TYPE_CHECKING:
+    from wavedistill.training.config import OptimConfig
     from wavedistill.training.recipe import Recipe
     from wavedistill.training.task import Task
 
@@ -54,7 +56,7 @@ class Run:
     task: Task
     ranks: Ranks
     device: torch.device
-    optimizer: ClippedAdamW
+    optimizer: ClippedOptimizer
     ema: EMA
     adversary: Adversary | None
     wandb_id: str
@@ -67,7 +69,8 @@ class Run:
         """The run that a recipe asks for: continued where there is state, else fresh or from ``run.init_from``.
 
         Raises:
-            WavedistillError: the state is of another model, or cannot be read, or ``run.resume`` forbids it.
+            WavedistillError: the state is of another model or optimizer, or cannot be read, or ``run.resume`` forbids
+                it; ``optim.muon_lr`` is above 0 and the model has nothing for it.
         """
         config = recipe.run
         state = find_state(Path(config.dir), config.resume)
@@ -76,19 +79,11 @@ class Run:
         elif config.init_from is not None:
             load_weights(task.model, config.init_from)
         task.to(device)
-        optim = recipe.optim
-        optimizer = ClippedAdamW(
-            [p for p in task.model.parameters() if p.requires_grad],
-            lr=optim.lr,
-            betas=optim.betas,
-            weight_decay=optim.weight_decay,
-            clip_norm=optim.clip_norm,
-            scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
-        )
+        optimizer = _optimizer(task.model, recipe.optim, config.precision, device)
         adversary = None
         if task.discriminators is not None:
             adversary = Adversary(task, config.precision, device, ranks)
-        ema = EMA(task.model, optim.ema)
+        ema = EMA(task.model, recipe.optim.ema)
         run = cls(recipe, task, ranks, device, optimizer, ema, adversary, wandb_id=secrets.token_hex(4))
         if state is not None:
             run.load_state_dict(state)
@@ -158,6 +153,25 @@ class Run:
         verb = "distill" if isinstance(self.recipe, StudentRecipe) else "train"
         allowed = " --run.resume auto" if self.recipe.run.resume == "never" else ""
         return f"wavedistill {verb} {shlex.quote(str(Path(self.recipe.run.dir) / 'config.yaml'))}{allowed}"
+
+
+def _optimizer(model: nn.Module, optim: OptimConfig, precision: str, device: torch.device) -> ClippedOptimizer:
+    muon = None
+    if optim.muon_lr > 0:
+        matrices = hidden_matrices(model)
+        if not matrices:
+            raise WavedistillError("optim.muon_lr is above 0, but this model has no hidden matrices. Set it to 0.")
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        muon = Muon(matrices, optim.muon_lr, optim.weight_decay, dtype)
+    return ClippedOptimizer(
+        [p for p in model.parameters() if p.requires_grad],
+        lr=optim.lr,
+        betas=optim.betas,
+        weight_decay=optim.weight_decay,
+        clip_norm=optim.clip_norm,
+        scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
+        muon=muon,
+    )
 
 
 def load_weights(model: nn.Module, checkpoint: str) -> None:
