@@ -23,7 +23,7 @@ FRONTS = {
     "none": FrontConfig(),
     "pre-emphasis": FrontConfig(pre_emphasis=0.9, scale=4.0),
     "mel-prediction": FrontConfig(mel_prediction_order=16, white_noise=1e-4),
-    "sub-bands": FrontConfig(mel_prediction_order=80, white_noise=1e-4, lag_window=10.0, bands=8),
+    "sub-bands": FrontConfig(mel_prediction_order=160, white_noise=1e-4, lag_window=10.0, bands=8),
 }
 """The order of the last one is more than a frame."""
 
