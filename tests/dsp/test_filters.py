@@ -7,7 +7,14 @@ import torch
 from helpers.tiny_models import MEL
 
 from wavedistill.audio.mel import LogMelSpectrogram
-from wavedistill.dsp.filters import all_pole, levinson_durbin, moving_average, predict
+from wavedistill.dsp.filters import (
+    all_pole,
+    average_steps,
+    levinson_durbin,
+    moving_average,
+    predict,
+    predict_steps,
+)
 from wavedistill.errors import WavedistillError
 from wavedistill.flows import LPC, LinearPredictionFlow, MelLPC
 
@@ -45,6 +52,49 @@ def test_filters_continue_across_chunks(filtering):
     torch.testing.assert_close(filtering(x[:, 12:], taps[:, 3:], past), whole[:, 12:])
     expected = sum(taps[1, 20 // 4, k] * x[1, 20 - k - (filtering is predict)] for k in range(5))
     torch.testing.assert_close(whole[1, 20], expected)
+
+
+MATRIX_FILTERS = {predict_steps: 1, average_steps: 0}
+"""With the lag of their first matrix."""
+
+
+@pytest.mark.parametrize("filtering", MATRIX_FILTERS)
+@pytest.mark.parametrize("size, order, blocks", [(1, 5, 4), (3, 4, 2), (3, 1, 12), (8, 15, 3)])
+def test_matrix_filters_are_the_sum_over_steps_and_continue_across_chunks(filtering, size, order, blocks):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 12, size, generator=generator, dtype=torch.float64)
+    matrices = torch.randn(2, blocks, order, size, size, generator=generator, dtype=torch.float64)
+    first = MATRIX_FILTERS[filtering]
+    expected = torch.zeros_like(x)
+    for item in range(2):
+        for t in range(12):
+            for k in range(order):
+                if t - k - first >= 0:
+                    expected[item, t] += x[item, t - k - first] @ matrices[item, t * blocks // 12, k]
+    torch.testing.assert_close(filtering(x, matrices), expected)
+    past = torch.cat([x.new_zeros(2, order, size), x[:, :6]], dim=1)
+    past = past[:, past.shape[1] - (order - 1 + first) :]
+    second_half = matrices[:, blocks // 2 :] if blocks % 2 == 0 else matrices.repeat_interleave(2, 1)[:, blocks:]
+    torch.testing.assert_close(filtering(x[:, 6:], second_half, past), expected[:, 6:])
+
+
+@pytest.mark.parametrize("filtering, scalar", [(predict_steps, predict), (average_steps, moving_average)])
+def test_matrices_of_one_number_are_the_scalar_filters(filtering, scalar):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 24, generator=generator)
+    taps = torch.randn(2, 6, 5, generator=generator)
+    past = torch.randn(2, 5 if scalar is predict else 4, generator=generator)
+    found = filtering(x[..., None], taps[..., None, None], past[..., None])[..., 0]
+    torch.testing.assert_close(found, scalar(x, taps, past))
+
+
+@pytest.mark.parametrize("filtering", MATRIX_FILTERS)
+@pytest.mark.parametrize("size", [1, 2])
+def test_matrix_filters_have_gradients(filtering, size):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 4, size, generator=generator, dtype=torch.float64, requires_grad=True)
+    matrices = torch.randn(1, 2, 3, size, size, generator=generator, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(filtering, (x, matrices))
 
 
 def test_all_pole_gradient_and_continuation():

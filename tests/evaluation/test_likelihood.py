@@ -19,6 +19,7 @@ STUDENTS = {
     "speaker without mel": dict(mel=None, source_order=0, speakers=["a", "b"]),
     "mel and speaker": dict(speakers=["a", "b"]),
     "patches": dict(patch_size=8, linear_order=3, front=FRONTS["mel-prediction"]),
+    "patches of sub-bands": dict(patch_size=2, linear_order=3, front=FRONTS["sub-bands"]),
 }
 
 
@@ -43,7 +44,9 @@ def test_inverse_finds_the_noise_and_the_density_of_the_students_own_samples(kin
     assert (found.backward_error < 1e-12).all() and (found.sensitivity > 1e-8).all()
 
 
-@pytest.mark.parametrize("kind", ["front mel-prediction", "no mel", "patches"])
+@pytest.mark.parametrize(
+    "kind", ["front mel-prediction", "no mel", "patches", "front sub-bands", "patches of sub-bands"]
+)
 def test_likelihood_of_outside_audio_is_that_of_the_autograd_jacobian(kind):
     student = tiny_student(**STUDENTS[kind])
     audio, mel = speech_batch(1, 1)
@@ -93,7 +96,9 @@ def test_an_outlier_alone_is_not_trusted():
 
 
 @pytest.mark.parametrize("teacher_options", [{}, dict(distribution="mol", num_mixtures=2)])
-@pytest.mark.parametrize("options", [dict(front=FRONTS["mel-prediction"]), dict(mel=None)])
+@pytest.mark.parametrize(
+    "options", [dict(front=FRONTS["mel-prediction"]), dict(front=FRONTS["sub-bands"]), dict(mel=None)]
+)
 def test_nats_of_own_samples_agree_with_their_closed_forms(options, teacher_options):
     """-log q has the entropy as its mean, and with the cross-entropy it makes the divergence, up to chance."""
     teacher = tiny_teacher(**options, **teacher_options)
@@ -129,8 +134,9 @@ def test_samples_that_do_not_count_change_nothing():
         assert values["mean_abs"] == pytest.approx(float(output.audio[0, 0, skip:].abs().mean()), rel=1e-5)
 
 
-def test_teachers_own_samples_cost_its_entropy_and_a_recording_what_log_prob_says():
-    teacher = tiny_teacher(front=FRONTS["mel-prediction"])
+@pytest.mark.parametrize("front", ["mel-prediction", "sub-bands"])
+def test_teachers_own_samples_cost_its_entropy_and_a_recording_what_log_prob_says(front):
+    teacher = tiny_teacher(front=FRONTS[front])
     (audio, mel) = speech_batch(1, 40)
     own = [
         teacher_nats(teacher, teacher.sample(mel, seed=seed), mel, None, dequantize=False, skip=100)

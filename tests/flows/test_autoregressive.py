@@ -208,6 +208,25 @@ def test_wrong_waveform_conditions_are_refused(cond, message):
             direction(torch.zeros(2, 1, 12), cond)
 
 
+def test_samples_must_fill_steps_and_steps_the_blocks_of_the_condition():
+    flow = waveform(step=3)
+    for direction in (flow.forward, flow.inverse):
+        with pytest.raises(WavedistillError, match="whole steps of 3 samples, got 8 samples"):
+            direction(torch.zeros(2, 1, 8), torch.zeros(2, 5))
+        with pytest.raises(WavedistillError, match="blocks dividing 4 steps"):
+            direction(torch.zeros(2, 1, 12), torch.zeros(2, 5, 6))
+
+
+def test_values_of_a_step_do_not_depend_on_each_other():
+    torch.manual_seed(0)
+    flow = waveform(cond=0, step=3).double()
+    jacobian = torch.autograd.functional.jacobian(lambda x: flow.forward(x).value[0, 0], draw(1, 1, 12))[:, 0, 0]
+    step = torch.arange(12) // 3
+    same = step[:, None] == step
+    assert torch.equal(jacobian[same] != 0, torch.eye(12, dtype=torch.bool)[same])
+    assert jacobian[step[:, None] > step].any() and not jacobian[step[:, None] < step].any()
+
+
 def test_impossible_constructions_are_refused():
     with pytest.raises(WavedistillError, match="got Linear"):
         AutoregressiveFlow(torch.nn.Linear(2, 2))

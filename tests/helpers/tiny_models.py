@@ -23,7 +23,9 @@ FRONTS = {
     "none": FrontConfig(),
     "pre-emphasis": FrontConfig(pre_emphasis=0.9, scale=4.0),
     "mel-prediction": FrontConfig(mel_prediction_order=16, white_noise=1e-4),
+    "sub-bands": FrontConfig(mel_prediction_order=160, white_noise=1e-4, lag_window=10.0, bands=8),
 }
+"""The order of the last one is more than a frame."""
 
 
 def tiny_teacher(
@@ -107,8 +109,12 @@ def shake(model: nn.Module, amount: float) -> nn.Module:
 TEACHER_KINDS = {
     **{f"gaussian, front {name}": dict(front=front) for name, front in FRONTS.items()},
     "mixture of logistics": dict(distribution="mol", num_mixtures=3, front=FRONTS["pre-emphasis"]),
+    "mixture of logistics, sub-bands": dict(
+        distribution="mol", num_mixtures=3, front=FrontConfig(pre_emphasis=0.9, scale=4.0, bands=4)
+    ),
     "mu-law": dict(distribution="mulaw", num_classes=32, linear_order=0),
     "no mel": dict(mel=None),
+    "no mel, sub-bands": dict(mel=None, front=FrontConfig(bands=8)),
     "speaker": dict(mel=None, speakers=["a", "b"]),
     "mel and speaker": dict(speakers=["a", "b"]),
 }

@@ -36,19 +36,19 @@ pytest.importorskip("onnxscript")
 
 SCRIPT = ROOT / "examples/onnx/synthesize.py"
 STACK = StackConfig(num_layers=2, num_cycles=1, kernel_size=2, channels=8, skip_channels=8)
-FRONT = FRONTS["mel-prediction"]
 
 
 def student(**options) -> ParallelWaveNet:
-    """With everything that a student can have: source, front of linear prediction, speakers, projections onto the mel.
+    """With everything that a student can have: source, front of linear prediction and sub-bands, patches, speakers,
+    projections onto the mel.
 
     One projection of the source: more of them make the phases of its faintest bins a matter of rounding, in torch alone
     too.
     """
     return tiny_student(
         **{
-            "front": FRONT,
-            "patch_size": 4,
+            "front": FRONTS["sub-bands"],
+            "patch_size": 2,
             "speakers": ["ada", "bob"],
             "stack": STACK,
             "source_iterations": 0,

@@ -35,15 +35,16 @@ def test_closed_form_kl_is_torchs():
 
 @pytest.mark.parametrize("front", FRONTS)
 def test_every_term_is_finite_logged_and_trains_every_parameter(front):
-    loss_of, student = _loss(front=FRONTS[front])
+    terms = [name for name in TERMS if name != "contrastive" or FRONTS[front].bands == 1]
+    loss_of, student = _loss(DistillationConfig(weights={name: 1.0 for name in terms}), front=FRONTS[front])
     audio, mel, f0 = _batch()
     torch.manual_seed(0)
     loss, values = loss_of(student, audio, mel, None, f0, 0)
     loss.backward()
-    assert set(TERMS) <= set(values) and all(torch.isfinite(value) for value in values.values())
+    assert set(terms) <= set(values) and all(torch.isfinite(value) for value in values.values())
     assert {"kl_nats", "entropy", "floor_share", "amplitude_std", "real_std"} <= set(values)
     assert not [name for name, p in student.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    torch.testing.assert_close(loss.detach(), sum(values[name] for name in TERMS))
+    torch.testing.assert_close(loss.detach(), sum(values[name] for name in terms))
 
 
 def test_terms_share_what_they_have_in_common(monkeypatch):
@@ -69,9 +70,10 @@ def test_only_weighted_terms_are_computed():
     torch.testing.assert_close(loss.detach(), 2.0 * values["stft"])
 
 
-def test_kl_in_the_fronts_domain_is_the_waveforms():
+@pytest.mark.parametrize("front", ["mel-prediction", "sub-bands"])
+def test_kl_in_the_fronts_domain_is_the_waveforms(front):
     """log q(x) - log p(x) of the student's samples, computed on the waveform, has the closed form's mean."""
-    loss_of, student = _loss(DistillationConfig(weights={"kl": 1.0}, kl_clip_steps=0))
+    loss_of, student = _loss(DistillationConfig(weights={"kl": 1.0}, kl_clip_steps=0), front=FRONTS[front])
     student.eval()
     _, mel = speech_batch(1, 32)
     mel = mel.expand(16, -1, -1)
@@ -88,9 +90,10 @@ def test_kl_in_the_fronts_domain_is_the_waveforms():
     assert abs(float(difference.mean())) < 5 * float(difference.std()) / math.sqrt(difference.numel())
 
 
-def test_monte_carlo_kl_agrees_with_the_closed_form():
+@pytest.mark.parametrize("front", ["mel-prediction", "sub-bands"])
+def test_monte_carlo_kl_agrees_with_the_closed_form(front):
     """A mixture-of-logistics teacher has no closed form; the estimator on a Gaussian teacher must match its own."""
-    loss_of, student = _loss(DistillationConfig(weights={"kl": 1.0}))
+    loss_of, student = _loss(DistillationConfig(weights={"kl": 1.0}), front=FRONTS[front])
     _, mel = speech_batch(2, 24)
     torch.manual_seed(0)
     with torch.no_grad():
@@ -102,9 +105,10 @@ def test_monte_carlo_kl_agrees_with_the_closed_form():
     assert abs(float(error.mean())) < 5 * float(error.std()) / math.sqrt(error.numel())
 
 
-def test_mixture_of_logistics_teacher_trains_a_student():
+@pytest.mark.parametrize("front", ["mel-prediction", "sub-bands"])
+def test_mixture_of_logistics_teacher_trains_a_student(front):
     config = DistillationConfig(weights={"kl": 1.0, "stft": 1.0})
-    loss_of, student = _loss(config, distribution="mol", num_mixtures=3)
+    loss_of, student = _loss(config, distribution="mol", num_mixtures=3, front=FRONTS[front])
     audio, mel, f0 = _batch()
     loss, _ = loss_of(student, audio, mel, None, f0, 0)
     loss.backward()
@@ -135,6 +139,9 @@ def test_impossible_combinations_are_refused():
         DistillationLoss(ALL, tiny_student(), tiny_teacher(distribution="mol"))
     with pytest.raises(WavedistillError, match="source_order above 0"):
         DistillationLoss(ALL, tiny_student(source_order=0), tiny_teacher())
+    with pytest.raises(WavedistillError, match="'contrastive' compares single samples .* needs front.bands: 1"):
+        loss_of, student = _loss(front=FRONTS["sub-bands"])
+        loss_of(student, *_batch()[:2], None, _batch()[2], 0)
 
 
 def test_the_teacher_can_be_asked_about_a_share_of_the_batch():

@@ -10,6 +10,7 @@ from helpers.tiny_models import FRONTS, speech_batch, speech_like, tiny_student,
 
 from wavedistill.audio.mel import LogMelSpectrogram
 from wavedistill.errors import WavedistillError
+from wavedistill.models.front import FrontConfig
 from wavedistill.models.parallel_sampling import sample_parallel
 from wavedistill.models.pretrained import load_pretrained
 
@@ -40,14 +41,17 @@ def test_speakers_and_models_without_mel(with_mel):
     check(teacher, sample_parallel(teacher, **options), teacher.sample(**options))
 
 
-def test_without_any_condition_or_linear_path():
-    teacher = tiny_teacher(None, linear_order=0)
-    options = dict(num_samples=333, batch_size=3, seed=5)
+@pytest.mark.parametrize("options", [dict(linear_order=0), dict(front=FrontConfig(bands=4), linear_order=12)])
+def test_without_any_condition(options):
+    """Nor a linear path; or with one of bands that reaches beyond the quasi-Newton band."""
+    teacher = tiny_teacher(None, **options)
+    options = dict(num_samples=332, batch_size=3, seed=5)
     check(teacher, sample_parallel(teacher, **options), teacher.sample(**options))
 
 
-def test_given_noise_gives_the_recording_back():
-    teacher = tiny_teacher(front=FRONTS["mel-prediction"])
+@pytest.mark.parametrize("front", ["mel-prediction", "sub-bands"])
+def test_given_noise_gives_the_recording_back(front):
+    teacher = tiny_teacher(front=FRONTS[front])
     (audio, mel) = speech_batch(2, 12)
     with torch.no_grad():
         noise = teacher.encode(audio, mel)
@@ -63,14 +67,15 @@ def test_an_item_does_not_depend_on_its_batch():
     assert together.sweeps.shape == together.residual.shape == (3,)
 
 
-def test_draft():
+@pytest.mark.parametrize("front", ["none", "sub-bands"])
+def test_draft(front):
     """Any draft leads to the same samples; the better it is, the sooner."""
-    teacher = tiny_teacher()
+    teacher = tiny_teacher(front=FRONTS[front])
     (_, mel) = speech_batch(2, 12)
     cold = sample_parallel(teacher, mel, seed=2)
-    drafted = sample_parallel(teacher, mel, seed=2, draft=tiny_student())
+    drafted = sample_parallel(teacher, mel, seed=2, draft=tiny_student(front=FRONTS[front]))
     torch.testing.assert_close(drafted.audio, cold.audio, atol=1e-4, rtol=0.0)
-    perfect = tiny_student()
+    perfect = tiny_student(front=FRONTS[front])
     perfect.rsample = lambda *_, **__: copy.copy(cold)
     assert sample_parallel(teacher, mel, seed=2, draft=perfect).passes < 0.75 * cold.passes
 

@@ -2,13 +2,14 @@ import math
 
 import pytest
 import torch
-from helpers.tiny_models import FRONTS, MEL, TEACHER_KINDS, speech_batch, teacher_inputs, tiny_teacher
+from helpers.tiny_models import FRONTS, MEL, TEACHER_KINDS, shake, speech_batch, teacher_inputs, tiny_teacher
 
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.solvers.stepping import CausalStepper
 from wavedistill.models.base import dequantized
 from wavedistill.models.front import FrontConfig
 from wavedistill.models.wavenet import WaveNet, WaveNetConfig
+from wavedistill.nn.causal_network import CausalNetwork
 from wavedistill.nn.wavenet_stack import StackConfig
 
 
@@ -39,6 +40,55 @@ def test_stepwise_pass_survives_many_turns_of_its_rings():
             stepper.feed(t, u[:, t])
 
 
+GAUSSIAN = [kind for kind, options in TEACHER_KINDS.items() if "distribution" not in options]
+
+
+@pytest.mark.parametrize("kind", GAUSSIAN)
+def test_log_prob_is_the_change_of_variables(kind):
+    """log N(encode(x)) + log |det d encode / dx|, the Jacobian by autograd: triangular, but for the steps on its
+    diagonal.
+    """
+    model = tiny_teacher(**TEACHER_KINDS[kind], shake=0.15).double()
+    audio, mel, speaker = teacher_inputs(model, frames=1, batch=1)
+    audio = audio[..., :64].double()
+    mel = None if mel is None else mel.double()
+    jacobian = torch.autograd.functional.jacobian(lambda x: model.encode(x, mel, speaker)[0, 0], audio)[:, 0, 0]
+    step = torch.arange(64) // model.config.front.bands
+    assert not jacobian[step[:, None] < step].any()
+    noise = model.encode(audio, mel, speaker).detach()
+    log_normal = -0.5 * float(noise.square().sum() + 64 * math.log(2 * math.pi))
+    expected = log_normal + float(torch.linalg.slogdet(jacobian).logabsdet)
+    found = model.log_prob(audio, mel, speaker, dequantize=False)
+    assert float(found.detach()) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("bands", [1, 4, 8])
+def test_values_of_a_step_depend_on_the_steps_before_alone(bands):
+    """Parameters and linear path, over the whole reach; and each step reads the condition of its own block."""
+    torch.manual_seed(0)
+    stack = StackConfig(2, 1, 2, 8, 8)
+    network = shake(CausalNetwork(2, stack, cond_channels=3, linear_order=2, step_size=bands), 0.2).double()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 8 * bands, dtype=torch.float64, generator=generator)
+    cond = torch.randn(1, 4, 3, dtype=torch.float64, generator=generator)
+    step = torch.arange(8 * bands) // bands
+    lag = step[:, None] - step
+    for output, reach in ((0, stack.receptive_field), (1, 2)):
+
+        def run(x, cond, output=output):
+            found = network(x, cond)[output][0]
+            return found.reshape(8 * bands, -1)[:, 0]
+
+        of_x, of_cond = (one[:, 0] for one in torch.autograd.functional.jacobian(run, (x, cond)))
+        assert set(lag[of_x != 0].tolist()) == set(range(1, reach + 1))
+        assert float((of_x[(lag >= 1) & (lag <= reach)] != 0).double().mean()) > 0.75
+        of_cond = of_cond.abs().sum(-1)
+        block = torch.arange(8 * bands) // (2 * bands)
+        assert not of_cond[block[:, None] < torch.arange(4)].any()
+        assert of_cond.gather(1, block[:, None])[bands:].all()
+    assert network.reach == bands * stack.receptive_field + bands - 1
+
+
 @pytest.mark.parametrize("front", FRONTS)
 def test_teacher_is_a_maf_encode_and_sample_are_inverse(front):
     model = tiny_teacher(front=FRONTS[front])
@@ -52,7 +102,7 @@ def test_likelihood_sees_only_the_past(kind):
     model = tiny_teacher(**TEACHER_KINDS[kind])
     audio, mel, speaker = teacher_inputs(model)
     changed = audio.clone()
-    changed[..., 200:] = changed[..., 200:].flip(-1)
+    changed[..., 200:] = changed[..., 200:].flip(-1)  # 200 is a whole number of steps
     with torch.no_grad():
         first = model.log_prob_per_sample(audio, mel, speaker, dequantize=False)
         second = model.log_prob_per_sample(changed, mel, speaker, dequantize=False)
@@ -70,6 +120,20 @@ def test_density_of_the_next_sample_integrates_to_one(kind):
     with torch.no_grad():
         log_prob = model.log_prob_per_sample(audio, dequantize=False)[:, 1]
     assert float(log_prob.exp().double().sum() * (grid[1] - grid[0])) == pytest.approx(1.0, abs=2e-3)
+
+
+@pytest.mark.parametrize("distribution", ["gaussian", "mol"])
+def test_density_of_the_next_block_integrates_to_one(distribution):
+    """Of two bands, over the plane of its two samples."""
+    front = FrontConfig(pre_emphasis=0.9, scale=4.0, bands=2)
+    model = tiny_teacher(None, distribution=distribution, front=front)
+    line = torch.linspace(-6, 6, 301)
+    audio = torch.zeros(len(line) ** 2, 1, 4)
+    audio[:, 0, :2] = torch.tensor([0.1, -0.2])
+    audio[:, 0, 2:] = torch.cartesian_prod(line, line)
+    with torch.no_grad():
+        log_prob = model.log_prob_per_sample(audio, dequantize=False)[:, 2:].sum(1)
+    assert float(log_prob.exp().double().sum() * (line[1] - line[0]) ** 2) == pytest.approx(1.0, abs=2e-3)
 
 
 @pytest.mark.parametrize("kind", TEACHER_KINDS)
@@ -108,13 +172,14 @@ def test_samples_follow_the_stated_density():
     assert abs(float(surplus.mean())) < 5 * float(surplus.std()) / math.sqrt(surplus.numel())
 
 
-def test_temperature_zero_follows_the_mean_and_priming_is_kept():
-    model = tiny_teacher(front=FRONTS["mel-prediction"])
+@pytest.mark.parametrize("front, kept", [("mel-prediction", 301), ("sub-bands", 296)])
+def test_temperature_zero_follows_the_mean_and_priming_is_kept(front, kept):
+    model = tiny_teacher(front=FRONTS[front])
     audio, mel, _ = teacher_inputs(model)
     assert torch.equal(model.sample(mel, temperature=0.0, seed=1), model.sample(mel, temperature=0.0, seed=2))
-    primed = model.sample(mel, prime=audio[..., :300], seed=0)
-    torch.testing.assert_close(primed[..., :300], audio[..., :300], atol=1e-4, rtol=0)
-    assert not torch.allclose(primed[..., 300:], audio[..., 300:], atol=1e-3)
+    primed = model.sample(mel, prime=audio[..., :301], seed=0)
+    torch.testing.assert_close(primed[..., :kept], audio[..., :kept], atol=1e-4, rtol=0)
+    assert not torch.allclose(primed[..., kept : kept + 5], audio[..., kept : kept + 5], atol=1e-3)
 
 
 def test_dequantisation_stays_inside_its_16_bit_step():
@@ -133,16 +198,14 @@ def test_dequantisation_stays_inside_its_16_bit_step():
         (dict(cond_upsample=3), "multiple of cond_upsample"),
         (dict(mel=None, front=FrontConfig(mel_prediction_order=8)), "needs a mel"),
         (dict(distribution="mulaw"), "mulaw"),
+        (dict(distribution="mulaw", linear_order=0, front=FrontConfig(bands=4)), "mulaw"),
+        (dict(front=FrontConfig(bands=32)), "front.bands must divide the 16 samples of a block .*, got 32"),
+        (dict(mel=None, cond_upsample=16, front=FrontConfig(bands=32)), "front.bands must divide the 16 samples"),
     ],
 )
 def test_impossible_configurations_are_refused(settings, message):
     with pytest.raises(WavedistillError, match=message):
         WaveNetConfig(**{"mel": MEL, "sample_rate": 8000, **settings})
-
-
-def test_front_refuses_options_without_effect():
-    with pytest.raises(WavedistillError, match="already whitens"):
-        FrontConfig(mel_prediction_order=8, pre_emphasis=0.9)
 
 
 def test_wrong_conditions_are_refused():
@@ -158,6 +221,8 @@ def test_wrong_conditions_are_refused():
         tiny_teacher(mel=None).sample(mel)
     with pytest.raises(WavedistillError, match="above 0"):
         tiny_teacher(mel=None).sample(num_samples=0)
+    with pytest.raises(WavedistillError, match="num_samples must be a multiple of the 8 samples .* together, got 300"):
+        tiny_teacher(**TEACHER_KINDS["no mel, sub-bands"]).sample(num_samples=300)
     with pytest.raises(WavedistillError, match="gaussian"):
         tiny_teacher(**TEACHER_KINDS["mu-law"]).encode(torch.zeros(1, 1, 64), mel[:1, :, :1])
 

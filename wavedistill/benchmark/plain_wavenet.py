@@ -134,20 +134,25 @@ class PlainSampler:
         model = self.model
         batch, samples = model.check_condition(mel, speaker, num_samples, batch_size)
         like = self.input[0]
-        noise = model.draw_noise(batch, samples, seed).transpose(1, 2).to(like)
+        size = model.predictor.step_size
+        steps = samples // size
+        noise = model.draw_noise(batch, samples, seed).transpose(1, 2).to(like).unflatten(1, (steps, size))
         features = model.features(mel, speaker)
-        cond = features.repeat_interleave(samples // features.shape[1], dim=1) if features is not None else None
+        cond = features.repeat_interleave(steps // features.shape[1], dim=1) if features is not None else None
         order = model.predictor.linear_order
-        taps = model.predictor.linear_taps(features, batch)[0].flip(-1) if order else like.new_zeros(batch, 1, 0)
-        taps = taps.repeat_interleave(samples // taps.shape[1], dim=1)
+        taps = like.new_zeros(batch, 1, 0, size)
+        if order:  # (batch, blocks, order * size, size), oldest step first
+            taps = model.predictor.linear_taps(features, batch)[0].flip(2).flatten(2, 3)
+        taps = taps.repeat_interleave(steps // taps.shape[1], dim=1)
         rings = [like.new_zeros(batch, history + 1, like.shape[0]) for history, *_ in self.layers]
-        u = like.new_zeros(batch, order + 1 + samples)  # begins with silence
-        for t in range(samples):
+        u = like.new_zeros(batch, order + 1 + steps, size)  # begins with silence
+        for t in range(steps):
             known = u[:, t : t + order + 1]
-            shift = (known[:, 1:] * taps[:, t]).sum(-1)
-            parameters = self._step(t, known[:, -1:], rings, cond[:, t] if cond is not None else None)
-            u[:, t + order + 1] = model.distribution.sample(parameters, shift, noise[:, t], temperature)
-        return model.front.inverse(u[:, None, order + 1 :], model.front.condition(mel)).value
+            shift = (known[:, 1:].flatten(1).unsqueeze(1) @ taps[:, t]).squeeze(1)
+            parameters = self._step(t, known[:, -1], rings, cond[:, t] if cond is not None else None)
+            by_value = parameters.unflatten(1, (size, -1))
+            u[:, t + order + 1] = model.distribution.sample(by_value, shift, noise[:, t], temperature)
+        return model.front.inverse(u[:, order + 1 :].reshape(batch, 1, -1), model.front.condition(mel)).value
 
     def _step(self, t: int, previous: Tensor, rings: list[Tensor], cond: Tensor | None) -> Tensor:
         linear = nn.functional.linear

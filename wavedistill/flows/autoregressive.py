@@ -169,6 +169,11 @@ class AutoregressiveFlow(Transform):
         network = self.predictor
         batch = x.shape[0]
         samples = x.shape[-1]
+        steps = samples // network.step_size
+        if samples % network.step_size:
+            raise WavedistillError(
+                f"AutoregressiveFlow needs whole steps of {network.step_size} samples, got {samples} samples."
+            )
         channels = network.stack.cond.in_features if network.stack.cond is not None else 0
         if channels and not isinstance(cond, Condition):
             cond = Condition(broadcast_condition(cond, channels, x, self).transpose(1, 2))
@@ -178,11 +183,11 @@ class AutoregressiveFlow(Transform):
             or features.dim() != 3
             or features.shape[::2] != (batch, channels)
             or not features.shape[1]
-            or samples % features.shape[1]
+            or steps % features.shape[1]
         ):
             raise WavedistillError(
                 f"AutoregressiveFlow needs condition features of shape ({batch}, blocks, {channels}) with blocks "
-                f"dividing {samples} samples, got {_shape(features)}."
+                f"dividing {steps} steps, got {_shape(features)}."
             )
         if network.source_order and (source is None or source.shape != (batch, samples)):
             raise WavedistillError(

@@ -197,13 +197,13 @@ class Vocoder:
             raise WavedistillError(f"{seconds:g} seconds are no audio: give a positive length")
         options = {} if self.model.one_pass else {"progress": progress}
         audio = self.model.sample(
-            num_samples=num_samples,
+            num_samples=num_samples + -num_samples % self.model.step_size,
             seed=seed,
             temperature=temperature,
             speaker=self._speaker(speaker),
             **options,
         )
-        return audio[0, 0]
+        return audio[0, 0, :num_samples]
 
     def stream(
         self,

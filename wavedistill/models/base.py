@@ -35,6 +35,7 @@ class WaveformModel(nn.Module):
         can_stream: whether `stream` makes the audio of a mel chunk by chunk.
         sample_rate: Hz.
         hop_length: samples that a mel frame stands for; without a mel the block that noise is drawn in.
+        step_size: samples that are made together; without a mel a waveform is a whole number of steps.
     """
 
     model_type: ClassVar[str]
@@ -43,6 +44,7 @@ class WaveformModel(nn.Module):
     role_name: ClassVar[str]
     one_pass: ClassVar[bool] = False
     can_stream: ClassVar[bool] = False
+    step_size: int = 1
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -151,6 +153,11 @@ class WaveformModel(nn.Module):
                 )
         if not num_samples or num_samples < 0:
             raise WavedistillError(f"num_samples must be above 0, got {num_samples}.")
+        if num_samples % self.step_size:
+            raise WavedistillError(
+                f"num_samples must be a multiple of the {self.step_size} samples that this model makes together, got "
+                f"{num_samples}."
+            )
         return batch, num_samples
 
 

@@ -108,6 +108,7 @@ class ParallelWaveNet(OnePassModel):
         self.pitch = PitchPredictor(config.mel.n_mels) if config.source_order else None
         self.source = HarmonicSource(config.mel, config.source_iterations) if config.source_order else None
         self.projection = MelProjection(config.mel, config.mel_projections) if config.mel_projections else None
+        self.step_size = config.step_size
         self.receptive_field: int = sum(flow.predictor.reach for flow in self.flows)
         with torch.no_grad():
             for flow in self.flows:
@@ -220,7 +221,10 @@ class ParallelWaveNet(OnePassModel):
     @property
     def context_frames(self) -> int:
         """Mel frames on either side of a chunk that its samples depend on."""
-        source = PitchPredictor.context_frames + 2 + self.source.context_frames if self.source else 1
+        if not self.source:
+            return max(1, self.conditioning.context_frames)
+        whitening = max(1, -(-self.config.front.mel_prediction_order // self.hop_length))
+        source = PitchPredictor.context_frames + 1 + self.source.context_frames + whitening
         return max(source, self.conditioning.context_frames)
 
     def _window(self, mel: Tensor | None) -> Window | None:

@@ -55,6 +55,7 @@ class WaveNet(WaveformModel):
             config.linear_order,
             step_size=config.front.bands,
         )
+        self.step_size = config.front.bands
         self.receptive_field: int = self.predictor.reach
 
     def log_prob(

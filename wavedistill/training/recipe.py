@@ -68,8 +68,8 @@ _OLD_KINDS = {"waveform_flow": "flow"}
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe's YAML file, whose ``kind`` says whether it is a teacher's, a student's or a flow's.
 
-    Recipes and run folders of earlier versions have no ``kind``: one with a ``teacher`` or a ``loss`` is a student's,
-    any other a teacher's; a flow's kind was ``waveform_flow``.
+    Recipes and run folders of earlier versions have no ``kind``: one with a ``teacher``, or a ``loss`` that is not a
+    teacher's, is a student's, any other a teacher's; a flow's kind was ``waveform_flow``.
 
     Args:
         path: the file.
@@ -98,8 +98,10 @@ def recipe_type(path: str | Path) -> type[Recipe]:
 
 def _kind(values: Any) -> str:
     """A recipe's kind, as it is written or as the other keys tell."""
-    keys = values.keys() if isinstance(values, dict) else set()
-    if "kind" in keys:
+    values = values if isinstance(values, dict) else {}
+    if "kind" in values:
         kind = str(values["kind"])
         return _OLD_KINDS.get(kind, kind)
-    return "student" if {"teacher", "loss"} & keys else "teacher"
+    loss = values.get("loss", {"band_weights": None})
+    of_teacher = isinstance(loss, dict) and "band_weights" in loss
+    return "teacher" if of_teacher and "teacher" not in values else "student"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wavedistill.data.dataset import Batch, SpeechDataset
 
 SKIP = 256
-"""Samples at the start of a crop whose likelihood is not counted: their past lies outside the crop."""
+"""Samples at the start of a crop, rounded up to steps, whose likelihood is not counted: their past lies outside."""
 SAMPLE_FRAMES = 24
 """Frames of a held-out clip that the teacher speaks during training: sampling is sequential, so they are few."""
 
@@ -49,12 +49,13 @@ class TeacherTask(nn.Module):
         self.model = model
         self.discriminators = None
         bands = model.config.front.bands
-        weights = config.band_weights or [1.0] * bands
+        weights = [1.0] * bands if config.band_weights is None else config.band_weights
         if len(weights) != bands or min(weights) <= 0.0:
             raise WavedistillError(
                 f"loss.band_weights: {bands} numbers above 0 are needed, one for each of the model's front.bands, got "
                 f"{weights}."
             )
+        self.skip = SKIP + -SKIP % bands
         self.register_buffer("weights", torch.tensor(weights) * (bands / sum(weights)), persistent=False)
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -64,7 +65,7 @@ class TeacherTask(nn.Module):
 
     def _log_prob(self, batch: Batch, generator: torch.Generator | None) -> Tensor:
         audio = batch.audio.unsqueeze(1)
-        return self.model.log_prob_per_sample(audio, batch.mel, batch.speaker, generator=generator)[:, SKIP:]
+        return self.model.log_prob_per_sample(audio, batch.mel, batch.speaker, generator=generator)[:, self.skip :]
 
     def validate(self, dataset: SpeechDataset, num_batches: int) -> dict[str, float]:
         """Bits per sample on the same ``num_batches`` crops of held-out speech every time."""

@@ -18,8 +18,8 @@ def vectors(dim=4, order="natural", cond_dim=0, **options):
     return shake(AutoregressiveFlow(MADE(dim, 12, 2, order, cond_dim), **options))
 
 
-def waveform(standardize=True, cond=5, source=0, **options):
-    network = CausalNetwork(2, StackConfig(2, 1, 2, 5, 5), cond, 3, source)
+def waveform(standardize=True, cond=5, source=0, step=1, **options):
+    network = CausalNetwork(2, StackConfig(2, 1, 2, 5, 5), cond, 3, source, step)
     return shake(AutoregressiveFlow(network, standardize, **options))
 
 
@@ -57,6 +57,21 @@ CASES = {
         (1, SAMPLES),
         triangular="lower",
         exempt={"long": "240,000 steps one after another; its one-pass direction is that of 'maf-waveform'"},
+    ),
+    "maf-waveform-in-steps": Case(
+        lambda: waveform(source=2, step=2),
+        (1, SAMPLES),
+        cond=features_and_source,
+        triangular="lower",
+        events=[],
+        exempt={"long": LENGTHENS},
+    ),
+    "iaf-waveform-in-steps": Case(
+        lambda: waveform(False, cond=0, step=4).inv,
+        (1, SAMPLES),
+        triangular="lower",
+        events=[(1, 4), (1, 12)],
+        exempt={"long": "as of 'iaf-waveform'"},
     ),
     "maf-composed": Case(
         lambda: Compose(Scale(2.0), PreEmphasis(0.5), waveform(cond=0)), (1, SAMPLES), triangular="lower"
