@@ -25,7 +25,7 @@ KINDS = {
     "patches of sub-bands as long as a block": dict(
         patch_size=4, cond_upsample=2, source_iterations=0, front=FRONTS["sub-bands"]
     ),
-    "projections": dict(mel_projections=2),
+    "contraction": dict(front=FrontConfig(mel_contraction=2)),
     "patches beyond the linear path": dict(patch_size=8, linear_order=3, front=FRONTS["mel-prediction"]),
 }
 
@@ -57,7 +57,7 @@ def test_one_pass_is_triangular_with_the_stated_log_density(kind):
 def test_every_parameter_but_the_pitch_predictors_has_a_gradient(kind):
     model = tiny_student(**KINDS[kind]).train()
     mel, speaker = _condition(model)
-    model.rsample(torch.randn(2, 1, 6 * 64), mel, speaker).refined.square().mean().backward()
+    model.rsample(torch.randn(2, 1, 6 * 64), mel, speaker).contracted.square().mean().backward()
     without = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
     assert without == {name for name, _ in model.named_parameters() if name.startswith("pitch.")}
 
@@ -78,7 +78,7 @@ def test_seed_decides_each_item_alone(kind):
     assert not torch.allclose(both, model.sample(**options, seed=8))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("no mel", "projections")])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("no mel", "contraction")])
 @pytest.mark.parametrize("frames_per_chunk", [1, 2, 5, 19, 40])
 def test_streamed_equals_whole(kind, frames_per_chunk):
     model = tiny_student(**KINDS[kind])
@@ -129,6 +129,10 @@ def test_wrong_arguments_are_refused():
         ParallelWaveNetConfig(mel=None)
     with pytest.raises(WavedistillError, match="num_flows"):
         ParallelWaveNetConfig(num_flows=0)
+    with pytest.raises(WavedistillError, match="mel_contraction must be at least 0"):
+        FrontConfig(mel_contraction=-1)
+    with pytest.raises(WavedistillError, match="front.mel_contraction needs a mel"):
+        ParallelWaveNetConfig(mel=None, source_order=0, front=FrontConfig(mel_contraction=2))
     model = tiny_student()
     with pytest.raises(WavedistillError, match="one frame"):
         list(model.stream(_condition(model)[0][:1], 0))
