@@ -6,8 +6,6 @@ from wavedistill.text import fill_block
 from wavedistill.training.curves import curve_table, plot_curves, read_curve
 
 FOLDER = Path(__file__).parent
-STUDENTS = {"student": "student", "fast student": "student-fast"}
-STUDENTS |= {"student, stage 2": "student-2", "fast student, stage 2": "student-fast-2"}
 TERMS = ("kl_nats", "stft", "mel", "pitch", "amplitude_std", "real_std")
 
 
@@ -17,13 +15,12 @@ def curve(run: str, name: str) -> list[tuple[int, float]]:
 
 if __name__ == "__main__":
     bits = {run: curve(run, "bits") for run in ("teacher", "flow")}
-    students = {who: {name: curve(run, name) for name in ("loss", *TERMS)} for who, run in STUDENTS.items()}
+    student = {name: curve("student", name) for name in ("loss", *TERMS)}
     panels = {"bits per sample (valid)": bits}
     for name in ("loss", "kl_nats", "stft"):
-        panels[f"students: {name} (valid)"] = {who: curves[name] for who, curves in students.items()}
+        panels[f"student: {name} (valid)"] = {"student": student[name]}
     plot_curves(panels, FOLDER / "results" / "curves.png")
     tables = [curve_table({"teacher's bits": bits["teacher"]})]
-    for who, curves in students.items():
-        tables.append(curve_table({f"{who}: loss": curves["loss"]} | {name: curves[name] for name in TERMS}))
+    tables.append(curve_table({"student: loss": student["loss"]} | {name: student[name] for name in TERMS}))
     tables.append(curve_table({"flow's bits": bits["flow"]}))
     fill_block(FOLDER / "README.md", "curves", "\n\n".join(tables))

@@ -6,7 +6,7 @@ from wavedistill.text import fill_block
 
 ROOT = Path(__file__).parents[2]
 REPORT = Path(__file__).parent / "results" / "report.md"
-SYSTEMS = ("original", "speech-student", "speech-student-fast", "WORLD", "Griffin-Lim")
+SYSTEMS = ("original", "speech-student", "WORLD", "Griffin-Lim")
 METRICS = ("system", "PESQ-wb", "DistillMOS", "F0 cents", "V/UV %", "x real time")
 SECTIONS = ("Quality", "Held-out bits per 16-bit sample", "Nats per sample")
 

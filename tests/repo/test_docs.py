@@ -156,7 +156,6 @@ def newcomer(tmp_path, monkeypatch) -> Path:
     bundled = tmp_path / "package" / "_assets" / "checkpoints"
     save_pretrained(tiny_teacher(), bundled / "speech-teacher")
     save_pretrained(tiny_student(), bundled / "speech-student")
-    save_pretrained(tiny_student(patch_size=4), bundled / "speech-student-fast")
     save_pretrained(tiny_student(patch_size=4), bundled / "festvox-ru-student")
     save_pretrained(tiny_teacher(), bundled / "festvox-ru-teacher")
     save_pretrained(tiny_student(speakers=["piano", "flute"]), bundled / "notes-student")
@@ -255,7 +254,7 @@ def test_a_reader_types_the_docs(name, newcomer, capsys):
         if command not in walked:
             walk(command)
     if name == "docs/using.md":
-        assert len(list((newcomer / "spoken-fast").glob("*.wav"))) == 8
+        assert len(list((newcomer / "spoken-all").glob("*.wav"))) == 8
         assert 0 < len(list((newcomer / "spoken-again").glob("*.wav"))) <= 8, "a shard gets whole batches"
         assert load_audio(newcomer / "again.wav")[1] == 8000
     if name == "docs/results.md":
@@ -422,7 +421,7 @@ def test_every_bundled_sample_can_be_heard():
     samples = [*ROOT.glob("checkpoints/*/samples/*.wav"), *ROOT.glob("recipes/*/results/samples/*.wav")]
     assert linked == {path.name for path in samples}
     heard = re.findall(r"\((\S+\.wav)\)", (ROOT / "README.md").read_text())
-    assert all(any(kind in path for path in heard) for kind in ("-original", "-student.", "-student-fast", "-teacher"))
+    assert all(any(kind in path for path in heard) for kind in ("-original", "-student.", "-teacher"))
 
 
 def test_every_word_of_the_tables_is_explained():

@@ -113,7 +113,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _HelpFormat(argparse.RawDescriptionHelpFormatter):
-    """Wide lines, which break between words but not inside names like speech-student-fast."""
+    """Wide lines, which break between words but not inside names like speech-student."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=24, width=110)

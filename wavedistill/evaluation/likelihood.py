@@ -76,8 +76,8 @@ def student_divergence(
 ) -> dict[str, float]:
     """One sample of the student under both models, in nats per sample of audio.
 
-    Neither scale is floored nor any value clipped. The density is that of the flows' own audio, before any projections
-    onto the mel.
+    Neither scale is floored nor any value clipped. The density is that of the waveform before a contraction to
+    the mel.
 
     Args:
         mel: (1, n_mels, frames), or None with ``num_samples`` for models without mel.

@@ -88,7 +88,7 @@ def student_likelihood(
     independent of its batch.
 
     Args:
-        student: a student; its density is that of the flows' own audio, before any projections onto the mel.
+        student: a student; its density is that of the waveform before a contraction to the mel.
         audio: (batch, 1, samples), samples = frames * hop_length where there is a mel.
         mel: (batch, n_mels, frames) of this audio.
         speaker: (batch,) indices.
