@@ -41,7 +41,7 @@ STACK = StackConfig(num_layers=2, num_cycles=1, kernel_size=2, channels=8, skip_
 
 def student(**options) -> ParallelWaveNet:
     """With everything that a student can have: source, front of linear prediction and sub-bands, patches, speakers,
-    contraction to the mel.
+    contraction towards the mel.
 
     One projection of the source: more of them make the phases of its faintest bins a matter of rounding, in torch alone
     too.

@@ -128,7 +128,7 @@ class WaveformModel(nn.Module):
         if self.contraction is None:
             return audio
         with torch.autocast(audio.device.type, enabled=False):
-            return self.contraction.contract(audio[:, 0], mel).unsqueeze(1)
+            return self.contraction.contract(audio, mel)
 
     def features(self, mel: Tensor | None, speaker: Tensor | None) -> Tensor | None:
         """Condition of every layer, (batch, blocks, cond_channels)."""

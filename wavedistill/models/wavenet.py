@@ -110,7 +110,7 @@ class WaveNet(WaveformModel):
         The contraction towards the mel, where the model has one, is undone first.
         """
         if self.contraction is not None:
-            audio = self.contraction.forward(audio, mel).value
+            audio = self.contraction.expand(audio, mel)
         return self.encode_before_contraction(audio, mel, speaker)
 
     def encode_before_contraction(
