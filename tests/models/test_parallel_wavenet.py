@@ -54,6 +54,24 @@ def test_one_pass_is_triangular_with_the_stated_log_density(kind):
     torch.testing.assert_close(output.loc + output.log_scale.exp() * noise[:, 0], output.excitation)
 
 
+def test_the_density_of_what_is_heard_is_that_of_the_whole_map():
+    model = tiny_student(**KINDS["contraction"]).double()
+    _, mel = speech_batch(1, 4)
+    mel = mel.double()
+    noise = torch.randn(1, 1, 256, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def heard(z):
+        return model.rsample(z, mel, None).contracted[0, 0]
+
+    jacobian = torch.autograd.functional.jacobian(heard, noise)[:, 0, 0]
+    log_normal = -0.5 * float(noise.square().sum() + 256 * math.log(2 * math.pi))
+    expected = log_normal - float(torch.linalg.slogdet(jacobian).logabsdet)
+    found = model.sample_log_prob(model.rsample(noise, mel, None), mel)
+    assert float(found.detach()) == pytest.approx(expected, abs=1e-6)
+    before = float(model.own_log_prob(model.rsample(noise, mel, None)).sum().detach())
+    assert abs(before - expected) > 1.0
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_parameter_but_the_pitch_predictors_has_a_gradient(kind):
     model = tiny_student(**KINDS[kind]).train()

@@ -208,10 +208,24 @@ class ParallelWaveNet(OnePassModel):
         )
 
     def own_log_prob(self, output: StudentOutput) -> Tensor:
-        """Exact log-density of the student's own sample, (batch, samples) in nats, from the pass that made it."""
+        """Exact log-density of the student's own sample, (batch, samples) in nats, from the pass that made it.
+
+        Of ``output.audio``; `sample_log_prob` has that of ``output.contracted``.
+        """
         z = (output.excitation - output.loc) * torch.exp(-output.log_scale)
         slope = self.front.log_slope(z, output.lpc)
         return -0.5 * (z.square() + LOG_2PI) - output.log_scale + slope
+
+    def sample_log_prob(self, output: StudentOutput, mel: Tensor | None) -> Tensor:
+        """Log-density (batch,) in nats of ``output.contracted``, the waveform that is heard.
+
+        The contraction's log-determinant is exact for short waveforms and estimated for long ones, see
+        `wavedistill.flows.MelContraction`; all else is exact.
+        """
+        log_prob = self.own_log_prob(output).double().sum(1)
+        if self.contraction is None:
+            return log_prob
+        return log_prob - self.contraction.inverse(output.audio, mel).log_det
 
     @property
     def context_frames(self) -> int:
