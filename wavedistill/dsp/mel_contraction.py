@@ -100,6 +100,8 @@ class MelSteps(nn.Module):
         exponent = self.mel.power
 
         def step(wave: Tensor) -> Tensor:
+            if not wave.numel():
+                return wave
             spectrum = self.stft(wave)
             magnitude = power(spectrum).add_(TINY).sqrt_()
             given = (magnitude if exponent == 1.0 else magnitude.pow(exponent)) @ filters
