@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from helpers.tiny_models import MEL, speech_batch, speech_like, tiny_student
+from helpers.tiny_models import MEL, speech_batch, speech_like
 
 from wavedistill.audio.mel import LogMelSpectrogram, MelConfig
 from wavedistill.dsp.mel_projection import MelProjection
 from wavedistill.dsp.mel_stft import MelSTFT
-from wavedistill.errors import WavedistillError
 
 CONFIGS = {
     "hops divide the window": MEL,
@@ -103,32 +102,3 @@ def test_streamed_equals_whole(name, frames_per_chunk):
     )
     assert {chunk.shape[2] for chunk in chunks[:-1]} <= {frames_per_chunk * hop}
     torch.testing.assert_close(torch.cat(chunks, 2)[:, 0], projection(wave, log_mel), atol=1e-6, rtol=0)
-
-
-def test_a_student_says_the_projection_of_its_flows_audio_whose_density_it_keeps():
-    plain = tiny_student()
-    refining = tiny_student(mel_projections=2)
-    _, mel = speech_batch(2, 12)
-    noise = torch.randn(2, 1, 12 * 64, generator=torch.Generator().manual_seed(0))
-    own = plain.rsample(noise, mel)
-    refined = refining.rsample(noise, mel)
-    assert own.refined is own.audio
-    torch.testing.assert_close(refined.audio, own.audio)
-    torch.testing.assert_close(refining.own_log_prob(refined), plain.own_log_prob(own))
-    torch.testing.assert_close(refined.refined[:, 0], MelProjection(MEL, 2)(own.audio[:, 0], mel))
-    torch.testing.assert_close(refining.sample(mel, noise=noise), refined.refined)
-    assert distance(refined.refined[:, 0], mel, MEL) < 0.8 * distance(refined.audio[:, 0], mel, MEL)
-
-
-@pytest.mark.parametrize("frames_per_chunk", [1, 5, 40])
-def test_a_student_streams_its_projections(frames_per_chunk):
-    model = tiny_student(mel_projections=2)
-    mel = speech_batch(1, 30)[1]
-    chunks = list(model.stream(mel, frames_per_chunk, seed=1))
-    torch.testing.assert_close(torch.cat(chunks, 2), model.sample(mel, seed=1), atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("options", [{"mel_projections": -1}, {"mel": None, "mel_projections": 2}])
-def test_impossible_numbers_of_projections_are_refused(options):
-    with pytest.raises(WavedistillError, match="mel_projections must be at least 0, and 0 for a model without mel"):
-        tiny_student(**options)

@@ -6,7 +6,7 @@ square of the difference over that of the signal:
 | | AVX2 | SSE4 | one layer's output weights times 1.01 |
 |---|---|---|---|
 | teachers, a quarter of a second | 1.5e-5 | 1.2e-5 | 5e-2 to 2.5e-1 |
-| students | 1.1e-4 | 1.8e-3 | 4e-4 to 6e-3 (projections onto the mel correct most of it) |
+| students | 1.1e-4 | 1.8e-3 | 4e-4 to 6e-3 (the contraction to the mel corrects most of it) |
 | flow | 6.5e-6 | 4.9e-6 | 2e-3 |
 """
 
