@@ -5,6 +5,7 @@ torch.
 from __future__ import annotations
 
 import builtins
+import dataclasses
 import importlib.util
 import json
 import subprocess
@@ -40,19 +41,18 @@ STACK = StackConfig(num_layers=2, num_cycles=1, kernel_size=2, channels=8, skip_
 
 def student(**options) -> ParallelWaveNet:
     """With everything that a student can have: source, front of linear prediction and sub-bands, patches, speakers,
-    projections onto the mel.
+    contraction towards the mel.
 
     One projection of the source: more of them make the phases of its faintest bins a matter of rounding, in torch alone
     too.
     """
     return tiny_student(
         **{
-            "front": FRONTS["sub-bands"],
+            "front": dataclasses.replace(FRONTS["sub-bands"], mel_contraction=2),
             "patch_size": 2,
             "speakers": ["ada", "bob"],
             "stack": STACK,
             "source_iterations": 0,
-            "mel_projections": 2,
             **options,
         }
     )

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -25,7 +26,7 @@ KINDS = {
     "patches of sub-bands as long as a block": dict(
         patch_size=4, cond_upsample=2, source_iterations=0, front=FRONTS["sub-bands"]
     ),
-    "projections": dict(mel_projections=2),
+    "contraction": dict(front=dataclasses.replace(FRONTS["sub-bands"], mel_contraction=2)),
     "patches beyond the linear path": dict(patch_size=8, linear_order=3, front=FRONTS["mel-prediction"]),
 }
 
@@ -57,7 +58,7 @@ def test_one_pass_is_triangular_with_the_stated_log_density(kind):
 def test_every_parameter_but_the_pitch_predictors_has_a_gradient(kind):
     model = tiny_student(**KINDS[kind]).train()
     mel, speaker = _condition(model)
-    model.rsample(torch.randn(2, 1, 6 * 64), mel, speaker).refined.square().mean().backward()
+    model.rsample(torch.randn(2, 1, 6 * 64), mel, speaker).contracted.square().mean().backward()
     without = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
     assert without == {name for name, _ in model.named_parameters() if name.startswith("pitch.")}
 

@@ -112,7 +112,7 @@ def _encoded(teacher: LoadedModel, clip: Clip) -> dict[str, float]:
     mel = teacher.mel(clip)
     speaker = teacher.speaker(clip)
     nats = -float(teacher.model.log_prob_per_sample(audio, mel, speaker).double().mean())
-    z = teacher.model.encode(dequantized(audio), mel, speaker)[0, 0]
+    z = teacher.model.encode_before_contraction(dequantized(audio), mel, speaker)[0, 0]
     return _scored(nats, z, len(clip.audio)) | {"trusted": 1.0}
 
 

@@ -13,6 +13,7 @@ from wavedistill.flows.lapped import LappedTransform
 from wavedistill.flows.linear import InvertibleConv1x1, Orthogonal
 from wavedistill.flows.linear_prediction import LPC, LinearPredictionFlow, MelLPC
 from wavedistill.flows.long_term_prediction import LTP, LongTermPredictionFlow
+from wavedistill.flows.mel_contraction import LogDetEstimate, MelContraction
 from wavedistill.flows.normalization import ActNorm, InvertibleBatchNorm
 from wavedistill.flows.permutation import LearnedPermutation, Permutation, Reverse
 from wavedistill.flows.planar import Planar, Radial
@@ -50,11 +51,13 @@ __all__ = [
     "Likelihood",
     "LinearPredictionFlow",
     "LPC",
+    "LogDetEstimate",
     "Logit",
     "LongTermPredictionFlow",
     "LTP",
     "Mapped",
     "MADE",
+    "MelContraction",
     "MelLPC",
     "MixtureCDF",
     "NetworkConfig",

@@ -123,7 +123,7 @@ def instructive_distance(
 ) -> Tensor:
     """Distance of the student from the recording when it is fed the noise that the teacher encodes that to."""
     with torch.no_grad():
-        noise = teacher.encode(audio, mel, speaker)
+        noise = teacher.encode_before_contraction(audio, mel, speaker)
         target = teacher.front.forward(audio, teacher.front.condition(mel)).value[:, 0]
     output = student.rsample(noise, mel, speaker)
     skip = first_counted(student, teacher, target.shape[1])

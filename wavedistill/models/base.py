@@ -12,6 +12,7 @@ from wavedistill.audio.mel import check_mel
 from wavedistill.distributions import noise_generators
 from wavedistill.dsp.window import Window
 from wavedistill.errors import WavedistillError
+from wavedistill.flows.mel_contraction import MelContraction
 from wavedistill.models.configs import GRID_HOP, ModelConfig
 from wavedistill.models.front import Front
 from wavedistill.nn.mel_encoder import MelEncoder, extended
@@ -52,6 +53,8 @@ class WaveformModel(nn.Module):
         self.sample_rate: int = config.sample_rate
         self.hop_length: int = config.mel.hop_length if config.mel else GRID_HOP
         self.front = Front(config.front, config.mel, config.cond_upsample)
+        steps = config.front.mel_contraction
+        self.contraction = MelContraction(config.mel, steps) if steps else None
         n_mels = config.mel.n_mels if config.mel else 0
         self.cond_channels = config.cond_channels if (n_mels or config.speakers) else 0
         self.conditioning = None
@@ -119,6 +122,13 @@ class WaveformModel(nn.Module):
     def draw_noise(self, batch: int, samples: int, seed: int | list[int] | None) -> Tensor:
         """The noise of a seed, (batch, 1, samples) standard normal, on the CPU; seeds as in `sample`."""
         raise NotImplementedError
+
+    def contracted(self, audio: Tensor, mel: Tensor | None) -> Tensor:
+        """The finished waveform (batch, 1, samples) after the contraction towards the mel, where the model has one."""
+        if self.contraction is None:
+            return audio
+        with torch.autocast(audio.device.type, enabled=False):
+            return self.contraction.contract(audio, mel)
 
     def features(self, mel: Tensor | None, speaker: Tensor | None) -> Tensor | None:
         """Condition of every layer, (batch, blocks, cond_channels)."""

@@ -70,8 +70,6 @@ class ParallelWaveNetConfig:
         source_order: steps of each flow's linear path from a harmonic source, whose pitch is predicted from the mel (0:
             no source).
         source_iterations: projections that fit the source's spectrum to the mel.
-        mel_projections: projections of the finished waveform onto those with the given mel (0: none); the density is
-            that of the waveform before.
         log_scale_min: floor of each flow's log-scale.
         initial_log_scale: log-scale of the whole stack before training.
     """
@@ -87,7 +85,6 @@ class ParallelWaveNetConfig:
     linear_order: int = 32
     source_order: int = 32
     source_iterations: int = 3
-    mel_projections: int = 0
     log_scale_min: float = -7.0
     initial_log_scale: float = -0.7
     front: FrontConfig = field(default_factory=FrontConfig)
@@ -105,10 +102,6 @@ class ParallelWaveNetConfig:
         if self.source_order and self.mel is None:
             raise WavedistillError(
                 "source_order needs a mel to read the pitch from; set it to 0 for a model without mel."
-            )
-        if self.mel_projections < 0 or (self.mel_projections and self.mel is None):
-            raise WavedistillError(
-                f"mel_projections must be at least 0, and 0 for a model without mel, got {self.mel_projections}."
             )
 
     @property
@@ -157,6 +150,8 @@ class WaveformFlowConfig:
             )
         if self.num_flows < 1:
             raise WavedistillError(f"num_flows must be at least 1, got {self.num_flows}.")
+        if self.front.mel_contraction:
+            raise WavedistillError("front.mel_contraction is for teachers and students; set it to 0 for a flow.")
         splits = (self.num_flows - 1) // self.split_every if self.split_every else 0
         if self.squeeze - splits * self.split_channels < 2 or self.split_every < 0 or self.split_channels < 1:
             raise WavedistillError(
@@ -200,5 +195,6 @@ def _check_common(config: ModelConfig) -> None:
             f"front.bands must divide the {block} samples of a block of the condition (hop_length / cond_upsample), "
             f"got {config.front.bands}."
         )
-    if config.front.mel_prediction_order and config.mel is None:
-        raise WavedistillError("front.mel_prediction_order needs a mel; set it to 0 for a model without mel.")
+    for name in ("mel_prediction_order", "mel_contraction"):
+        if getattr(config.front, name) and config.mel is None:
+            raise WavedistillError(f"front.{name} needs a mel; set it to 0 for a model without mel.")

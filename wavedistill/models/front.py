@@ -30,6 +30,9 @@ class FrontConfig:
             of 256 makes it follow the pitch harmonics that the mel shows.
         bands: values of a step: the network's signal is the orthogonal DCT-II of each block of so many samples, lowest
             band first, one block after another (1: the samples themselves).
+        mel_contraction: steps of `wavedistill.flows.MelContraction` that the finished waveform takes towards those with
+            the given mel (0: none). A teacher and its student share them, so that the divergence between the two is
+            that of what is heard.
     """
 
     pre_emphasis: float = 0.0
@@ -38,6 +41,7 @@ class FrontConfig:
     white_noise: float = 1e-7
     lag_window: float = 30.0
     bands: int = 1
+    mel_contraction: int = 0
 
     def __post_init__(self) -> None:
         if self.mel_prediction_order and (self.pre_emphasis or self.scale != 1.0):
@@ -45,6 +49,8 @@ class FrontConfig:
                 "front: mel_prediction_order already whitens and scales the signal; set pre_emphasis: 0 and scale: 1, "
                 "or mel_prediction_order: 0."
             )
+        if self.mel_contraction < 0:
+            raise WavedistillError(f"front: mel_contraction must be at least 0, got {self.mel_contraction}.")
         if self.bands != 1 and (self.bands % 2 or not 2 <= self.bands <= 64):
             raise WavedistillError(f"front: bands must be 1 or an even number from 2 to 64, got {self.bands}.")
 

@@ -109,7 +109,7 @@ def sample_parallel(
     solution = solve(flow, noise[:, 0], condition, guess, tolerance=tolerance, window=window)
     u = solution.value
     residual = flow.affine_inverse(noise[:, 0], flow.loc_scale(u, condition))[0] - u
-    audio = teacher.front.inverse(u.unsqueeze(1), lpc).value
+    audio = teacher.contracted(teacher.front.inverse(u.unsqueeze(1), lpc).value, mel)
     return ParallelSample(audio, u, solution.sweeps, solution.passes, largest(residual.abs() / u.abs().clamp_min(1.0)))
 
 

@@ -1,6 +1,6 @@
 """The student: a stack of inverse autoregressive flows that makes a whole waveform in one pass.
 
-    noise z -> IAF_1 -> ... -> IAF_n -> excitation u -> front's inverse -> waveform x (-> projections onto the mel)
+    noise z -> IAF_1 -> ... -> IAF_n -> excitation u -> front's inverse -> waveform (-> contraction to the mel)
 
 Every map is triangular in time, without time reversal between them, so that each sample given the noise before it is a
 Gaussian, u_t | z_<t ~ N(loc_t, exp(log_scale_t)^2): the divergence from a Gaussian teacher has a closed form.
@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from wavedistill.dsp.harmonic_source import HarmonicSource
-from wavedistill.dsp.mel_projection import MelProjection
 from wavedistill.dsp.window import Window, trim_parts
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.autoregressive import AutoregressiveFlow, Condition, LocScale
@@ -38,8 +37,8 @@ class StudentOutput(NamedTuple):
     """One pass of the student.
 
     Attributes:
-        audio: (batch, 1, samples), the flows' own.
-        refined: the audio after the projections onto the mel, which `sample` returns; without projections the same.
+        audio: (batch, 1, samples), before the contraction towards the mel.
+        contracted: the audio after it, which `sample` returns; for a model without contraction the same.
         excitation, loc, log_scale: (batch, samples), u = loc + exp(log_scale) * noise: the front's signal before its
             inverse.
         lpc: the front's condition.
@@ -47,7 +46,7 @@ class StudentOutput(NamedTuple):
     """
 
     audio: Tensor
-    refined: Tensor
+    contracted: Tensor
     excitation: Tensor
     loc: Tensor
     log_scale: Tensor
@@ -107,7 +106,6 @@ class ParallelWaveNet(OnePassModel):
         )
         self.pitch = PitchPredictor(config.mel.n_mels) if config.source_order else None
         self.source = HarmonicSource(config.mel, config.source_iterations) if config.source_order else None
-        self.projection = MelProjection(config.mel, config.mel_projections) if config.mel_projections else None
         self.step_size = config.step_size
         self.receptive_field: int = sum(flow.predictor.reach for flow in self.flows)
         with torch.no_grad():
@@ -140,10 +138,7 @@ class ParallelWaveNet(OnePassModel):
         Shapes: noise (batch, 1, samples) standard normal, samples = frames * hop_length where there is a mel.
         """
         output, _ = self._run(noise[:, 0], self._window(mel), speaker, None, in_pieces)
-        if self.projection is None:
-            return output
-        with torch.autocast(noise.device.type, enabled=False):
-            return output._replace(refined=self.projection(output.audio[:, 0], mel).unsqueeze(1))
+        return output._replace(contracted=self.contracted(output.audio, mel))
 
     @torch.inference_mode()
     def sample(
@@ -172,18 +167,18 @@ class ParallelWaveNet(OnePassModel):
         batch, samples = self.check_condition(mel, speaker, num_samples, batch_size)
         if noise is None:
             noise = self.draw_noise(batch, samples, seed)
-        return self.rsample(noise.to(self.device) * temperature, mel, speaker, in_pieces=True).refined
+        return self.rsample(noise.to(self.device) * temperature, mel, speaker, in_pieces=True).contracted
 
     def _chunks(
         self, mel: Tensor, frames_per_chunk: int, draw: Callable[[int], Tensor], speaker: Tensor | None
     ) -> Iterator[Tensor]:
         chunks = self._own_chunks(mel, frames_per_chunk, draw, speaker)
-        return chunks if self.projection is None else self.projection.stream(chunks, mel, frames_per_chunk)
+        return chunks if self.contraction is None else self.contraction.stream(chunks, mel, frames_per_chunk)
 
     def _own_chunks(
         self, mel: Tensor, frames_per_chunk: int, draw: Callable[[int], Tensor], speaker: Tensor | None
     ) -> Iterator[Tensor]:
-        """The flows' own audio, before the projections."""
+        """The audio before the contraction."""
         window = self._window(mel)
         state = None
         for start in range(0, mel.shape[-1], frames_per_chunk):

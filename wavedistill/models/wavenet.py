@@ -67,8 +67,13 @@ class WaveNet(WaveformModel):
         dequantize: bool = True,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        per_sample = self.log_prob_per_sample(audio, mel, speaker, dequantize=dequantize, generator=generator)
-        return per_sample.double().sum(1)
+        if dequantize:
+            audio = dequantized(audio, generator)
+        log_det = 0.0
+        if self.contraction is not None:
+            with torch.autocast(audio.device.type, enabled=False):
+                audio, log_det = self.contraction.forward(audio, mel)
+        return self.log_prob_per_sample(audio, mel, speaker, dequantize=False).double().sum(1) + log_det
 
     def log_prob_per_sample(
         self,
@@ -79,7 +84,12 @@ class WaveNet(WaveformModel):
         dequantize: bool = True,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """The terms of `log_prob`: log p(x_t | x_<t, mel, speaker) in nats, (batch, samples); arguments as there."""
+        """The terms of `log_prob`: log p(x_t | x_<t, mel, speaker) in nats, (batch, samples); arguments as there.
+
+        The contraction towards the mel, where the model has one, is left out: these are terms of the density of the
+        waveform before it. A recording with its own mel is a fixed point of the contraction, so that training needs no
+        more than this.
+        """
         if dequantize:
             audio = dequantized(audio, generator)
         lpc = self.front.condition(mel)
@@ -95,7 +105,18 @@ class WaveNet(WaveformModel):
         return self.predictor(u, self.features(mel, speaker))
 
     def encode(self, audio: Tensor, mel: Tensor | None = None, speaker: Tensor | None = None) -> Tensor:
-        """The noise from which `sample` makes this audio, (batch, 1, samples): one parallel pass. Gaussian only."""
+        """The noise from which `sample` makes this audio, (batch, 1, samples): one parallel pass. Gaussian only.
+
+        The contraction towards the mel, where the model has one, is undone first.
+        """
+        if self.contraction is not None:
+            audio = self.contraction.expand(audio, mel)
+        return self.encode_before_contraction(audio, mel, speaker)
+
+    def encode_before_contraction(
+        self, audio: Tensor, mel: Tensor | None = None, speaker: Tensor | None = None
+    ) -> Tensor:
+        """`encode` of a waveform before the contraction, or of a recording with its own mel, its fixed point."""
         self.need_gaussian("encode")
         u = self.front.forward(audio, self.front.condition(mel)).value[:, 0]
         loc, log_scale = self.distribution.loc_scale(*self.predict(u, mel, speaker))
@@ -125,7 +146,8 @@ class WaveNet(WaveformModel):
             temperature: factor on the noise (on the logits for "mulaw"); 0 gives the most likely path.
             noise: (batch, 1, samples) standard normal in place of a seed (Gaussian only).
             prime: (batch, 1, samples) audio that the result begins with (no longer than the result); with
-                ``front.bands`` M the whole blocks of M samples in it count.
+                ``front.bands`` M the whole blocks of M samples in it count. A contraction towards the mel moves
+                it where it has another mel.
             speaker: (batch,) indices.
             progress: show a progress bar on stderr.
 
@@ -149,7 +171,7 @@ class WaveNet(WaveformModel):
             padded = nn.functional.pad(prime[..., :known], (0, samples - known))
             u[:, :known] = self.front.forward(padded, condition).value[:, 0, :known]
         self._fill(u, known, noise.transpose(1, 2).to(u), self.features(mel, speaker), temperature, progress)
-        return self.front.inverse(u.unsqueeze(1), condition).value
+        return self.contracted(self.front.inverse(u.unsqueeze(1), condition).value, mel)
 
     def _fill(
         self, u: Tensor, known: int, noise: Tensor, features: Tensor | None, temperature: float, progress: bool

@@ -27,7 +27,7 @@ class OptimConfig:
     """Largest global norm of a gradient; longer ones are scaled down to it."""
     warmup_steps: int = 500
     """Steps in which the learning rate rises linearly from nearly 0 to ``lr``."""
-    decay: Literal["cosine", "exponential", "constant"] = "cosine"
+    decay: Literal["cosine", "linear", "exponential", "constant"] = "cosine"
     """How the learning rate falls over the run, from ``lr`` to ``lr * final_lr_ratio``."""
     final_lr_ratio: float = 0.01
     ema: float = 0.9999

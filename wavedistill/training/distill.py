@@ -98,7 +98,7 @@ def check_teacher(teacher: WaveNet, dataset: SpeechDataset, teacher_name: str) -
         audio = item.audio[None, None].to(device)
         mel = None if item.mel is None else item.mel.unsqueeze(0).to(device)
         speaker = None if item.speaker is None else torch.tensor([item.speaker], device=device)
-        total += float(teacher.log_prob(audio, mel, speaker).sum())
+        total += float(teacher.log_prob_per_sample(audio, mel, speaker).double().sum())
         samples += audio.shape[-1]
         clips.append(item.audio)
         mels.append(item.mel)

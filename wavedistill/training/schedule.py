@@ -28,6 +28,8 @@ def lr_scale(optim: OptimConfig, step: int, done: float) -> float:
     warmup = min(1.0, (step + 1) / max(optim.warmup_steps, 1))
     if optim.decay == "cosine":
         scale = optim.final_lr_ratio + (1.0 - optim.final_lr_ratio) * 0.5 * (1.0 + math.cos(math.pi * done))
+    elif optim.decay == "linear":
+        scale = optim.final_lr_ratio + (1.0 - optim.final_lr_ratio) * (1.0 - done)
     elif optim.decay == "exponential":
         scale = optim.final_lr_ratio**done
     else:

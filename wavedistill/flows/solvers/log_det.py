@@ -20,17 +20,19 @@ from wavedistill.errors import WavedistillError
 
 Map = Callable[[Tensor], Tensor]
 NOISES = ("rademacher", "normal")
+ROWS = 512
+"""Of a Jacobian, that are computed at once."""
 
 
 def jacobian(g: Map, x: Tensor) -> tuple[Tensor, Tensor]:
     """g(x) and its Jacobian (batch, size, size) for every example of x (batch, *event), size its elements.
 
-    Differentiable. It takes size backward passes, all at once.
+    Differentiable. It takes size backward passes, `ROWS` at once.
     """
     value, pullback = torch.func.vjp(g, x)
     size = math.prod(x.shape[1:])
     basis = torch.eye(size, dtype=x.dtype, device=x.device).reshape(size, 1, *x.shape[1:])
-    (rows,) = torch.func.vmap(pullback)(basis.expand(size, *x.shape))
+    (rows,) = torch.func.vmap(pullback, chunk_size=ROWS)(basis.expand(size, *x.shape))
     return value, rows.flatten(2).transpose(0, 1)
 
 

@@ -1,0 +1,150 @@
+"""Damped steps of a waveform towards those whose mel spectrogram is a given one.
+
+A generator's waveform has its own mel, which differs from the one it was asked for: by noise, and by what it learned
+badly. Each step weighs every bin of its spectrum by the ratio of the two mels, and leaves the phases alone. It goes only
+a share of the way, so that different waveforms stay different: the steps are a bijection, of which
+`wavedistill.flows.MelContraction` has the inverse and the log-determinant.
+
+A mel of 16-bit audio is that of rounded samples, and where it is so quiet that the rounding shows, steps that bring
+every waveform to it would be steps whose inverse throws the recording itself far away. So each tile (a band of a frame)
+has its own strength, which depends on the given mel alone.
+
+References:
+    Algorithms for Non-negative Matrix Factorization (Lee & Seung, 2001): the weights are one multiplicative step of its
+        divergence
+    Signal Estimation from Modified Short-Time Fourier Transform (Griffin & Lim, 1984): alternating projections
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from wavedistill.audio.mel import MelConfig, mel_filter_bank
+from wavedistill.dsp.mel_stft import MelSTFT, power
+from wavedistill.errors import WavedistillError
+
+MAX_RATIO = 3.0
+"""A step weighs no bin by more, so that a band that is nearly silent does not become all noise."""
+ROUNDING = 1.0 / 32768.0 / math.sqrt(12.0)
+"""Standard deviation of what 16-bit samples are rounded by."""
+MAX_ROUNDING_GAIN = 0.3
+"""By about so many nats at most the inverse of all steps moves a tile's level because of the rounding."""
+TINY = 1e-18
+
+
+class MelSteps(nn.Module):
+    """wave -> wave + STFT^-1(STFT(wave) * h), several times, h = F_n (damping * strength * (ratio - 1)).
+
+    ratio = (mel / F' |STFT(wave)|^p)^(1/p) for each tile; F are the mel filters, F_n the same with rows of sum 1, p the
+    power of the spectrogram. A recording with its own mel stays as it is, and so do the bins of no filter.
+
+    Args:
+        mel: settings of the spectrogram.
+        steps: each lets a sample depend on `MelSTFT.context_frames` more frames on either side.
+        damping: share of the way that a step goes, in (0, 1).
+
+    Attributes:
+        context_frames: frames on either side that a sample depends on.
+
+    Shapes:
+        wave (batch, frames * hop_length), log_mel (batch, n_mels, frames) -> wave of the same shape; differentiable.
+
+    Raises:
+        WavedistillError: for other steps or another damping.
+    """
+
+    def __init__(self, mel: MelConfig, steps: int, damping: float) -> None:
+        super().__init__()
+        if steps < 1 or not 0.0 < damping < 1.0:
+            raise WavedistillError(
+                f"steps towards a mel must be 1 or more and their damping between 0 and 1, got {steps} and {damping}."
+            )
+        self.mel = mel
+        self.steps = steps
+        self.damping = damping
+        self.stft = MelSTFT(mel, reflect=True)
+        self.context_frames = steps * self.stft.context_frames
+        filters = mel_filter_bank(mel)
+        spread = (filters / filters.sum(1, keepdim=True).clamp_min(TINY)).T.contiguous()
+        self.register_buffer("filters", filters, persistent=False)
+        self.register_buffer("spread", spread, persistent=False)
+        self.register_buffer("rounding", _rounding_level(self.stft.window, filters, mel.power), persistent=False)
+
+    def forward(self, wave: Tensor, log_mel: Tensor) -> Tensor:
+        step = self.step(log_mel)
+        for _ in range(self.steps):
+            wave = step(wave)
+        return wave
+
+    def strength(self, log_mel: Tensor) -> Tensor:
+        """s in [0, 1] of each tile, of log_mel's shape: min(1, (1 - (1 + 0.3 m / q)^(-1 / steps)) / damping).
+
+        m is the mel and q that of white noise of the size of 16-bit rounding. All steps together shrink the deviation
+        of a tile's level by (1 - damping s)^-steps <= 1 + 0.3 m / q.
+        """
+        loudness = log_mel.exp() / self.rounding.to(log_mel.dtype)[:, None]
+        kept = (1.0 + MAX_ROUNDING_GAIN * loudness).pow(-1.0 / self.steps)
+        return ((1.0 - kept) / self.damping).clamp_max(1.0)
+
+    def step(self, log_mel: Tensor) -> Callable[[Tensor], Tensor]:
+        """One step towards this mel: a map of waves (batch, frames * hop_length) of log_mel's dtype."""
+        dtype = log_mel.dtype
+        filters, spread = self.filters.to(dtype), self.spread.to(dtype)
+        weight = self.stft.weight(log_mel.shape[-1], dtype)
+        wanted = log_mel.transpose(1, 2).exp()
+        share = self.damping * self.strength(log_mel).transpose(1, 2)
+        exponent = self.mel.power
+
+        def step(wave: Tensor) -> Tensor:
+            spectrum = self.stft(wave)
+            magnitude = power(spectrum).add_(TINY).sqrt_()
+            given = (magnitude if exponent == 1.0 else magnitude.pow(exponent)) @ filters
+            ratio = wanted / given.clamp_min(self.mel.floor)
+            if exponent != 1.0:
+                ratio = ratio.pow(1.0 / exponent)
+            change = (share * (ratio.clamp_max(MAX_RATIO) - 1.0)) @ spread
+            return wave + self.stft.inverse(spectrum * change, weight)
+
+        return step
+
+    def stream(self, chunks: Iterator[Tensor], log_mel: Tensor, frames_per_chunk: int) -> Iterator[Tensor]:
+        """The steps of a wave in chunks (batch, 1, samples); joined, the results equal those of the whole.
+
+        Yields (batch, 1, frames_per_chunk * hop_length), the last shorter. Holds no more than a chunk and its context.
+
+        Shapes: log_mel (batch, n_mels, frames), whole.
+        """
+        frames = log_mel.shape[-1]
+        hop = self.mel.hop_length
+        context = self.context_frames
+        first = 0  # the frame that the held samples begin with
+        held = None
+        for start in range(0, frames, frames_per_chunk):
+            end = min(start + frames_per_chunk, frames)
+            last = min(end + context, frames)
+            parts = [] if held is None else [held]
+            have = first + sum(part.shape[1] for part in parts) // hop
+            while have < last:
+                parts.append(next(chunks)[:, 0])
+                have += parts[-1].shape[1] // hop
+            held = torch.cat(parts, dim=1)
+            wave = self(held[:, : (last - first) * hop], log_mel[..., first:last])
+            yield wave[:, (start - first) * hop : (end - first) * hop].unsqueeze(1)
+            keep = max(end - context, 0)
+            held = held[:, (keep - first) * hop :]
+            first = keep
+
+
+def _rounding_level(window: Tensor, filters: Tensor, exponent: float) -> Tensor:
+    """Mean mel value (n_mels,) of white noise of standard deviation `ROUNDING`.
+
+    The spectrum of the windowed noise is complex normal, of variance v = ROUNDING^2 sum(window^2), and the mean of its
+    magnitude to the power of p is v^(p / 2) Gamma(1 + p / 2).
+    """
+    deviation = ROUNDING * window.square().sum().sqrt()
+    level = deviation.pow(exponent) * math.gamma(1.0 + 0.5 * exponent)
+    return (level * filters.sum(0)).clamp_min(TINY)
