@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from wavedistill.data.baseline import bits_per_sample
 from wavedistill.errors import WavedistillError
+from wavedistill.models.configs import WaveNetConfig
 from wavedistill.models.wavenet import WaveNet
 from wavedistill.training.task import Sample, validation_batches
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from wavedistill.data.dataset import Batch, SpeechDataset
 
 SKIP = 256
-"""Samples at the start of a crop, rounded up to steps, whose likelihood is not counted: their past lies outside."""
+"""Samples at the start of a crop whose likelihood is not counted: their past lies outside the crop."""
 SAMPLE_FRAMES = 24
 """Frames of a held-out clip that the teacher speaks during training: sampling is sequential, so they are few."""
 
@@ -33,6 +34,11 @@ class LikelihoodConfig:
     """
 
     band_weights: list[float] | None = None
+
+
+def skipped(config: WaveNetConfig) -> int:
+    """`SKIP`, rounded up to whole steps of the model."""
+    return SKIP + -SKIP % config.front.bands
 
 
 class TeacherTask(nn.Module):
@@ -55,7 +61,7 @@ class TeacherTask(nn.Module):
                 f"loss.band_weights: {bands} numbers above 0 are needed, one for each of the model's front.bands, got "
                 f"{weights}."
             )
-        self.skip = SKIP + -SKIP % bands
+        self.skip = skipped(model.config)
         self.register_buffer("weights", torch.tensor(weights) * (bands / sum(weights)), persistent=False)
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
