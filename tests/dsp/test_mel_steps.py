@@ -108,9 +108,7 @@ def test_streamed_equals_whole(name, frames_per_chunk):
     generator = torch.Generator().manual_seed(0)
     wave = 0.1 * torch.randn(1, 60 * hop, generator=generator)
     log_mel = LogMelSpectrogram(config)(0.1 * torch.randn(1, 60 * hop, generator=generator))
-    chunks = list(
-        steps.stream(iter(wave.unsqueeze(1).split(frames_per_chunk * hop, dim=2)), log_mel, frames_per_chunk)
-    )
+    chunks = list(steps.stream(iter(wave.unsqueeze(1).split(frames_per_chunk * hop, dim=2)), log_mel, frames_per_chunk))
     assert {chunk.shape[2] for chunk in chunks[:-1]} <= {frames_per_chunk * hop}
     torch.testing.assert_close(torch.cat(chunks, 2)[:, 0], steps(wave, log_mel), atol=1e-6, rtol=0)
 

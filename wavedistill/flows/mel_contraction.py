@@ -4,8 +4,8 @@
 
 P weighs a waveform's spectrum by the ratio of the wanted mel to its own. A damped step is strongly monotone where the
 symmetric part of (1 - d) I + d P' is positive definite, and a strongly monotone map of R^n is a bijection. Recordings
-with their own mel are fixed points; what else there is is drawn to them, up to a factor (1 - damping)^steps in the level
-of a tile. As the last layer of a generator, the steps correct what is heard, and its density is known.
+with their own mel are fixed points; what else there is is drawn to them, up to a factor (1 - damping)^steps in the
+level of a tile. As the last layer of a generator, the steps correct what is heard, and its density is known.
 
 References:
     Nonlinear Elliptic Boundary Value Problems (Browder, 1963); Monotone Nonlinear Operators in Hilbert Space (Minty,

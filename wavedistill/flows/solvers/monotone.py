@@ -1,7 +1,7 @@
 """f(x) = y solved for x, f strongly monotone: a mixture of all last steps, held back where the residual grows.
 
-A plain iteration x <- x + b (y - f(x)) converges for small enough b. Anderson's combination of the last iterates does in
-a dozen evaluations what it does in a hundred; where it goes astray, the search goes on from the best point so far with
+A plain iteration x <- x + b (y - f(x)) converges for small enough b. Anderson's combination of the last iterates does
+in a dozen evaluations what it does in a hundred; where it goes astray, the search goes on from the best point so far with
 half the b and no memory, so that it converges wherever the plain one does.
 
 References:
@@ -112,8 +112,8 @@ def _search(f: Map, y: Tensor, tolerance: float, max_iterations: int) -> Tensor:
             x = x - ((move + rate[:, None] * turn) * weights[..., None]).sum(1)
     worst = float((best_size / y.norm(dim=1)).nan_to_num(0.0).max())
     raise WavedistillError(
-        f"the inverse did not settle: its relative residual is {worst:.1e} after {max_iterations} evaluations, tolerance "
-        f"{tolerance:.1e}. Invert in float64, or take a smaller damping."
+        f"the inverse did not settle: its relative residual is {worst:.1e} after {max_iterations} evaluations, the "
+        f"tolerance {tolerance:.1e}. Invert in float64, or take a smaller damping."
     )
 
 
