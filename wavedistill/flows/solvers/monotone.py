@@ -1,8 +1,8 @@
 """f(x) = y solved for x, f strongly monotone: a mixture of all last steps, held back where the residual grows.
 
 A plain iteration x <- x + b (y - f(x)) converges for small enough b. Anderson's combination of the last iterates does
-in a dozen evaluations what it does in a hundred; where it goes astray, the search goes on from the best point so far with
-half the b and no memory, so that it converges wherever the plain one does.
+in a dozen evaluations what it does in a hundred; where it goes astray, the search goes on from the best point so far
+with half the b and no memory, so that it converges wherever the plain one does.
 
 References:
     Iterative Procedures for Nonlinear Integral Equations (Anderson, 1965)
