@@ -10,6 +10,7 @@ from helpers.tiny_models import MEL, speech_like, tiny_flow, tiny_student, tiny_
 from wavedistill import Vocoder
 from wavedistill.errors import WavedistillError
 from wavedistill.inference import vocoder as vocoder_module
+from wavedistill.models.front import FrontConfig
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,14 @@ def test_unconditional_models_sample(make):
             call()
     with pytest.raises(WavedistillError, match="positive"):
         voice.sample(0.0)
+
+
+@pytest.mark.parametrize("make", [tiny_teacher, tiny_student, tiny_flow])
+def test_seconds_need_not_be_whole_steps(make):
+    voice = Vocoder(make(mel=None, front=FrontConfig(bands=8)))
+    audio = voice.sample(0.05125, seed=1)
+    assert audio.shape == (410,)
+    torch.testing.assert_close(voice.sample(0.052, seed=1)[:410], audio, atol=1e-5, rtol=0)
 
 
 def test_conditioned_models_do_not_sample_freely(student):

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -8,6 +9,7 @@ from wavedistill.errors import WavedistillError
 from wavedistill.flows.solvers.stepping import CausalStepper
 from wavedistill.models.base import dequantized
 from wavedistill.models.front import FrontConfig
+from wavedistill.models.parallel_sampling import sample_parallel
 from wavedistill.models.wavenet import WaveNet, WaveNetConfig
 from wavedistill.nn.causal_network import CausalNetwork
 from wavedistill.nn.wavenet_stack import StackConfig
@@ -41,6 +43,36 @@ def test_stepwise_pass_survives_many_turns_of_its_rings():
 
 
 GAUSSIAN = [kind for kind, options in TEACHER_KINDS.items() if "distribution" not in options]
+
+
+def contracting_teacher():
+    """Teacher in sub-bands with a contraction, noise and a mel, in float64."""
+    model = tiny_teacher(front=dataclasses.replace(FRONTS["sub-bands"], mel_contraction=2), shake=0.15).double()
+    _, mel, _ = teacher_inputs(model, frames=4, batch=1)
+    return model, mel.double()
+
+
+def test_a_contraction_is_part_of_the_density():
+    """log p(x) = log N(encode(x)) + log |det d encode / dx|, for a waveform that is no fixed point."""
+    model, mel = contracting_teacher()
+    audio = model.sample(mel, seed=0).clone()
+    jacobian = torch.autograd.functional.jacobian(lambda x: model.encode(x, mel)[0, 0], audio)[:, 0, 0]
+    noise = model.encode(audio, mel).detach()
+    log_normal = -0.5 * float(noise.square().sum() + 256 * math.log(2 * math.pi))
+    expected = log_normal + float(torch.linalg.slogdet(jacobian).logabsdet)
+    found = float(model.log_prob(audio, mel, dequantize=False).detach())
+    assert found == pytest.approx(expected, abs=1e-5)
+    before = float(model.log_prob_per_sample(audio, mel, dequantize=False).sum().detach())
+    assert abs(found - before) > 1.0
+
+
+def test_a_contracted_sample_is_encoded_to_its_noise():
+    model, mel = contracting_teacher()
+    noise = model.draw_noise(1, 256, 3).double()
+    audio = model.sample(mel, noise=noise)
+    torch.testing.assert_close(model.encode(audio, mel), noise, atol=1e-6, rtol=0)
+    parallel = sample_parallel(model, mel, noise=noise, tolerance=1e-10).audio
+    torch.testing.assert_close(parallel, audio, atol=1e-8, rtol=0)
 
 
 @pytest.mark.parametrize("kind", GAUSSIAN)

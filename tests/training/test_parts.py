@@ -28,7 +28,7 @@ from wavedistill.training.task import Sample
 from wavedistill.training.tracker import Tracker, wandb_mode
 
 
-@pytest.mark.parametrize("decay", ["cosine", "exponential"])
+@pytest.mark.parametrize("decay", ["cosine", "linear", "exponential"])
 def test_the_learning_rate_falls_from_its_peak_to_its_final_ratio(decay: str) -> None:
     optim = OptimConfig(warmup_steps=1, decay=decay, final_lr_ratio=0.05)
     rates = [lr_scale(optim, step, progress(step, 100, 0.0, None)) for step in range(101)]

@@ -253,14 +253,19 @@ def test_from_recipe_to_teacher_to_student(
     assert load_newest_state(more)["step"] == 6
 
 
-def test_a_student_starts_from_the_teachers_conditioning_network(
+def test_a_student_of_sub_bands_starts_from_the_teachers_conditioning_network(
     teacher_recipe: TeacherRecipe, student_recipe: StudentRecipe
 ) -> None:
-    teacher = load_pretrained(train_teacher(teacher_recipe)).conditioning.state_dict()
-    overrides = ["--loss.allow_weak_teacher", "--optim.lr", "1e-12"]
-    student = load_pretrained(distill_student(student_recipe, overrides=overrides)).conditioning.state_dict()
-    for name, weight in teacher.items():
-        torch.testing.assert_close(student[name], weight, rtol=0, atol=1e-6)
+    bands = ["--model.front.bands", "4"]
+    with pytest.raises(WavedistillError, match="loss.band_weights: 4 numbers above 0"):
+        train_teacher(teacher_recipe, [*bands, "--loss.band_weights", "1"])
+    weights = ["--loss.band_weights", "1", "2", "2", "1.5"]
+    teacher = load_pretrained(train_teacher(teacher_recipe, [*bands, *weights]))
+    overrides = ["--loss.allow_weak_teacher", "--optim.lr", "1e-12", *bands, "--model.patch_size", "2"]
+    student = load_pretrained(distill_student(student_recipe, overrides=overrides))
+    assert (teacher.step_size, student.step_size) == (4, 8)
+    for name, weight in teacher.conditioning.state_dict().items():
+        torch.testing.assert_close(student.conditioning.state_dict()[name], weight, rtol=0, atol=1e-6)
 
 
 def test_a_student_starts_from_another_student(

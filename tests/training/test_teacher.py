@@ -61,7 +61,7 @@ def test_weights_change_the_loss_and_the_gradient_but_not_the_bits():
 
 
 def test_steps_that_do_not_divide_what_is_skipped():
-    """256 samples are no whole number of steps of 12: the bands stay in place."""
+    """256 samples are no whole number of steps of 12: up to 264 are left out, and the bands stay in place."""
     mel = MelConfig(sample_rate=8000, n_fft=240, win_length=240, hop_length=60, n_mels=20, f_max=4000.0)
     model = tiny_teacher(mel, cond_upsample=1, front=FrontConfig(bands=12))
     audio = torch.randn(2, 480, generator=torch.Generator().manual_seed(0)) * 0.1
@@ -83,3 +83,29 @@ def test_wrong_weights_are_refused(weights):
 def test_weights_are_no_part_of_the_model():
     task = TeacherTask(tiny_teacher(MEL, front=FRONTS["sub-bands"]), LikelihoodConfig([1.0] * 7 + [2.0]))
     assert not [name for name in task.state_dict() if not name.startswith("model.")]
+
+
+def test_a_noisy_past_is_for_training_alone():
+    model = tiny_teacher(front=FRONTS["sub-bands"])
+    batch = Clips().batch(0, 2, 0)
+    tasks = [TeacherTask(model, LikelihoodConfig(history_noise=noise)) for noise in (0.0, 0.5)]
+    losses = []
+    for task in tasks:
+        torch.manual_seed(0)
+        losses.append(task(batch, 0)[0])
+    assert losses[1] > losses[0]
+    with torch.no_grad():
+        assert tasks[0].validate(Clips(), 1) == tasks[1].validate(Clips(), 1)
+
+
+def test_a_noisy_past_leaves_what_is_scored_alone():
+    """Without a path from the past nothing changes."""
+    model = tiny_teacher(front=FRONTS["sub-bands"], shake=0.0)
+    audio, mel = speech_batch(2, 12)
+    plain, noisy = (model.log_prob_per_sample(audio, mel, history_noise=noise) for noise in (0.0, 0.5))
+    assert torch.equal(plain, noisy)
+
+
+def test_a_negative_noise_is_refused():
+    with pytest.raises(WavedistillError, match="loss.history_noise must be at least 0"):
+        TeacherTask(tiny_teacher(), LikelihoodConfig(history_noise=-0.1))

@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> None:
         "speakers": ", ".join(model.config.speakers) or card.speakers,
         "licence": card.licence,
         "credit": card.credit,
+        "density": f"exact, of {'any waveform' if model.role != 'student' else 'what it makes'} as it is heard",
         "measured": card.measured,
         "card": card.path,
     }

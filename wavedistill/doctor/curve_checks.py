@@ -21,7 +21,7 @@ from wavedistill.training.flow import PAST_FRAMES
 from wavedistill.training.recipe import FlowRecipe, StudentRecipe
 from wavedistill.training.run_folder import RunFolder
 from wavedistill.training.task import validation_batches
-from wavedistill.training.teacher import SKIP
+from wavedistill.training.teacher import skipped
 
 SPIKE = 10.0
 """A logged gradient this many times the run's median, and the norm it is clipped to, is a spike: healthy runs stay
@@ -263,7 +263,7 @@ def _linear_prediction_on_crops(run: RunFolder) -> float:
     hop = model.mel.hop_length if model.mel else DEFAULT_HOP_LENGTH
     frames = data.segment_frames(model.sample_rate, hop)
     dataset = SpeechDataset(data.manifest, "valid", model.mel, frames, speakers=model.speakers or None)
-    skip = PAST_FRAMES * hop if isinstance(recipe, FlowRecipe) else SKIP
+    skip = PAST_FRAMES * hop if isinstance(recipe, FlowRecipe) else skipped(model)
     scores = []
     for batch in validation_batches(dataset, recipe.run.validate_batches):
         for item, audio in enumerate(batch.audio):

@@ -55,7 +55,7 @@ class OnePass(nn.Module):
         self.model = model
 
     def forward(self, noise: Tensor, mel: Tensor | None = None, speaker: Tensor | None = None) -> Tensor:
-        return self.model.rsample(noise, mel, speaker).contracted
+        return self.model.contracted(self.model.rsample(noise, mel, speaker).audio, mel)
 
 
 def export_model(model: WaveformModel | str | Path, path: str | Path, format: Format | None = None) -> Path:

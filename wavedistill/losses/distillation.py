@@ -126,7 +126,7 @@ class Pass:
     def crops(self) -> Crops:
         """What the discriminators see; drawn once."""
         if self._crops is None:
-            self._crops = random_crops(self.output.contracted[:, 0], self.audio[:, 0], self.loss.crop_length)
+            self._crops = random_crops(self.output.audio[:, 0], self.audio[:, 0], self.loss.crop_length)
         return self._crops
 
     @property
@@ -155,7 +155,7 @@ def _regularizer(p: Pass) -> Tensor:
 
 def _stft(p: Pass) -> Tensor:
     with p.full_precision():
-        return p.loss.stft(p.output.contracted[:, 0], p.audio[:, 0])
+        return p.loss.stft(p.output.audio[:, 0], p.audio[:, 0])
 
 
 def _mel(p: Pass) -> Tensor:
@@ -261,7 +261,7 @@ class DistillationLoss(nn.Module):
         the same seed.
         """
         with torch.no_grad():
-            made = student.rsample(torch.randn(audio.shape, device=audio.device), mel, speaker, in_pieces=True).contracted
+            made = student.rsample(torch.randn(audio.shape, device=audio.device), mel, speaker, in_pieces=True).audio
         return discriminator_loss(self.discriminators, random_crops(made[:, 0], audio[:, 0], self.crop_length))
 
     @torch.no_grad()

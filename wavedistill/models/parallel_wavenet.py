@@ -37,8 +37,7 @@ class StudentOutput(NamedTuple):
     """One pass of the student.
 
     Attributes:
-        audio: (batch, 1, samples), before the contraction towards the mel.
-        contracted: the audio after it, which `sample` returns; for a model without contraction the same.
+        audio: (batch, 1, samples), before the contraction towards the mel (`contracted` of it is what is heard).
         excitation, loc, log_scale: (batch, samples), u = loc + exp(log_scale) * noise: the front's signal before its
             inverse.
         lpc: the front's condition.
@@ -46,7 +45,6 @@ class StudentOutput(NamedTuple):
     """
 
     audio: Tensor
-    contracted: Tensor
     excitation: Tensor
     loc: Tensor
     log_scale: Tensor
@@ -137,8 +135,7 @@ class ParallelWaveNet(OnePassModel):
 
         Shapes: noise (batch, 1, samples) standard normal, samples = frames * hop_length where there is a mel.
         """
-        output, _ = self._run(noise[:, 0], self._window(mel), speaker, None, in_pieces)
-        return output._replace(contracted=self.contracted(output.audio, mel))
+        return self._run(noise[:, 0], self._window(mel), speaker, None, in_pieces)[0]
 
     @torch.inference_mode()
     def sample(
@@ -167,7 +164,8 @@ class ParallelWaveNet(OnePassModel):
         batch, samples = self.check_condition(mel, speaker, num_samples, batch_size)
         if noise is None:
             noise = self.draw_noise(batch, samples, seed)
-        return self.rsample(noise.to(self.device) * temperature, mel, speaker, in_pieces=True).contracted
+        output = self.rsample(noise.to(self.device) * temperature, mel, speaker, in_pieces=True)
+        return self.contracted(output.audio, mel)
 
     def _chunks(
         self, mel: Tensor, frames_per_chunk: int, draw: Callable[[int], Tensor], speaker: Tensor | None
@@ -208,10 +206,24 @@ class ParallelWaveNet(OnePassModel):
         )
 
     def own_log_prob(self, output: StudentOutput) -> Tensor:
-        """Exact log-density of the student's own sample, (batch, samples) in nats, from the pass that made it."""
+        """Exact log-density of the student's own sample, (batch, samples) in nats, from the pass that made it.
+
+        Of ``output.audio``; `sample_log_prob` has that of what is heard.
+        """
         z = (output.excitation - output.loc) * torch.exp(-output.log_scale)
         slope = self.front.log_slope(z, output.lpc)
         return -0.5 * (z.square() + LOG_2PI) - output.log_scale + slope
+
+    def sample_log_prob(self, output: StudentOutput, mel: Tensor | None) -> Tensor:
+        """Log-density (batch,) in nats of the waveform that is heard, ``contracted(output.audio, mel)``.
+
+        The contraction's log-determinant is exact for short waveforms and estimated for long ones, see
+        `wavedistill.flows.MelContraction`; all else is exact.
+        """
+        log_prob = self.own_log_prob(output).double().sum(1)
+        if self.contraction is None:
+            return log_prob
+        return log_prob - self.contraction.inverse(output.audio, mel).log_det
 
     @property
     def context_frames(self) -> int:
@@ -251,7 +263,7 @@ class ParallelWaveNet(OnePassModel):
             audio, past = self.front.synthesize(u, condition.lpc, state.past if state else None)
         audio = audio.unsqueeze(1)
         harmonics = condition.harmonics
-        output = StudentOutput(audio, audio, u, loc, log_scale, condition.lpc, harmonics.pitch_logits)
+        output = StudentOutput(audio, u, loc, log_scale, condition.lpc, harmonics.pitch_logits)
         return output, StreamState(states, harmonics.phase, past)
 
     def _in_pieces(

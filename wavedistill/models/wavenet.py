@@ -83,18 +83,24 @@ class WaveNet(WaveformModel):
         *,
         dequantize: bool = True,
         generator: torch.Generator | None = None,
+        history_noise: float = 0.0,
     ) -> Tensor:
         """The terms of `log_prob`: log p(x_t | x_<t, mel, speaker) in nats, (batch, samples); arguments as there.
 
         The contraction towards the mel, where the model has one, is left out: these are terms of the density of the
         waveform before it. A recording with its own mel is a fixed point of the contraction, so that training needs no
         more than this.
+
+        Args:
+            history_noise: for training: standard deviation, in the front's domain, of white noise from the global
+                generator on the past that the network reads; what is scored stays as it is.
         """
         if dequantize:
             audio = dequantized(audio, generator)
         lpc = self.front.condition(mel)
         u = self.front.forward(audio, lpc).value[:, 0]
-        parameters, shift = self.predict(u, mel, speaker)
+        past = u + history_noise * torch.randn_like(u) if history_noise else u
+        parameters, shift = self.predict(past, mel, speaker)
         return self.distribution.log_prob(parameters, shift, u) + self.front.log_slope(u, lpc)
 
     def predict(self, u: Tensor, mel: Tensor | None, speaker: Tensor | None) -> tuple[Tensor, Tensor]:

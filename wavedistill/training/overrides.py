@@ -92,6 +92,9 @@ def _convert(hint: Any, words: list[str], option: str) -> Any:
     """The value of a field from the words that follow its option."""
     origin = typing.get_origin(hint)
     parts = typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        (inner,) = [part for part in parts if part is not type(None)]
+        return None if words == ["None"] else _convert(inner, words, option)
     if origin in (list, tuple):
         fixed = origin is tuple and Ellipsis not in parts
         if fixed and len(words) != len(parts):
@@ -105,11 +108,7 @@ def _convert(hint: Any, words: list[str], option: str) -> Any:
 
 
 def _scalar(hint: Any, word: str, option: str) -> Any:
-    origin = typing.get_origin(hint)
-    if origin in (Union, types.UnionType):
-        (inner,) = [part for part in typing.get_args(hint) if part is not type(None)]
-        return None if word == "None" else _scalar(inner, word, option)
-    if origin is Literal:
+    if typing.get_origin(hint) is Literal:
         choices = typing.get_args(hint)
         if word not in choices:
             raise WavedistillError(f"{option} {word}: give one of {', '.join(choices)}.")

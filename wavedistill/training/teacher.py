@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from wavedistill.data.baseline import bits_per_sample
 from wavedistill.errors import WavedistillError
+from wavedistill.models.configs import WaveNetConfig
 from wavedistill.models.wavenet import WaveNet
 from wavedistill.training.task import Sample, validation_batches
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from wavedistill.data.dataset import Batch, SpeechDataset
 
 SKIP = 256
-"""Samples at the start of a crop, rounded up to steps, whose likelihood is not counted: their past lies outside."""
+"""Samples at the start of a crop whose likelihood is not counted: their past lies outside the crop."""
 SAMPLE_FRAMES = 24
 """Frames of a held-out clip that the teacher speaks during training: sampling is sequential, so they are few."""
 
@@ -30,9 +31,18 @@ class LikelihoodConfig:
         band_weights: weight of each band's negative log-likelihood in the loss, lowest band first, one for each of the
             model's ``front.bands``; only their ratios count. They decide where the network's capacity goes: the density
             and the reported bits stay those of the whole waveform. None: all alike.
+        history_noise: standard deviation of white noise on the past that the network reads while it trains, in the
+            front's domain, where speech has unit variance. A model that has seen small errors in its past does not
+            amplify its own: tones need it. 0: none.
     """
 
     band_weights: list[float] | None = None
+    history_noise: float = 0.0
+
+
+def skipped(config: WaveNetConfig) -> int:
+    """`SKIP`, rounded up to whole steps of the model."""
+    return SKIP + -SKIP % config.front.bands
 
 
 class TeacherTask(nn.Module):
@@ -41,7 +51,7 @@ class TeacherTask(nn.Module):
     Logged: ``bits`` per 16-bit sample (below 16 is better than raw PCM; linear prediction reaches about 9).
 
     Raises:
-        WavedistillError: for band weights that are not one for each band, or not above 0.
+        WavedistillError: for band weights that are not one for each band, or not above 0; a history noise below 0.
     """
 
     def __init__(self, model: WaveNet, config: LikelihoodConfig) -> None:
@@ -55,17 +65,22 @@ class TeacherTask(nn.Module):
                 f"loss.band_weights: {bands} numbers above 0 are needed, one for each of the model's front.bands, got "
                 f"{weights}."
             )
-        self.skip = SKIP + -SKIP % bands
+        if config.history_noise < 0.0:
+            raise WavedistillError(f"loss.history_noise must be at least 0, got {config.history_noise:g}.")
+        self.history_noise = config.history_noise
+        self.skip = skipped(model.config)
         self.register_buffer("weights", torch.tensor(weights) * (bands / sum(weights)), persistent=False)
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        log_prob = self._log_prob(batch, torch.default_generator)
+        log_prob = self._log_prob(batch, torch.default_generator, self.history_noise)
         loss = -(log_prob.unflatten(1, (-1, len(self.weights))) * self.weights).mean()
         return loss, {"bits": bits_per_sample(log_prob.mean().detach())}
 
-    def _log_prob(self, batch: Batch, generator: torch.Generator | None) -> Tensor:
-        audio = batch.audio.unsqueeze(1)
-        return self.model.log_prob_per_sample(audio, batch.mel, batch.speaker, generator=generator)[:, self.skip :]
+    def _log_prob(self, batch: Batch, generator: torch.Generator | None, history_noise: float = 0.0) -> Tensor:
+        log_prob = self.model.log_prob_per_sample(
+            batch.audio.unsqueeze(1), batch.mel, batch.speaker, generator=generator, history_noise=history_noise
+        )
+        return log_prob[:, self.skip :]
 
     def validate(self, dataset: SpeechDataset, num_batches: int) -> dict[str, float]:
         """Bits per sample on the same ``num_batches`` crops of held-out speech every time."""

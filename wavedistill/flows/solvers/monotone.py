@@ -1,8 +1,8 @@
 """f(x) = y solved for x, f strongly monotone: a mixture of all last steps, held back where the residual grows.
 
-A plain iteration x <- x + b (y - f(x)) converges for small enough b. Anderson's combination of the last iterates does in
-a dozen evaluations what it does in a hundred; where it goes astray, the search goes on from the best point so far with
-half the b and no memory, so that it converges wherever the plain one does.
+A plain iteration x <- x + b (y - f(x)) converges for small enough b. Anderson's combination of the last iterates does
+in a dozen evaluations what it does in a hundred; where it goes astray, the search goes on from the best point so far
+with half the b and no memory, so that it converges wherever the plain one does.
 
 References:
     Iterative Procedures for Nonlinear Integral Equations (Anderson, 1965)
@@ -29,7 +29,7 @@ REGULARIZATION = 1e-12
 """Of the least-squares problem, relative to the mean of its squares."""
 
 
-def invert_monotone(f: Map, y: Tensor, tolerance: float | None = None, max_iterations: int = 300) -> Tensor:
+def invert_monotone(f: Map, y: Tensor, tolerance: float = 1e-6, max_iterations: int = 300) -> Tensor:
     """The x with f(x) = y.
 
     The gradient is that of the solution, J'^-1 times the given one, from a second search; first derivatives only.
@@ -37,7 +37,7 @@ def invert_monotone(f: Map, y: Tensor, tolerance: float | None = None, max_itera
     Args:
         f: a strongly monotone map of (batch, size) that treats examples separately.
         y: (batch, size), float32 or float64; the search begins there.
-        tolerance: of |y - f(x)| / |y|; None: 1e-6 for float32, 1e-12 for float64.
+        tolerance: of |y - f(x)| / |y|.
         max_iterations: evaluations of f.
 
     Raises:
@@ -49,8 +49,6 @@ def invert_monotone(f: Map, y: Tensor, tolerance: float | None = None, max_itera
         >>> invert_monotone(lambda x: x + 0.5 * torch.tanh(x), torch.tensor([[1.0]]))
         tensor([[0.6983]])
     """
-    if tolerance is None:
-        tolerance = 1e-6 if y.dtype is torch.float32 else 1e-12
     with torch.no_grad():
         solution = _search(f, y, tolerance, max_iterations)
     if not torch.is_grad_enabled():
@@ -114,8 +112,8 @@ def _search(f: Map, y: Tensor, tolerance: float, max_iterations: int) -> Tensor:
             x = x - ((move + rate[:, None] * turn) * weights[..., None]).sum(1)
     worst = float((best_size / y.norm(dim=1)).nan_to_num(0.0).max())
     raise WavedistillError(
-        f"the inverse did not settle: its relative residual is {worst:.1e} after {max_iterations} evaluations, tolerance "
-        f"{tolerance:.1e}. Invert in float64, or take a smaller damping."
+        f"the inverse did not settle: its relative residual is {worst:.1e} after {max_iterations} evaluations, the "
+        f"tolerance {tolerance:.1e}. Invert in float64, or take a smaller damping."
     )
 
 
