@@ -148,6 +148,10 @@ def test_wrong_arguments_are_refused():
         ParallelWaveNetConfig(mel=None)
     with pytest.raises(WavedistillError, match="num_flows"):
         ParallelWaveNetConfig(num_flows=0)
+    with pytest.raises(WavedistillError, match="mel_contraction must be at least 0"):
+        FrontConfig(mel_contraction=-1)
+    with pytest.raises(WavedistillError, match="front.mel_contraction needs a mel"):
+        ParallelWaveNetConfig(mel=None, source_order=0, front=FrontConfig(mel_contraction=2))
     model = tiny_student()
     with pytest.raises(WavedistillError, match="one frame"):
         list(model.stream(_condition(model)[0][:1], 0))
