@@ -65,6 +65,7 @@ def test_a_tile_s_level_goes_its_share_of_the_way(name):
     strength = steps.strength(log_mel)
     assert float(strength.min()) == 1.0
     deviation = LogMelSpectrogram(config).double()(steps(1.01 * wave, log_mel)) - log_mel
+    deviation = deviation[:, 2:-2]  # the outer ones overlap with bins of no band
     torch.testing.assert_close(
         deviation, torch.full_like(deviation, 0.5 * config.power * math.log(1.01)), rtol=0.03, atol=0
     )
@@ -108,9 +109,7 @@ def test_streamed_equals_whole(name, frames_per_chunk):
     generator = torch.Generator().manual_seed(0)
     wave = 0.1 * torch.randn(1, 60 * hop, generator=generator)
     log_mel = LogMelSpectrogram(config)(0.1 * torch.randn(1, 60 * hop, generator=generator))
-    chunks = list(
-        steps.stream(iter(wave.unsqueeze(1).split(frames_per_chunk * hop, dim=2)), log_mel, frames_per_chunk)
-    )
+    chunks = list(steps.stream(iter(wave.unsqueeze(1).split(frames_per_chunk * hop, dim=2)), log_mel, frames_per_chunk))
     assert {chunk.shape[2] for chunk in chunks[:-1]} <= {frames_per_chunk * hop}
     torch.testing.assert_close(torch.cat(chunks, 2)[:, 0], steps(wave, log_mel), atol=1e-6, rtol=0)
 

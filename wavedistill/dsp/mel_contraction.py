@@ -1,8 +1,8 @@
 """Damped steps of a waveform towards those whose mel spectrogram is a given one.
 
 A generator's waveform has its own mel, which differs from the one it was asked for: by noise, and by what it learned
-badly. Each step weighs every bin of its spectrum by the ratio of the two mels, and leaves the phases alone. It goes only
-a share of the way, so that different waveforms stay different: the steps are a bijection, of which
+badly. Each step weighs every bin of its spectrum by the ratio of the two mels, and leaves the phases alone. It goes
+only a share of the way, so that different waveforms stay different: the steps are a bijection, of which
 `wavedistill.flows.MelContraction` has the inverse and the log-determinant.
 
 A mel of 16-bit audio is that of rounded samples, and where it is so quiet that the rounding shows, steps that bring

@@ -2,9 +2,9 @@
 
     log det J = tr log J = E[v' log(J) v],    v' log(J) v ~ |v|^2 (log H)_11,    E[v v'] = I
 
-where H is the Hessenberg matrix of J' in the Krylov space of v. No bound on the spectrum is needed, and a dozen products
-reach what a power series would need hundreds for; it must stay clear of the negative half-axis, as that of a strongly
-monotone map's Jacobian does.
+where H is the Hessenberg matrix of J' in the Krylov space of v. No bound on the spectrum is needed, and a dozen
+products reach what a power series would need hundreds for; it must stay clear of the negative half-axis, as that of a
+strongly monotone map's Jacobian does.
 
 References:
     Fast Estimation of tr(f(A)) via Stochastic Lanczos Quadrature (Ubaru, Chen & Saad, 2017),
