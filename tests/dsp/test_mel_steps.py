@@ -65,6 +65,7 @@ def test_a_tile_s_level_goes_its_share_of_the_way(name):
     strength = steps.strength(log_mel)
     assert float(strength.min()) == 1.0
     deviation = LogMelSpectrogram(config).double()(steps(1.01 * wave, log_mel)) - log_mel
+    deviation = deviation[:, 2:-2]  # the outer ones overlap with bins of no band
     torch.testing.assert_close(
         deviation, torch.full_like(deviation, 0.5 * config.power * math.log(1.01)), rtol=0.03, atol=0
     )

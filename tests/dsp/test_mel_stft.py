@@ -1,4 +1,4 @@
-"""The spectra behind a mel: inverted exactly, and the frames of the mel spectrogram."""
+"""The spectrum of a mel spectrogram: its frames, and the way back."""
 
 import pytest
 import torch

@@ -166,8 +166,9 @@ def test_what_it_cannot_take():
 
 
 def stiff(x):
-    """Slopes from 0.02 to 5."""
-    return torch.stack([0.02 * x[:, 0] + x[:, 0] ** 3, 5.0 * x[:, 1] + x[:, 0], x[:, 2] + 0.9 * torch.tanh(x[:, 2])], 1)
+    """Slopes from 0.2 to 5 and more."""
+    first, second, third = x.unbind(1)
+    return torch.stack([0.2 * first + 0.3 * first**3, 5.0 * second + first, third + 0.9 * torch.tanh(third)], 1)
 
 
 def test_monotone_maps_are_inverted_where_the_plain_iteration_diverges():

@@ -2,10 +2,16 @@
 
     latent -> data:   x <- x + damping * strength * (P(x) - x), several times    (wavedistill.dsp.mel_contraction)
 
-P weighs a waveform's spectrum by the ratio of the wanted mel to its own. A damped step is strongly monotone where the
-symmetric part of (1 - d) I + d P' is positive definite, and a strongly monotone map of R^n is a bijection. Recordings
-with their own mel are fixed points; what else there is is drawn to them, up to a factor (1 - damping)^steps in the
-level of a tile. As the last layer of a generator, the steps correct what is heard, and its density is known.
+P weighs a waveform's spectrum by the ratio of the wanted mel to its own. Recordings with their own mel are fixed
+points; other waveforms are drawn to that mel, the level of a tile (a band of a frame) by a factor of
+(1 - damping)^steps at most. As the last layer of a generator, the steps correct what is heard, and its density is
+known.
+
+A step with damping d is strongly monotone, and so a bijection of R^n, where the symmetric part of (1 - d) I + d P' is
+positive definite. This is measured, not proved. The least eigenvalue of the symmetric part of P' was between -0.06 and
+0 on speech, on samples of teachers and students, on noise, tones and pulses; looked for by gradient descent on the
+waveform and the mel together, -0.3, which is enough up to a damping of 0.76. The eigenvalues of P' itself, on which it
+depends whether a step is a bijection near a waveform, had real parts of 0 or more even then, which is enough for all.
 
 References:
     Nonlinear Elliptic Boundary Value Problems (Browder, 1963); Monotone Nonlinear Operators in Hilbert Space (Minty,
@@ -73,7 +79,7 @@ class MelContraction(Transform):
         >>> x = 0.1 * torch.randn(1, 1, 160)
         >>> own = LogMelSpectrogram(mel)(x[:, 0])
         >>> contraction = MelContraction(mel, steps=4)
-        >>> torch.allclose(contraction.forward(x, own).value, x, atol=1e-6)  # a fixed point
+        >>> torch.allclose(contraction.forward(x, own).value, x, atol=1e-4)  # a fixed point
         True
         >>> y = contraction.inverse(x, own + 0.5).value
         >>> bool((LogMelSpectrogram(mel)(y[:, 0]) - own).mean() > 0.4)

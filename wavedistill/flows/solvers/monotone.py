@@ -2,7 +2,7 @@
 
 A plain iteration x <- x + b (y - f(x)) converges for small enough b. Anderson's combination of the last iterates does
 in a dozen evaluations what it does in a hundred; where it goes astray, the search goes on from the best point so far
-with half the b and no memory, so that it converges wherever the plain one does.
+with no memory, and where a plain step does, with half the b.
 
 References:
     Iterative Procedures for Nonlinear Integral Equations (Anderson, 1965)
@@ -25,6 +25,8 @@ MEMORY = 6
 """Steps that are combined."""
 GROWTH = 2.0
 """A residual so many times the smallest one is taken for a step astray."""
+PATIENCE = 8
+"""And so is a search of so many evaluations without a smaller one."""
 REGULARIZATION = 1e-12
 """Of the least-squares problem, relative to the mean of its squares."""
 
@@ -75,44 +77,44 @@ class _ImplicitGradient(torch.autograd.Function):
 
 
 def _search(f: Map, y: Tensor, tolerance: float, max_iterations: int) -> Tensor:
-    batch = y.shape[0]
-    goal = tolerance * y.norm(dim=1)
-    rate = y.new_ones(batch, 1)
-    x = y
-    best = y
-    best_residual = y.new_zeros(y.shape)
-    best_size = torch.full_like(goal, torch.inf)
+    length = y.norm(dim=1)
+    x = best = y
+    best_residual = torch.zeros_like(y)
+    best_size = torch.full_like(length, torch.inf)
+    rate = y.new_ones(y.shape[0], 1)
+    stale = torch.zeros_like(length)  # evaluations since the best one
+    plain = torch.ones_like(rate, dtype=torch.bool)  # whether x comes from a step without memory
     moves: list[Tensor] = []  # changes of x, and of the residual
     turns: list[Tensor] = []
     last = None
     for _ in range(max_iterations):
         residual = y - f(x)
         size = residual.norm(dim=1)
-        better = ~(size >= best_size)  # NaN too: it stays
-        best = torch.where(better[:, None], x, best)
-        best_residual = torch.where(better[:, None], residual, best_residual)
-        best_size = torch.where(better, size, best_size)
-        if not bool((best_size > goal).any()):
-            return best
-        astray = (size > GROWTH * best_size)[:, None]
         if last is not None:
             moves = [*moves[1 - MEMORY :], x - last[0]]
             turns = [*turns[1 - MEMORY :], residual - last[1]]
-        if bool(astray.any()):
-            rate = torch.where(astray, 0.5 * rate, rate)
-            x = torch.where(astray, best, x)
-            residual = torch.where(astray, best_residual, residual)
-            moves = [torch.where(astray, 0.0, move) for move in moves]
-            turns = [torch.where(astray, 0.0, turn) for turn in turns]
+        better = ~(size >= best_size)  # NaN too: it stays
+        best, best_residual = (
+            torch.where(better[:, None], new, old) for new, old in ((x, best), (residual, best_residual))
+        )
+        best_size = torch.where(better, size, best_size)
+        stale = torch.where(better, 0.0, stale + 1.0)
+        if not bool((best_size > tolerance * length).any()):
+            return best
+        astray = ((size > GROWTH * best_size) | (stale > PATIENCE))[:, None]
+        rate = torch.where(astray & plain, 0.5 * rate, rate)
+        x, residual = (torch.where(astray, old, new) for new, old in ((x, best), (residual, best_residual)))
+        moves, turns = ([torch.where(astray, 0.0, change) for change in changes] for changes in (moves, turns))
+        stale = torch.where(astray[:, 0], 0.0, stale)
+        plain = astray | (last is None)
         last = (x, residual)
         x = x + rate * residual
         if moves:
             move, turn = torch.stack(moves, dim=1), torch.stack(turns, dim=1)
-            weights = _least_squares(turn, residual)
-            x = x - ((move + rate[:, None] * turn) * weights[..., None]).sum(1)
-    worst = float((best_size / y.norm(dim=1)).nan_to_num(0.0).max())
+            x = x - ((move + rate[:, None] * turn) * _least_squares(turn, residual)[..., None]).sum(1)
+    worst = float((best_size / length).nan_to_num(0.0).max())
     raise WavedistillError(
-        f"the inverse did not settle: its relative residual is {worst:.1e} after {max_iterations} evaluations, the "
+        f"the inverse did not settle: its relative residual is {worst:.1e} after {max_iterations} evaluations, "
         f"tolerance {tolerance:.1e}. Invert in float64, or take a smaller damping."
     )
 
