@@ -90,7 +90,6 @@ def test_the_readme_s_speeds_are_the_benchmark_s():
         ("speech-student", "speech-student {} x"),
         ("speech-student, bf16", "and {} x in bfloat16"),
         ("Vocos", "Vocos {} x"),
-        ("HiFi-GAN V2", "HiFi-GAN V2 {} x"),
     ):
         assert shown.format(speeds[system]) in text
 
