@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import os
 from dataclasses import dataclass
 
@@ -93,7 +94,11 @@ def join(ranks: Ranks, device: torch.device) -> bool:
 
 
 def leave() -> None:
-    """Leave the group that :func:`join` joined."""
+    """Leave the group that :func:`join` joined.
+
+    Nothing may keep it until the interpreter ends: freed there, it can abort the process.
+    """
+    gc.collect()
     dist.destroy_process_group()
 
 
