@@ -111,7 +111,7 @@ def _leave_a_core() -> None:
     """Leave one core to the server and the browser.
 
     With threads on all cores they wait for one another whenever the page is drawn: on two cores the student then ran at
-    1 x real time, with one thread at 6 to 9 x (measured).
+    1 x real time, with one thread at 6 to 9 x (measured, with an earlier student).
     """
     cores = os.cpu_count() or 1
     torch.set_num_threads(min(torch.get_num_threads(), max(1, cores - 1)))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from wavedistill.benchmark.macs import count_macs, marginal_macs
-from wavedistill.dsp.filters import all_pole, moving_average
+from wavedistill.dsp.filters import all_pole, average_steps
 from wavedistill.kernels.levinson import levinson_recursion
 
 
@@ -27,7 +27,7 @@ from wavedistill.kernels.levinson import levinson_recursion
         (lambda: torch.fft.irfft(torch.zeros(4, 513, dtype=torch.complex64)), 4 * 1.25 * 1024 * 10),
         (lambda: torch.fft.fft(torch.zeros(4, 1024, dtype=torch.complex64)), 4 * 2.5 * 1024 * 10),
         (lambda: all_pole(torch.zeros(2, 5, 8), torch.zeros(2, 5, 3)), 2 * 5 * 8 * 3),
-        (lambda: moving_average(torch.zeros(2, 40), torch.zeros(2, 5, 3)), 2 * 40 * 3),
+        (lambda: average_steps(torch.zeros(2, 40, 1), torch.zeros(2, 5, 3, 1, 1)), 2 * 40 * 3),
         (lambda: levinson_recursion(torch.tensor([[1.0, 0.5, 0.2, 0.1]]).repeat(6, 1)), 6 * (2 * (0 + 1 + 2) + 3)),
     ],
     ids=[

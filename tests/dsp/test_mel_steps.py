@@ -4,30 +4,20 @@ import math
 
 import pytest
 import torch
-from helpers.tiny_models import MEL, speech_batch, speech_like
+from helpers.tiny_models import MEL, MELS, speech_batch, speech_like
 
 from wavedistill.audio.mel import LogMelSpectrogram, MelConfig
 from wavedistill.dsp.mel_contraction import ROUNDING, MelSteps
 from wavedistill.errors import WavedistillError
-
-CONFIGS = {
-    "hops divide the window": MEL,
-    "power, short window": MelConfig(
-        sample_rate=8000, n_fft=128, win_length=96, hop_length=32, n_mels=12, f_max=4000.0, power=2.0
-    ),
-    "hops do not divide the window": MelConfig(
-        sample_rate=8000, n_fft=128, win_length=128, hop_length=48, n_mels=12, f_max=3500.0
-    ),
-}
 
 
 def distance(wave, log_mel, config):
     return float((LogMelSpectrogram(config)(wave) - log_mel).abs().mean())
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", MELS)
 def test_each_step_brings_the_mel_nearer(name):
-    config = CONFIGS[name]
+    config = MELS[name]
     length = 40 * config.hop_length
     log_mel = LogMelSpectrogram(config)(speech_like(2.0)[None, :length])
     noise = 0.1 * torch.randn(1, length, generator=torch.Generator().manual_seed(0))
@@ -55,10 +45,10 @@ def test_bins_beyond_the_mel_s_bands_are_left_alone():
     torch.testing.assert_close(changed[:, 512:-512], tone[:, 512:-512], atol=2e-3, rtol=0)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", MELS)
 def test_a_tile_s_level_goes_its_share_of_the_way(name):
     """All of them higher by the same small factor: one step shrinks it by 1 - damping * strength."""
-    config = CONFIGS[name]
+    config = MELS[name]
     wave = 0.1 * torch.randn(1, 30 * config.hop_length, generator=torch.Generator().manual_seed(0)).double()
     log_mel = LogMelSpectrogram(config).double()(wave)
     steps = MelSteps(config, 1, 0.5).double()
@@ -71,10 +61,10 @@ def test_a_tile_s_level_goes_its_share_of_the_way(name):
     )
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", MELS)
 def test_strength(name):
     """From none for the quietest tiles to all of it, so that rounding is amplified to 0.3 nats at most."""
-    config = CONFIGS[name]
+    config = MELS[name]
     noise = ROUNDING * torch.randn(1, 4000 * config.hop_length, generator=torch.Generator().manual_seed(0))
     steps = MelSteps(config, 6, 0.6)
     spectrum = steps.stft(noise)
@@ -89,9 +79,9 @@ def test_strength(name):
     assert (strength[..., 0] < 1e-6).all() and (strength[..., -1] == 1.0).all()
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", MELS)
 def test_gradient(name):
-    config = CONFIGS[name]
+    config = MELS[name]
     generator = torch.Generator().manual_seed(0)
     wave = torch.randn(1, 5 * config.hop_length, dtype=torch.float64, generator=generator).requires_grad_()
     log_mel = torch.randn(1, config.n_mels, 5, dtype=torch.float64, generator=generator).requires_grad_()
@@ -100,10 +90,10 @@ def test_gradient(name):
     assert torch.autograd.gradcheck(lambda w, m: directions @ steps(w, m)[0], (wave, log_mel), fast_mode=True)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", MELS)
 @pytest.mark.parametrize("frames_per_chunk", [1, 7, 50, 60, 100])
 def test_streamed_equals_whole(name, frames_per_chunk):
-    config = CONFIGS[name]
+    config = MELS[name]
     steps = MelSteps(config, 2, 0.75)
     hop = config.hop_length
     generator = torch.Generator().manual_seed(0)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import types
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from helpers.training_toy import ToyBatch, ToyDataset, ToyModelConfig, ToyTask, recipe, save_toy
+from helpers.training_toy import ToyBatch, ToyDataset, ToyModelConfig, ToyTask, recipe, run_as_script
 from wavedistill.nn.discriminators import DiscriminatorConfig, Discriminators
 from wavedistill.training.loop import fit
 
@@ -57,6 +55,4 @@ def main(folder: str, noise: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.modules["wavedistill.models.pretrained"] = types.SimpleNamespace(save_pretrained=save_toy)
-    torch.set_num_threads(1)
-    main(*sys.argv[1:])
+    run_as_script(main)

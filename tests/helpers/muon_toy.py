@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import types
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from helpers.training_toy import ToyDataset, ToyModel, ToyModelConfig, ToyRecipe, ToyTask, recipe, save_toy
+from helpers.training_toy import ToyDataset, ToyModel, ToyModelConfig, ToyRecipe, ToyTask, recipe, run_as_script
 from wavedistill.nn.wavenet_stack import StackConfig, WaveNetStack
 from wavedistill.training.config import OptimConfig
 from wavedistill.training.loop import fit
@@ -48,6 +45,4 @@ def main(folder: str, noise: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.modules["wavedistill.models.pretrained"] = types.SimpleNamespace(save_pretrained=save_toy)
-    torch.set_num_threads(1)
-    main(*sys.argv[1:])
+    run_as_script(main)

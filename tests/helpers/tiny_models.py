@@ -19,6 +19,17 @@ from wavedistill.nn.wavenet_stack import StackConfig
 
 MEL = MelConfig(sample_rate=8000, n_fft=256, win_length=256, hop_length=64, n_mels=20, f_max=4000.0)
 STACK = StackConfig(num_layers=4, num_cycles=2, channels=8, skip_channels=8)
+MELS = {
+    "hops divide the window": MEL,
+    "power, short window": MelConfig(
+        sample_rate=8000, n_fft=128, win_length=96, hop_length=32, n_mels=12, f_max=4000.0, power=2.0
+    ),
+    "hops do not divide the window": MelConfig(
+        sample_rate=8000, n_fft=128, win_length=128, hop_length=48, n_mels=12, f_max=3500.0
+    ),
+}
+"""Of other windows and hops."""
+
 FRONTS = {
     "none": FrontConfig(),
     "pre-emphasis": FrontConfig(pre_emphasis=0.9, scale=4.0),

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import types
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -148,8 +149,13 @@ def main(folder: str, steps: str, noise: str, kill_at: str) -> None:
     fit(task, ToyDataset(), ToyDataset(), recipe(folder, steps=int(steps)))
 
 
-if __name__ == "__main__":
+def run_as_script(function: Callable[..., None]) -> None:
+    """Call it with the script's arguments, in a process that saves toys."""
     toy = types.SimpleNamespace(save_pretrained=save_toy)
     sys.modules["wavedistill.models.pretrained"] = toy  # type: ignore[assignment]
     torch.set_num_threads(1)
-    main(*sys.argv[1:])
+    function(*sys.argv[1:])
+
+
+if __name__ == "__main__":
+    run_as_script(main)

@@ -18,31 +18,8 @@ def predict(x: Tensor, coefficients: Tensor, past: Tensor | None = None) -> Tens
         x (batch, samples), coefficients (batch, blocks, order) with samples a multiple of blocks, past (batch, order)
         the samples before (default zeros) -> (batch, samples).
     """
-    past = x.new_zeros(x.shape[0], coefficients.shape[-1]) if past is None else past
-    return _slide(torch.cat([past, x[:, :-1]], dim=1), coefficients)
-
-
-def moving_average(x: Tensor, coefficients: Tensor, past: Tensor | None = None) -> Tensor:
-    """y_t = sum_{k >= 0} b_k x_{t-k}; shapes as in `predict`, past (batch, order - 1)."""
-    past = x.new_zeros(x.shape[0], coefficients.shape[-1] - 1) if past is None else past
-    return _slide(torch.cat([past, x], dim=1), coefficients)
-
-
-def _slide(padded: Tensor, coefficients: Tensor) -> Tensor:
-    if padded.is_cpu:
-        return block_fir(padded, coefficients)
-    return slide_by_products(padded, coefficients)
-
-
-def slide_by_products(padded: Tensor, coefficients: Tensor) -> Tensor:
-    """`block_fir` as a matrix product over all windows of the signal."""
-    batch, blocks, order = coefficients.shape
-    windows = padded.unfold(1, order, 1)  # (batch, samples, order), oldest sample first
-    samples = windows.shape[1]
-    products = torch.matmul(
-        windows.reshape(batch, blocks, samples // blocks, order), coefficients.flip(-1).unsqueeze(-1)
-    )
-    return products.reshape(batch, samples)
+    of_one = None if past is None else past.unsqueeze(-1)
+    return predict_steps(x.unsqueeze(-1), coefficients[..., None, None], of_one).squeeze(-1)
 
 
 def predict_steps(x: Tensor, matrices: Tensor, past: Tensor | None = None) -> Tensor:
@@ -53,21 +30,28 @@ def predict_steps(x: Tensor, matrices: Tensor, past: Tensor | None = None) -> Te
         n) the steps before (default zeros) -> (batch, steps, n).
     """
     past = x.new_zeros(x.shape[0], matrices.shape[2], x.shape[2]) if past is None else past
-    return _slide_matrices(torch.cat([past, x[:, :-1]], dim=1), matrices)
+    return _slide(torch.cat([past, x[:, :-1]], dim=1), matrices)
 
 
 def average_steps(x: Tensor, matrices: Tensor, past: Tensor | None = None) -> Tensor:
     """y_t = sum_{k >= 0} x_{t-k} B_k, of vectors; shapes as in `predict_steps`, past (batch, order - 1, n)."""
     past = x.new_zeros(x.shape[0], matrices.shape[2] - 1, x.shape[2]) if past is None else past
-    return _slide_matrices(torch.cat([past, x], dim=1), matrices)
+    return _slide(torch.cat([past, x], dim=1), matrices)
 
 
-def _slide_matrices(padded: Tensor, matrices: Tensor) -> Tensor:
-    """y_t = sum_k p_{t + order - 1 - k} C_k(block of t): the windows of p, newest step first, times a block's C."""
+def _slide(padded: Tensor, matrices: Tensor) -> Tensor:
+    if matrices.shape[-1] == 1 and padded.is_cpu:
+        return block_fir(padded[..., 0], matrices[..., 0, 0]).unsqueeze(-1)
+    return slide_by_products(padded, matrices)
+
+
+def slide_by_products(padded: Tensor, matrices: Tensor) -> Tensor:
+    """`block_fir` of vectors, y_t = sum_k p_{t + order - 1 - k} C_k(block of t), over all windows of the signal.
+
+    Shapes: padded (batch, order - 1 + steps, n), matrices (batch, blocks, order, n, n) -> (batch, steps, n).
+    """
     batch, blocks, order, size, _ = matrices.shape
     steps = padded.shape[1] - order + 1
-    if size == 1 and padded.is_cpu:
-        return block_fir(padded[..., 0], matrices[..., 0, 0]).unsqueeze(-1)
     windows = torch.cat([padded[:, order - 1 - k : order - 1 - k + steps] for k in range(order)], dim=-1)
     by_block = windows.reshape(batch, blocks, steps // blocks, order * size)
     return (by_block @ matrices.reshape(batch, blocks, order * size, size)).reshape(batch, steps, size)

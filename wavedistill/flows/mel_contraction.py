@@ -100,11 +100,13 @@ class MelContraction(Transform):
 
     def contract(self, wave: Tensor, log_mel: Tensor) -> Tensor:
         """Latent -> data without log-determinant; differentiable. Shapes as in `inverse`."""
-        return self.steps(wave[:, 0], log_mel).unsqueeze(1)
+        with torch.autocast(wave.device.type, enabled=False):
+            return self.steps(wave[:, 0], log_mel).unsqueeze(1)
 
     def expand(self, wave: Tensor, log_mel: Tensor) -> Tensor:
         """Data -> latent without log-determinant; differentiable. Shapes as in `forward`."""
-        return self._latents(wave[:, 0], log_mel)[-1].unsqueeze(1).to(wave)
+        with torch.autocast(wave.device.type, enabled=False):
+            return self._latents(wave[:, 0], log_mel)[-1].unsqueeze(1).to(wave)
 
     def stream(self, chunks: Iterator[Tensor], log_mel: Tensor, frames_per_chunk: int) -> Iterator[Tensor]:
         """`contract` in chunks; as `MelSteps.stream`."""

@@ -125,10 +125,7 @@ class WaveformModel(nn.Module):
 
     def contracted(self, audio: Tensor, mel: Tensor | None) -> Tensor:
         """The finished waveform (batch, 1, samples) after the contraction towards the mel, where the model has one."""
-        if self.contraction is None:
-            return audio
-        with torch.autocast(audio.device.type, enabled=False):
-            return self.contraction.contract(audio, mel)
+        return audio if self.contraction is None else self.contraction.contract(audio, mel)
 
     def features(self, mel: Tensor | None, speaker: Tensor | None) -> Tensor | None:
         """Condition of every layer, (batch, blocks, cond_channels)."""

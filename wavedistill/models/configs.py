@@ -91,7 +91,7 @@ class ParallelWaveNetConfig:
 
     def __post_init__(self) -> None:
         _check_common(self)
-        block = (self.mel.hop_length if self.mel else GRID_HOP) // self.cond_upsample
+        block = _block(self)
         if self.patch_size < 1 or block % self.step_size:
             raise WavedistillError(
                 f"patch_size * front.bands must divide the {block} samples of a block of the condition (hop_length / "
@@ -143,7 +143,7 @@ class WaveformFlowConfig:
 
     def __post_init__(self) -> None:
         _check_common(self)
-        block = (self.mel.hop_length if self.mel else GRID_HOP) // self.cond_upsample
+        block = _block(self)
         if self.squeeze < 2 or block % self.squeeze:
             raise WavedistillError(
                 f"squeeze must be at least 2 and divide a block of {block} samples, got {self.squeeze}."
@@ -171,6 +171,11 @@ class WaveformFlowConfig:
 ModelConfig = WaveNetConfig | ParallelWaveNetConfig | WaveformFlowConfig
 
 
+def _block(config: ModelConfig) -> int:
+    """Samples of a block of the condition."""
+    return (config.mel.hop_length if config.mel else GRID_HOP) // config.cond_upsample
+
+
 def _check_common(config: ModelConfig) -> None:
     """What all three need."""
     stack = config.stack
@@ -189,7 +194,7 @@ def _check_common(config: ModelConfig) -> None:
         raise WavedistillError(
             f"mel.hop_length ({config.mel.hop_length}) must be a multiple of cond_upsample ({config.cond_upsample})."
         )
-    block = (config.mel.hop_length if config.mel else GRID_HOP) // config.cond_upsample
+    block = _block(config)
     if block % config.front.bands:
         raise WavedistillError(
             f"front.bands must divide the {block} samples of a block of the condition (hop_length / cond_upsample), "

@@ -115,7 +115,7 @@ class ParallelWaveNet(OnePassModel):
     def compute_in(self, dtype: torch.dtype) -> ParallelWaveNet:
         """Let the stacks compute in ``dtype``, for use without gradient.
 
-        bfloat16 is 1.4 to 1.6 times as fast, measured on a CPU that has instructions for it.
+        bfloat16 is 1.1 to 1.4 times as fast, measured on a CPU that has instructions for it (docs/benchmark.md).
 
         Locations, log-scales, filters, pitch and condition stay in float32, so that the density of a sample is exact
         as ever: it is that of the rounded network. Chunks of a stream then equal the whole to about 1e-3, not 1e-5.

@@ -71,8 +71,7 @@ class WaveNet(WaveformModel):
             audio = dequantized(audio, generator)
         log_det = 0.0
         if self.contraction is not None:
-            with torch.autocast(audio.device.type, enabled=False):
-                audio, log_det = self.contraction.forward(audio, mel)
+            audio, log_det = self.contraction.forward(audio, mel)
         return self.log_prob_per_sample(audio, mel, speaker, dequantize=False).double().sum(1) + log_det
 
     def log_prob_per_sample(
@@ -173,7 +172,7 @@ class WaveNet(WaveformModel):
         u = full_precision(weight.new_zeros(batch, samples))
         known = 0
         if prime is not None:
-            known = min(prime.shape[-1], samples) // self.config.front.bands * self.config.front.bands
+            known = min(prime.shape[-1], samples) // self.step_size * self.step_size
             padded = nn.functional.pad(prime[..., :known], (0, samples - known))
             u[:, :known] = self.front.forward(padded, condition).value[:, 0, :known]
         self._fill(u, known, noise.transpose(1, 2).to(u), self.features(mel, speaker), temperature, progress)

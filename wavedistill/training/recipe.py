@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,6 +63,7 @@ class FlowRecipe:
 Recipe = TeacherRecipe | StudentRecipe | FlowRecipe
 _TYPES: dict[str, type[Recipe]] = {"teacher": TeacherRecipe, "student": StudentRecipe, "flow": FlowRecipe}
 _OLD_KINDS = {"waveform_flow": "flow"}
+_TEACHER_LOSS = {one.name for one in fields(LikelihoodConfig)}
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -102,6 +103,6 @@ def _kind(values: Any) -> str:
     if "kind" in values:
         kind = str(values["kind"])
         return _OLD_KINDS.get(kind, kind)
-    loss = values.get("loss", {"band_weights": None})
-    of_teacher = isinstance(loss, dict) and "band_weights" in loss
+    loss = values.get("loss")
+    of_teacher = "loss" not in values or (isinstance(loss, dict) and _TEACHER_LOSS & loss.keys())
     return "teacher" if of_teacher and "teacher" not in values else "student"

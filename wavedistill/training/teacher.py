@@ -32,8 +32,8 @@ class LikelihoodConfig:
             model's ``front.bands``; only their ratios count. They decide where the network's capacity goes: the density
             and the reported bits stay those of the whole waveform. None: all alike.
         history_noise: standard deviation of white noise on the past that the network reads while it trains, in the
-            front's domain, where speech has unit variance. A model that has seen small errors in its past does not
-            amplify its own: tones need it. 0: none.
+            front's domain, where speech has unit variance: against models that amplify their own small errors. On
+            tones 0.03 lowered the bits and did not stop samples that run away (recipes/notes). 0: none.
     """
 
     band_weights: list[float] | None = None
