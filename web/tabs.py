@@ -55,7 +55,7 @@ def synthesize_tab(actions: Actions) -> None:
         actions.synthesize,
         [recording, student, *noise],
         [original.sound, original.caption, spoken.sound, spoken.caption, mels, state],
-        working="The student computes all samples in one pass …",
+        working="The student computes the whole waveform at once …",
         api_name="synthesize",
     )
 
