@@ -8,15 +8,23 @@ import time
 import pytest
 import soundfile
 import torch
-from helpers.tiny_models import MEL, tiny_flow, tiny_student, tiny_teacher
+from helpers.tiny_models import FRONTS, MEL, tiny_flow, tiny_student, tiny_teacher
 
 from wavedistill import Vocoder, save_audio
 from wavedistill.errors import WavedistillError
 
+VOICES = {
+    "student": tiny_student,
+    "flow": tiny_flow,
+    "teacher": tiny_teacher,
+    "teacher of steps": lambda: tiny_teacher(linear_order=3, front=FRONTS["sub-bands"]),
+    "mixture teacher": lambda: tiny_teacher(distribution="mol"),
+}
 
-@pytest.fixture(scope="module", params=[tiny_student, tiny_flow], ids=["student", "flow"])
+
+@pytest.fixture(scope="module", params=VOICES)
 def voice(request) -> Vocoder:
-    return Vocoder(request.param())
+    return Vocoder(VOICES[request.param]())
 
 
 @pytest.fixture(scope="module")
@@ -117,5 +125,5 @@ def test_refusals(voice, mel):
         voice.stream(mel, chunk_seconds=0.0)
     with pytest.raises(WavedistillError, match="transposed"):
         voice.stream(mel.T)
-    with pytest.raises(WavedistillError, match="only a student or a one-stage flow streams"):
-        Vocoder(tiny_teacher()).stream(mel)
+    with pytest.raises(WavedistillError, match="takes no mel"):
+        Vocoder(tiny_teacher(mel=None)).stream(mel)

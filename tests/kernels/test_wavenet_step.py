@@ -5,7 +5,7 @@ import torch
 from helpers.tiny_models import FRONTS, TEACHER_KINDS, speech_batch, teacher_inputs, tiny_teacher
 
 from wavedistill.kernels.wavenet_step import kernel
-from wavedistill.models import sequential_sampling, wavenet
+from wavedistill.models import sequential_sampling
 from wavedistill.models.front import FrontConfig
 from wavedistill.nn.wavenet_stack import StackConfig
 
@@ -24,7 +24,7 @@ def stepwise(monkeypatch):
 
     def sample(model, *args, **options):
         with monkeypatch.context() as patch:
-            patch.setattr(wavenet, "can_compile", lambda predictor: False)
+            patch.setattr(sequential_sampling, "can_compile", lambda predictor: False)
             return model.sample(*args, **options)
 
     return sample
@@ -96,6 +96,18 @@ def test_stretches_and_threads_change_rounding_only(kind, monkeypatch):
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize("front", ["mel-prediction", "sub-bands"])
+def test_a_stepwise_stream_is_the_compiled_one(front, frames, monkeypatch):
+    model = tiny_teacher(front=FRONTS[front], linear_order=3, shake=0.15)
+    mel = speech_batch(1, 7)[1]
+    compiled = list(model.stream(mel, frames, seed=0))
+    monkeypatch.setattr(sequential_sampling, "can_compile", lambda predictor: False)
+    stepwise = list(model.stream(mel, frames, seed=0))
+    torch.testing.assert_close(stepwise, compiled, atol=1e-4, rtol=0)
+    torch.testing.assert_close(torch.cat(stepwise, dim=-1), model.sample(mel, seed=0), atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("front", ["mel-prediction", "sub-bands"])
 def test_prime_is_taken_as_it_is_and_shapes_what_follows(front, stepwise):
     model = tiny_teacher(front=FRONTS[front])
@@ -129,8 +141,10 @@ def test_broken_weights_are_seen(where):
 def test_progress_counts_every_sample(capsys, monkeypatch):
     counted = []
     model = tiny_teacher(mel=None)
-    original = wavenet.fill
-    monkeypatch.setattr(wavenet, "fill", lambda *args: (counted.append(n) or n for n in original(*args)))
+    original = sequential_sampling.CompiledSampler.fill
+    monkeypatch.setattr(
+        sequential_sampling.CompiledSampler, "fill", lambda *args: (counted.append(n) or n for n in original(*args))
+    )
     model.sample(num_samples=2500, seed=0, progress=True)
     assert "sampling" in capsys.readouterr().err and sum(counted) == 2500 and len(counted) > 1
     model.sample(num_samples=100, seed=0)

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from wavedistill.audio.mel import whole_frames
 from wavedistill.errors import WavedistillError
-from wavedistill.models.base import OnePassModel
+from wavedistill.models.base import WaveformModel
 
 
 def stream(
-    model: OnePassModel,
+    model: WaveformModel,
     mel: Tensor,
     seed: int,
     chunk_seconds: float,
@@ -25,11 +25,6 @@ def stream(
 
     Joined, the chunks equal one pass over the whole mel with the same seed to 1e-5, for any chunk length.
     """
-    if not model.can_stream:
-        raise WavedistillError(
-            "only a student or a one-stage flow streams: a teacher makes one sample after another, far slower "
-            "than it plays"
-        )
     if not chunk_seconds > 0:
         raise WavedistillError(f"chunks of {chunk_seconds:g} seconds are no audio: give a positive length")
     frames = whole_frames(chunk_seconds, model.sample_rate, model.hop_length)

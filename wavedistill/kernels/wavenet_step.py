@@ -290,19 +290,22 @@ def kernel() -> Callable:
         accumulate(memory.out, 0, hidden, 0, weights.output, 0, batch, skip.shape[1])
 
     @numba.njit(cache=True, nogil=True, **OPTIONS)
-    def run(u, start, stop, known, noise, size, biases, taps, weights, memory, draw):
-        """Draw the steps start ... stop - 1 of u (batch, steps, step_size), from step ``known`` on."""
+    def run(u, origin, begin, known, noise, size, biases, taps, weights, memory, draw):
+        """Draw the steps from ``begin`` on of u (batch, steps, step_size), those before ``known`` being given.
+
+        Step 0 of u is the signal's step ``origin``; the noise and the blocks of ``size`` steps begin at ``begin``.
+        """
         batch, channels = memory.gated.shape
         step_size = u.shape[2]
         order = taps.shape[2] // step_size
         outputs = draw_parameters(draw)
         nothing = np.zeros(step_size, np.float32)
-        for t in range(start, stop):
-            block = (t - start) // size
+        for t in range(begin, u.shape[1]):
+            block = (t - begin) // size
             for item in range(batch):
                 previous = u[item, t - 1] if t else nothing
                 embed(previous, weights.input, memory.state[item], channels)
-            network(t, biases, block, weights, memory)
+            network(origin + t, biases, block, weights, memory)
             if t < known:
                 continue
             for item in range(batch):
@@ -310,6 +313,6 @@ def kernel() -> Callable:
                 linear_path(past, taps[item, block], memory.shift)
                 for k in range(step_size):
                     out = memory.out[item, k * outputs : (k + 1) * outputs]
-                    u[item, t, k] = drawn(out, memory.shift[k], noise[item, t, k], draw)
+                    u[item, t, k] = drawn(out, memory.shift[k], noise[item, t - begin, k], draw)
 
     return run

@@ -25,7 +25,7 @@ class WaveformModel(nn.Module):
     |---|---|---|---|
     | `sample`, noise -> audio | one sample after another | one pass | one pass |
     | `log_prob` of a recording | one pass | not in one pass: refused | one pass |
-    | `stream` | - | yes | yes |
+    | `stream` | yes | yes | yes |
 
     Attributes:
         model_type: the name in a checkpoint's config.json.
@@ -33,7 +33,6 @@ class WaveformModel(nn.Module):
         role: what the model is for: "teacher", "student" or "flow".
         role_name: the same in a sentence.
         one_pass: whether `sample` makes all samples at once; where not, it shows its progress on request.
-        can_stream: whether `stream` makes the audio of a mel chunk by chunk.
         sample_rate: Hz.
         hop_length: samples that a mel frame stands for; without a mel the block that noise is drawn in.
         step_size: samples that are made together; without a mel a waveform is a whole number of steps.
@@ -44,7 +43,6 @@ class WaveformModel(nn.Module):
     role: ClassVar[Literal["teacher", "student", "flow"]]
     role_name: ClassVar[str]
     one_pass: ClassVar[bool] = False
-    can_stream: ClassVar[bool] = False
     step_size: int = 1
 
     def __init__(self, config: ModelConfig) -> None:
@@ -119,9 +117,54 @@ class WaveformModel(nn.Module):
         """
         raise NotImplementedError
 
+    @torch.inference_mode()
+    def stream(
+        self,
+        mel: Tensor,
+        frames_per_chunk: int,
+        seed: int | None = None,
+        temperature: float = 1.0,
+        speaker: Tensor | None = None,
+    ) -> Iterator[Tensor]:
+        """The waveform of `sample`, chunk after chunk, in memory that does not grow with its length.
+
+        Shapes: mel (1, n_mels, frames) -> chunks (1, 1, frames_per_chunk * hop_length), the last one shorter.
+        """
+        self.check_condition(mel, speaker, None, 1)
+        if frames_per_chunk < 1:
+            raise WavedistillError(f"a chunk must hold at least one frame, got {frames_per_chunk}.")
+        generators = noise_generators(seed, mel.shape[0])
+        chunks = self._chunks(
+            mel, frames_per_chunk, lambda frames: self._draw(generators, frames).to(self.device), speaker, temperature
+        )
+        yield from chunks if self.contraction is None else self.contraction.stream(chunks, mel, frames_per_chunk)
+
+    def _chunks(
+        self,
+        mel: Tensor,
+        frames_per_chunk: int,
+        draw: Callable[[int], Tensor],
+        speaker: Tensor | None,
+        temperature: float,
+    ) -> Iterator[Tensor]:
+        """What `stream` yields, before the contraction; ``draw`` gives the noise of so many further frames."""
+        raise NotImplementedError
+
     def draw_noise(self, batch: int, samples: int, seed: int | list[int] | None) -> Tensor:
         """The noise of a seed, (batch, 1, samples) standard normal, on the CPU; seeds as in `sample`."""
-        raise NotImplementedError
+        return self._draw(noise_generators(seed, batch), -(-samples // self.hop_length))[..., :samples]
+
+    def _draw(self, generators: list[torch.Generator], frames: int) -> Tensor:
+        """Noise (batch, 1, frames * hop_length), drawn frame by frame so that any chunking sees the same."""
+        return torch.stack([torch.cat([self._draw_frame(one) for _ in range(frames)], dim=1) for one in generators])
+
+    def _draw_frame(self, generator: torch.Generator) -> Tensor:
+        """Noise of one frame, (1, hop_length)."""
+        return torch.randn(1, self.hop_length, generator=generator)
+
+    def _in_context(self, mel: Tensor | None, frames: int) -> Window | None:
+        """The mel continued by ``frames`` copies of its first and last frame."""
+        return None if mel is None else Window(extended(mel, frames), frames, axis=2)
 
     def contracted(self, audio: Tensor, mel: Tensor | None) -> Tensor:
         """The finished waveform (batch, 1, samples) after the contraction towards the mel, where the model has one."""
@@ -166,54 +209,6 @@ class WaveformModel(nn.Module):
                 f"{num_samples}."
             )
         return batch, num_samples
-
-
-class OnePassModel(WaveformModel):
-    """A model that makes a whole waveform from noise at once, or chunk by chunk: the student and the one-stage flow."""
-
-    one_pass = True
-    can_stream = True
-
-    @torch.inference_mode()
-    def stream(
-        self,
-        mel: Tensor,
-        frames_per_chunk: int,
-        seed: int | None = None,
-        temperature: float = 1.0,
-        speaker: Tensor | None = None,
-    ) -> Iterator[Tensor]:
-        """The waveform of `sample`, chunk after chunk, in memory that does not grow with its length.
-
-        Shapes: mel (1, n_mels, frames) -> chunks (1, 1, frames_per_chunk * hop_length), the last one shorter.
-        """
-        self.check_condition(mel, speaker, None, 1)
-        if frames_per_chunk < 1:
-            raise WavedistillError(f"a chunk must hold at least one frame, got {frames_per_chunk}.")
-        generators = noise_generators(seed, mel.shape[0])
-
-        def draw(frames: int) -> Tensor:
-            return self._draw(generators, frames).to(self.device) * temperature
-
-        yield from self._chunks(mel, frames_per_chunk, draw, speaker)
-
-    def _chunks(
-        self, mel: Tensor, frames_per_chunk: int, draw: Callable[[int], Tensor], speaker: Tensor | None
-    ) -> Iterator[Tensor]:
-        """What `stream` yields; ``draw`` gives the noise of so many further frames."""
-        raise NotImplementedError
-
-    def draw_noise(self, batch: int, samples: int, seed: int | list[int] | None) -> Tensor:
-        return self._draw(noise_generators(seed, batch), -(-samples // self.hop_length))[..., :samples]
-
-    def _draw(self, generators: list[torch.Generator], frames: int) -> Tensor:
-        """Noise (batch, 1, frames * hop_length), drawn frame by frame so that any chunking sees the same."""
-        items = [torch.cat([torch.randn(self.hop_length, generator=one) for _ in range(frames)]) for one in generators]
-        return torch.stack(items).unsqueeze(1)
-
-    def _in_context(self, mel: Tensor | None, frames: int) -> Window | None:
-        """The mel continued by ``frames`` copies of its first and last frame."""
-        return None if mel is None else Window(extended(mel, frames), frames, axis=2)
 
 
 def dequantized(audio: Tensor, generator: torch.Generator | None = None) -> Tensor:

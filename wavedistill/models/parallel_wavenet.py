@@ -23,7 +23,7 @@ from wavedistill.dsp.window import Window, trim_parts
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.autoregressive import AutoregressiveFlow, Condition, LocScale
 from wavedistill.flows.linear_prediction import LPC
-from wavedistill.models.base import OnePassModel
+from wavedistill.models.base import WaveformModel
 from wavedistill.models.configs import ParallelWaveNetConfig
 from wavedistill.nn.causal_network import CausalNetwork, CausalState
 from wavedistill.nn.pitch_predictor import PitchPredictor
@@ -78,13 +78,14 @@ class StudentCondition(NamedTuple):
     harmonics: Harmonics
 
 
-class ParallelWaveNet(OnePassModel):
+class ParallelWaveNet(WaveformModel):
     """Waveforms from noise in one parallel pass, with exact log-probability of its own samples.
 
     Attributes:
         receptive_field: samples of noise before it that one sample depends on.
     """
 
+    one_pass = True
     model_type = "parallel_wavenet"
     architecture = "Parallel WaveNet"
     role = "student"
@@ -168,20 +169,18 @@ class ParallelWaveNet(OnePassModel):
         return self.contracted(output.audio, mel)
 
     def _chunks(
-        self, mel: Tensor, frames_per_chunk: int, draw: Callable[[int], Tensor], speaker: Tensor | None
+        self,
+        mel: Tensor,
+        frames_per_chunk: int,
+        draw: Callable[[int], Tensor],
+        speaker: Tensor | None,
+        temperature: float,
     ) -> Iterator[Tensor]:
-        chunks = self._own_chunks(mel, frames_per_chunk, draw, speaker)
-        return chunks if self.contraction is None else self.contraction.stream(chunks, mel, frames_per_chunk)
-
-    def _own_chunks(
-        self, mel: Tensor, frames_per_chunk: int, draw: Callable[[int], Tensor], speaker: Tensor | None
-    ) -> Iterator[Tensor]:
-        """The audio before the contraction."""
         window = self._window(mel)
         state = None
         for start in range(0, mel.shape[-1], frames_per_chunk):
             end = min(start + frames_per_chunk, mel.shape[-1])
-            noise = draw(end - start)[:, 0]
+            noise = draw(end - start)[:, 0] * temperature
             output, state = self._run(noise, window.part(start, end), speaker, state, in_pieces=True)
             yield output.audio
 

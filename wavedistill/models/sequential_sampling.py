@@ -1,6 +1,7 @@
-"""The teacher's cached sampler in compiled code: one call of `wavedistill.kernels.wavenet_step` per stretch of samples.
+"""The teacher's cached sampler: one step after another, each O(layers) work, whole signals or chunk after chunk.
 
-`CausalStepper` of `wavedistill.flows.solvers.stepping` is the reference: any device, any precision, differentiable.
+`CompiledSampler` makes one call of `wavedistill.kernels.wavenet_step` per stretch of samples; `StepwiseSampler` is the
+reference in torch: any device, any precision. Both draw the same samples up to rounding.
 """
 
 from __future__ import annotations
@@ -13,89 +14,146 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavedistill.kernels.wavenet_step import ROWS, Draw, Memory, Weights, kernel
+from wavedistill.distributions import Gaussian, MixtureOfLogistics, MuLawCategorical
+from wavedistill.flows.solvers.stepping import CausalStepper
+from wavedistill.kernels.wavenet_step import CATEGORICAL, GAUSSIAN, MIXTURE, ROWS, Draw, Memory, Weights, kernel
 from wavedistill.nn.causal_network import CausalNetwork
 
 AHEAD = 16
 """Steps, at most, for which the products with a layer's old taps are made at once."""
 STRETCH = 1024
 """Samples, about, of one call: the condition is projected for so many, and a progress bar moves by so many."""
+Distribution = Gaussian | MixtureOfLogistics | MuLawCategorical
 
 
 def can_compile(predictor: CausalNetwork) -> bool:
-    """Whether `fill` can draw from this network: float32 on the CPU."""
+    """Whether `CompiledSampler` can draw from this network: float32 on the CPU."""
     weight = predictor.stack.input.weight
     return weight.is_cpu and weight.dtype is torch.float32
 
 
-def fill(
-    predictor: CausalNetwork, u: Tensor, known: int, noise: Tensor, features: Tensor | None, draw: Draw
-) -> Iterator[int]:
-    """Draw u in place from sample ``known`` on; yields how many samples each stretch added.
-
-    Equal to the stepwise pass up to rounding. The batch is split over as many threads as torch may use.
-
-    Shapes: u (batch, samples) and noise (batch, samples, n) float32 on the CPU; features (batch, blocks, channels),
-    samples a multiple of blocks where blocks > 1; or None. ``known`` is a whole number of steps.
-    """
-    batch, samples = u.shape
-    blocks = 1 if features is None else features.shape[1]
-    size = predictor.step_size if blocks == 1 else samples // blocks
-    stretch = max(STRETCH // size, 1) * size
-    groups = torch.arange(batch).tensor_split(min(torch.get_num_threads(), batch))
-    samplers = [
-        (CompiledSampler(predictor, len(rows), draw), slice(int(rows[0]), int(rows[-1]) + 1)) for rows in groups
-    ]
-    with ThreadPoolExecutor(len(samplers)) as pool:
-        for start in range(0, samples, stretch):
-            stop = min(start + stretch, samples)
-            here = features if blocks == 1 else features[:, start // size : stop // size]
-            jobs = [
-                pool.submit(
-                    sampler.fill, u[rows], start, stop, known, noise[rows], None if here is None else here[rows]
-                )
-                for sampler, rows in samplers
-            ]
-            for job in jobs:
-                job.result()
-            yield stop - start
+def cached_sampler(
+    predictor: CausalNetwork, distribution: Distribution, batch: int, temperature: float
+) -> CompiledSampler | StepwiseSampler:
+    """The compiled sampler where it can draw from this network, else the stepwise one."""
+    kind = CompiledSampler if can_compile(predictor) else StepwiseSampler
+    return kind(predictor, distribution, batch, temperature)
 
 
-class CompiledSampler:
-    """Samples a `CausalNetwork` without source, step by step, stretch by stretch.
+class StepwiseSampler:
+    """Draws from a `CausalNetwork` without source, step by step in torch.
 
     Args:
         predictor: the network.
+        distribution: of its output.
         batch: signals drawn at once.
-        draw: the output distribution.
+        temperature: as in `WaveNet.sample`.
     """
 
-    def __init__(self, predictor: CausalNetwork, batch: int, draw: Draw) -> None:
+    def __init__(self, predictor: CausalNetwork, distribution: Distribution, batch: int, temperature: float) -> None:
+        self.predictor = predictor
+        self.distribution = distribution
+        self.batch = batch
+        self.temperature = temperature
+        self.stepper: CausalStepper | None = None
+
+    def fill(self, u: Tensor, known: int, noise: Tensor, features: Tensor | None) -> Iterator[int]:
+        """Draw the signal's next values u in place, from value ``known`` of them on; yields how many came each time.
+
+        Shapes: u (batch, samples); noise (batch, samples, n); features (batch, blocks, channels), samples a multiple of
+        blocks where blocks > 1; or None. ``known`` is a whole number of steps.
+        """
+        if self.stepper is None:
+            self.stepper = CausalStepper(self.predictor, *u.shape, features, None)
+        else:
+            self.stepper.go_on(u.shape[1], features, None)
+        for t in range(u.shape[1]):
+            parameters, shift = self.stepper.parameters(t)
+            if t >= known:
+                u[:, t] = self.distribution.sample(parameters, shift, noise[:, t], self.temperature)
+            self.stepper.feed(t, u[:, t])
+            yield 1
+
+
+class CompiledSampler:
+    """Draws from a `CausalNetwork` without source in compiled code, the batch on as many threads as torch may use.
+
+    Arguments as those of `StepwiseSampler`; the network must pass `can_compile`.
+    """
+
+    def __init__(self, predictor: CausalNetwork, distribution: Distribution, batch: int, temperature: float) -> None:
+        draw = _draw(distribution, temperature)
+        weights = _weights(predictor)
+        self.predictor = predictor
+        self.groups = [
+            (_Rows(predictor, len(rows), draw, weights), slice(int(rows[0]), int(rows[-1]) + 1))
+            for rows in torch.arange(batch).tensor_split(min(torch.get_num_threads(), batch))
+        ]
+
+    def fill(self, u: Tensor, known: int, noise: Tensor, features: Tensor | None) -> Iterator[int]:
+        """As `StepwiseSampler.fill`; yields stretch after stretch."""
+        samples = u.shape[1]
+        blocks = 1 if features is None else features.shape[1]
+        size = self.predictor.step_size if blocks == 1 else samples // blocks
+        stretch = max(STRETCH // size, 1) * size
+        with ThreadPoolExecutor(len(self.groups)) as pool:
+            for start in range(0, samples, stretch):
+                stop = min(start + stretch, samples)
+                here = features if blocks == 1 else features[:, start // size : stop // size]
+                jobs = [
+                    pool.submit(
+                        group.fill,
+                        u[rows, start:stop],
+                        max(known - start, 0),
+                        noise[rows, start:stop],
+                        None if here is None else here[rows],
+                    )
+                    for group, rows in self.groups
+                ]
+                for job in jobs:
+                    job.result()
+                yield stop - start
+
+
+class _Rows:
+    """Signals that one thread draws together."""
+
+    def __init__(self, predictor: CausalNetwork, batch: int, draw: Draw, weights: Weights) -> None:
         config = predictor.stack.config
         self.predictor = predictor
         self.draw = draw
-        self.weights = _weights(predictor)
-        self.memory = _memory(config.dilations, config.kernel_size, batch, predictor.step_size, self.weights)
+        self.weights = weights
+        self.memory = _memory(config.dilations, config.kernel_size, batch, predictor.step_size, weights)
+        self.steps = 0
+        self.past = np.zeros((batch, 0, predictor.step_size), np.float32)
 
     @torch.inference_mode()
-    def fill(self, u: Tensor, start: int, stop: int, known: int, noise: Tensor, features: Tensor | None) -> None:
-        """Draw u[:, start:stop]; as `fill`, with the features of this stretch. Call it for stretches in order."""
+    def fill(self, u: Tensor, known: int, noise: Tensor, features: Tensor | None) -> None:
         batch = u.shape[0]
         blocks = 1 if features is None else features.shape[1]
         step_size = self.predictor.step_size
         taps = u.new_zeros(batch, blocks, 0, step_size)
         if self.predictor.linear_order:
             taps = self.predictor.linear_taps(features, batch)[0].flip(2).flatten(2, 3)
-        size = (stop - start) // blocks // step_size
-        by_step = u.unflatten(1, (-1, step_size)).numpy()
-        signals = (
-            by_step,
-            start // step_size,
-            stop // step_size,
-            known // step_size,
+        coming = u.unflatten(1, (-1, step_size)).numpy()
+        known_steps = self.past.shape[1] + known // step_size
+        signal = np.concatenate([self.past, coming], axis=1)
+        kernel()(
+            signal,
+            self.steps - self.past.shape[1],
+            self.past.shape[1],
+            known_steps,
             _array(noise.unflatten(1, (-1, step_size))),
+            coming.shape[1] // blocks,
+            self._biases(features, batch),
+            _array(taps),
+            self.weights,
+            self.memory,
+            self.draw,
         )
-        kernel()(*signals, size, self._biases(features, batch), _array(taps), self.weights, self.memory, self.draw)
+        coming[:] = signal[:, self.past.shape[1] :]
+        self.steps += coming.shape[1]
+        self.past = signal[:, -max(self.predictor.linear_order, 1) :].copy()
 
     def _biases(self, features: Tensor | None, batch: int) -> np.ndarray:
         """What is added to each layer's gates, by block: (layers, blocks, batch, 2 * padded channels)."""
@@ -106,6 +164,14 @@ class CompiledSampler:
         halves = biases.expand(-1, -1, batch, -1).unflatten(-1, (2, -1))
         more = self.memory.gated.shape[1] - halves.shape[-1]
         return _array(torch.nn.functional.pad(halves, (0, more)).flatten(-2))
+
+
+def _draw(distribution: Distribution, temperature: float) -> Draw:
+    if isinstance(distribution, MuLawCategorical):
+        return Draw(CATEGORICAL, 0.0, distribution.edges.numpy(), float(temperature))
+    mixture = isinstance(distribution, MixtureOfLogistics)
+    table = distribution.spread.numpy() if mixture else np.zeros(0, np.float32)
+    return Draw(MIXTURE if mixture else GAUSSIAN, float(distribution.log_scale_min), table, float(temperature))
 
 
 def _weights(predictor: CausalNetwork) -> Weights:

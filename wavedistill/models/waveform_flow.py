@@ -30,7 +30,7 @@ from wavedistill.flows.long_term_prediction import LTP, LongTermPredictionFlow, 
 from wavedistill.flows.reshape import Split, Squeeze
 from wavedistill.flows.reversible import ReversibleSequence
 from wavedistill.flows.transform import Compose, Transform
-from wavedistill.models.base import OnePassModel, dequantized
+from wavedistill.models.base import WaveformModel, dequantized
 from wavedistill.models.configs import WaveformFlowConfig
 from wavedistill.nn.centred_stack import CentredStack
 from wavedistill.nn.pitch_predictor import F0_MIN, PitchPredictor
@@ -75,7 +75,7 @@ class StreamState(NamedTuple):
     front_past: Tensor | None
 
 
-class WaveformFlow(OnePassModel):
+class WaveformFlow(WaveformModel):
     """Exact density over waveforms, and waveforms from noise, each in one parallel pass.
 
     A coupling's density does not fall apart into one factor a sample: `log_prob` is that of the whole waveform.
@@ -86,6 +86,7 @@ class WaveformFlow(OnePassModel):
         reach: samples to either side that one sample of the excitation depends on.
     """
 
+    one_pass = True
     model_type = "waveform_flow"
     architecture = "Waveform flow"
     role = "flow"
@@ -218,13 +219,18 @@ class WaveformFlow(OnePassModel):
         return audio[..., :samples]
 
     def _chunks(
-        self, mel: Tensor, frames_per_chunk: int, draw: Callable[[int], Tensor], speaker: Tensor | None
+        self,
+        mel: Tensor,
+        frames_per_chunk: int,
+        draw: Callable[[int], Tensor],
+        speaker: Tensor | None,
+        temperature: float,
     ) -> Iterator[Tensor]:
         window = self._in_context(mel, self.reach_frames + self._context_frames)
-        state = StreamState(draw(2 * self.reach_frames), None, None)
+        state = StreamState(draw(2 * self.reach_frames) * temperature, None, None)
         for start in range(0, mel.shape[-1], frames_per_chunk):
             end = min(start + frames_per_chunk, mel.shape[-1])
-            noise = torch.cat([state.noise, draw(end - start)], dim=-1)
+            noise = torch.cat([state.noise, draw(end - start) * temperature], dim=-1)
             audio, state = self._run(noise, window.part(start, end), speaker, state)
             yield audio
 

@@ -11,19 +11,17 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wavedistill.distributions import Gaussian, MixtureOfLogistics, MuLawCategorical, noise_generators
+from wavedistill.distributions import Gaussian, MixtureOfLogistics, MuLawCategorical
+from wavedistill.dsp.window import Window, trim_parts
 from wavedistill.errors import WavedistillError
-from wavedistill.flows.solvers.stepping import CausalStepper
-from wavedistill.kernels.wavenet_step import CATEGORICAL, GAUSSIAN, MIXTURE, Draw
 from wavedistill.models.base import WaveformModel, dequantized
 from wavedistill.models.configs import WaveNetConfig
-from wavedistill.models.sequential_sampling import can_compile, fill
+from wavedistill.models.sequential_sampling import cached_sampler
 from wavedistill.nn.causal_network import CausalNetwork
 from wavedistill.numerics import full_precision
 
@@ -162,6 +160,8 @@ class WaveNet(WaveformModel):
             rounding only (which, fed back sample by sample, can grow; with "mol" and "mulaw" it can tip a draw that
             lies on the edge between two components or cells).
         """
+        from tqdm import tqdm
+
         batch, samples = self.check_condition(mel, speaker, num_samples, batch_size)
         if noise is None:
             noise = self.draw_noise(batch, samples, seed)
@@ -175,50 +175,46 @@ class WaveNet(WaveformModel):
             known = min(prime.shape[-1], samples) // self.step_size * self.step_size
             padded = nn.functional.pad(prime[..., :known], (0, samples - known))
             u[:, :known] = self.front.forward(padded, condition).value[:, 0, :known]
-        self._fill(u, known, noise.transpose(1, 2).to(u), self.features(mel, speaker), temperature, progress)
-        return self.contracted(self.front.inverse(u.unsqueeze(1), condition).value, mel)
-
-    def _fill(
-        self, u: Tensor, known: int, noise: Tensor, features: Tensor | None, temperature: float, progress: bool
-    ) -> None:
-        """Draw u (batch, samples) in place from sample ``known`` on, compiled where that is possible.
-
-        Shapes: noise (batch, samples, n), features (batch, blocks, channels).
-        """
-        from tqdm import tqdm
-
-        if can_compile(self.predictor):
-            drawn = fill(self.predictor, u, known, noise, features, self._draw(temperature))
-        else:
-            drawn = self._steps(u, known, noise, features, temperature)
-        with tqdm(total=u.shape[1], desc="sampling", unit="sample", disable=not progress, leave=False) as bar:
+        sampler = cached_sampler(self.predictor, self.distribution, batch, temperature)
+        drawn = sampler.fill(u, known, noise.transpose(1, 2).to(u), self.features(mel, speaker))
+        with tqdm(total=samples, desc="sampling", unit="sample", disable=not progress, leave=False) as bar:
             for count in drawn:
                 bar.update(count)
+        return self.contracted(self.front.inverse(u.unsqueeze(1), condition).value, mel)
 
-    def _steps(
-        self, u: Tensor, known: int, noise: Tensor, features: Tensor | None, temperature: float
-    ) -> Iterator[int]:
-        stepper = CausalStepper(self.predictor, *u.shape, features, None)
-        for t in range(u.shape[1]):
-            parameters, shift = stepper.parameters(t)
-            if t >= known:
-                u[:, t] = self.distribution.sample(parameters, shift, noise[:, t], temperature)
-            stepper.feed(t, u[:, t])
-            yield 1
+    @property
+    def context_frames(self) -> int:
+        """Mel frames on either side of a chunk that its samples depend on."""
+        return max(1, self.conditioning.context_frames)
 
-    def _draw(self, temperature: float) -> Draw:
-        kind = {"gaussian": GAUSSIAN, "mol": MIXTURE, "mulaw": CATEGORICAL}[self.config.distribution]
-        table = np.zeros(0, np.float32)
-        if kind == MIXTURE:
-            table = self.distribution.spread.numpy()
-        elif kind == CATEGORICAL:
-            table = self.distribution.edges.numpy()
-        return Draw(kind, float(self.config.log_scale_min), table, float(temperature))
+    def _chunks(
+        self,
+        mel: Tensor,
+        frames_per_chunk: int,
+        draw: Callable[[int], Tensor],
+        speaker: Tensor | None,
+        temperature: float,
+    ) -> Iterator[Tensor]:
+        window = self._in_context(mel, self.context_frames)
+        blocks = window.margin * self.config.cond_upsample
+        sampler = cached_sampler(self.predictor, self.distribution, mel.shape[0], temperature)
+        past = None
+        for start in range(0, mel.shape[-1], frames_per_chunk):
+            part = window.part(start, min(start + frames_per_chunk, mel.shape[-1]))
+            features = Window(self.features(part.value, speaker), blocks).trim()
+            lpc = self.front.condition(part.value)
+            if lpc is not None:
+                lpc = trim_parts(lpc, blocks)
+            noise = draw(part.value.shape[-1] - 2 * part.margin).transpose(1, 2)
+            u = full_precision(features.new_zeros(noise.shape[:2]))
+            for _ in sampler.fill(u, 0, noise.to(u), features):
+                pass
+            audio, past = self.front.synthesize(u, lpc, past)
+            yield audio.unsqueeze(1)
 
-    def draw_noise(self, batch: int, samples: int, seed: int | list[int] | None) -> Tensor:
-        """As in `WaveformModel`; for "mol" and "mulaw" uniform, (batch, 2, samples)."""
-        drawn = [self.distribution.draw_noise((samples,), one) for one in noise_generators(seed, batch)]
-        return torch.stack(drawn).transpose(1, 2)
+    def _draw_frame(self, generator: torch.Generator) -> Tensor:
+        """As in `WaveformModel`; for "mol" and "mulaw" uniform, (2, hop_length)."""
+        return self.distribution.draw_noise((self.hop_length,), generator).t()
 
     def need_gaussian(self, what: str) -> None:
         """Refuse ``what`` for another distribution."""

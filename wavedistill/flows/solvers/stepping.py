@@ -134,6 +134,8 @@ class MaskedStepper:
 class CausalStepper:
     """Steps through a `CausalNetwork`; equal to its parallel pass up to float rounding.
 
+    A signal that comes in chunks is continued by `go_on`, from where on t counts from 0 again.
+
     Args:
         predictor: the network.
         batch, samples: shape of the signal to come.
@@ -145,17 +147,30 @@ class CausalStepper:
         self, predictor: CausalNetwork, batch: int, samples: int, features: Tensor | None, source: Tensor | None
     ) -> None:
         stack = predictor.stack
+        self.predictor = predictor
         self.stack = stack
-        self.source = source if predictor.source_order else None
-        like = stack.input.weight
         self.weights = [conv.step_weight() for conv in stack.convs]
+        like = stack.input.weight
         nothing = like.new_zeros(batch, stack.config.channels)
         self.rings = [
             [nothing] * (conv.history + 1) for conv in stack.convs
-        ]  # inputs of each layer, step t at t modulo length
+        ]  # inputs of each layer, step n of all chunks at n modulo length
         self.ages = [range(conv.history, -1, -conv.dilation) for conv in stack.convs]
+        self.steps_made = 0
         self.residual = list(stack.residual)
         self.skip = torch.cat(list(stack.skip))  # the sum over layers as one product
+        self.linear_order = predictor.linear_order
+        self.step_size = predictor.step_size
+        self.no_shift = like.new_zeros(batch, self.step_size)
+        self.past = like.new_zeros(batch, max(self.linear_order, 1) * self.step_size)
+        self.go_on(samples, features, source)
+
+    def go_on(self, samples: int, features: Tensor | None, source: Tensor | None) -> None:
+        """Take the condition of so many further samples; shapes as those of the whole signal."""
+        predictor = self.predictor
+        stack = self.stack
+        batch = self.past.shape[0]
+        self.source = source if predictor.source_order else None
         blocks = features.shape[1] if features is not None else 1
         self.block_size = max(samples // blocks, 1)
         projected = stack.project_condition(features)
@@ -163,8 +178,6 @@ class CausalStepper:
             (conv.bias + projected[layer]).transpose(0, 1).contiguous() if projected else conv.bias.expand(1, batch, -1)
             for layer, conv in enumerate(stack.convs)
         ]
-        self.linear_order = predictor.linear_order
-        self.no_shift = like.new_zeros(batch, predictor.step_size)
         self.taps = None
         self.shift_by_source = None
         if predictor.linear_order + predictor.source_order:
@@ -173,8 +186,6 @@ class CausalStepper:
             self.taps = of_input.flip(2).flatten(2, 3).transpose(0, 1).contiguous()
             if predictor.source_order:
                 self.shift_by_source = average_steps(predictor.by_step(source), of_source).flatten(1)
-        self.step_size = predictor.step_size
-        self.past = like.new_zeros(batch, max(self.linear_order, 1) * self.step_size)
 
     def parameters(self, t: int) -> tuple[Tensor, Tensor]:
         """Network output (batch, out_channels) and linear path (batch,) at value t."""
@@ -199,10 +210,11 @@ class CausalStepper:
         ):
             if layer:
                 hidden = torch.addmm(hidden, gated[-1], self.residual[layer - 1])
-            ring[step % len(ring)] = hidden
-            taps = torch.cat([ring[(step - age) % len(ring)] for age in ages], dim=1)
+            ring[self.steps_made % len(ring)] = hidden
+            taps = torch.cat([ring[(self.steps_made - age) % len(ring)] for age in ages], dim=1)
             filters, openings = torch.addmm(biases[min(block, len(biases) - 1)], taps, weight).chunk(2, dim=1)
             gated.append(torch.tanh(filters) * torch.sigmoid(openings))
+        self.steps_made += 1
         skip = torch.cat(gated, dim=1) @ self.skip
         return stack.output(torch.relu(stack.hidden(torch.relu(skip))))
 
