@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -45,6 +46,21 @@ def test_every_term_is_finite_logged_and_trains_every_parameter(front):
     assert {"kl_nats", "entropy", "floor_share", "amplitude_std", "real_std"} <= set(values)
     assert not [name for name, p in student.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     torch.testing.assert_close(loss.detach(), sum(values[name] for name in terms))
+
+
+def test_the_spectrum_is_that_of_what_is_heard():
+    """After the contraction to the mel, with its gradient; the mel term looks at the flows' own audio."""
+    front = dataclasses.replace(FRONTS["sub-bands"], mel_contraction=2)
+    loss_of, student = _loss(DistillationConfig(weights={"stft": 1.0, "mel": 1.0}), front=front)
+    audio, mel, f0 = _batch()
+    torch.manual_seed(0)
+    _, values = loss_of(student, audio, mel, None, f0, 0)
+    torch.manual_seed(0)
+    own = student.rsample(torch.randn(audio.shape), mel).audio
+    heard = student.contracted(own, mel)
+    torch.testing.assert_close(values["stft"], loss_of.stft(heard[:, 0], audio[:, 0]))
+    torch.testing.assert_close(values["mel"], (loss_of.mel(own[:, 0]) - mel).abs().mean())
+    assert float((heard - own).detach().abs().mean()) > 1e-4
 
 
 def test_terms_share_what_they_have_in_common(monkeypatch):

@@ -2,10 +2,11 @@
 
     kl                KL(student || teacher) per sample: closed form for a Gaussian teacher, Monte Carlo for a mixture
     regularizer       squared difference of the log-scales, which keeps the gradient alive where scales sit on the floor
-    stft              multi-resolution STFT distance to the recording: spectral convergence + log-magnitude
-    mel               distance of the student's own log-mel spectrogram from the one it was given
+    stft              multi-resolution STFT distance to the recording of what is heard, after the contraction to the
+                      mel where the model has one: spectral convergence + log-magnitude
+    mel               distance of the log-mel spectrogram of the flows' own audio from the one they were given
     pitch             cross-entropy of the pitch predictor against measured F0 (models with a harmonic source)
-    adversarial       squared distance of the discriminators' scores from those they give recordings
+    adversarial       squared distance of the discriminators' scores of what is heard from those of recordings
     feature_matching  distance to the recording in the discriminators' hidden layers
     contrastive       minus the divergence from the teacher under another clip's condition (Parallel WaveNet, eq. 9)
     instructive       distance to the recording when the student is fed the noise that the teacher encodes it to
@@ -100,6 +101,7 @@ class Pass:
     speaker: Tensor | None
     f0: Tensor | None
     step: int
+    _heard: Tensor | None = None
     _divergence: Divergence | None = None
     _crops: Crops | None = None
     _judged: Judgement | None = None
@@ -123,10 +125,17 @@ class Pass:
         return self._divergence
 
     @property
+    def heard(self) -> Tensor:
+        """The student's finished waveform, after the contraction to the mel; computed once."""
+        if self._heard is None:
+            self._heard = self.student.contracted(self.output.audio, self.mel)
+        return self._heard
+
+    @property
     def crops(self) -> Crops:
         """What the discriminators see; drawn once."""
         if self._crops is None:
-            self._crops = random_crops(self.output.audio[:, 0], self.audio[:, 0], self.loss.crop_length)
+            self._crops = random_crops(self.heard[:, 0], self.audio[:, 0], self.loss.crop_length)
         return self._crops
 
     @property
@@ -155,7 +164,7 @@ def _regularizer(p: Pass) -> Tensor:
 
 def _stft(p: Pass) -> Tensor:
     with p.full_precision():
-        return p.loss.stft(p.output.audio[:, 0], p.audio[:, 0])
+        return p.loss.stft(p.heard[:, 0], p.audio[:, 0])
 
 
 def _mel(p: Pass) -> Tensor:
@@ -262,6 +271,7 @@ class DistillationLoss(nn.Module):
         """
         with torch.no_grad():
             made = student.rsample(torch.randn(audio.shape, device=audio.device), mel, speaker, in_pieces=True).audio
+            made = student.contracted(made, mel)
         return discriminator_loss(self.discriminators, random_crops(made[:, 0], audio[:, 0], self.crop_length))
 
     @torch.no_grad()
