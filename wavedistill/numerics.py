@@ -34,6 +34,17 @@ from torch._higher_order_ops.while_loop import while_loop
 LOG_2PI = math.log(2.0 * math.pi)
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies matrices of bfloat16 by instructions of its own.
+
+    Without them a CPU computes a convolution in bfloat16 many times slower than in float32 (13 times as long a training
+    step was measured with AVX2).
+    """
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def full_precision(x: Tensor) -> Tensor:
     """float32 at least; float64 is kept."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,9 @@ from wavedistill.models.pretrained import (
     resolve_checkpoint,
     save_pretrained,
 )
+from wavedistill.numerics import has_bfloat16
+
+logger = logging.getLogger(__name__)
 
 LONG_SECONDS = 20.0
 """A student or a one-stage flow computes longer mels than this chunk by chunk, so that memory does not grow with the
@@ -70,6 +74,8 @@ class Vocoder:
                 raise WavedistillError(
                     f"precision bf16 is for students; {name} is a {model.role_name}: leave it at fp32"
                 )
+            if not has_bfloat16(model.device):
+                logger.warning("%s has no instructions for bfloat16: precision fp32 is faster", model.device)
             model.compute_in(torch.bfloat16)
         return cls(model, folder)
 
@@ -168,7 +174,7 @@ class Vocoder:
         """
         mels = check_mel(mels, self.mel_config).to(self.device)
         index = self._speaker(speaker)
-        if self.model.can_stream and mels.shape[-1] * self.hop_length > LONG_SECONDS * self.sample_rate:
+        if self.model.one_pass and mels.shape[-1] * self.hop_length > LONG_SECONDS * self.sample_rate:
             options = {"temperature": temperature, "speaker": index}
             waves = (
                 list(stream(self.model, *pair, LONG_SECONDS / 2, **options)) for pair in zip(mels, seeds, strict=True)
@@ -217,7 +223,7 @@ class Vocoder:
         """Audio of a mel (n_mels, frames) in chunks (samples,), each computed when it is asked for.
 
         Joined, the chunks equal ``vocoder(mel, seed=seed)`` to 1e-5 for any ``chunk_seconds``; memory does not grow
-        with the length. For students and one-stage flows.
+        with the length.
         """
         mel = self._one_mel(_tensor(mel)).to(self.device)
         return stream(self.model, mel, seed, chunk_seconds, temperature=temperature, speaker=self._speaker(speaker))

@@ -27,7 +27,7 @@ class Adversary:
 
     Args:
         task: holds the discriminators, on its device by now.
-        precision, device: as the student's (``run.precision``).
+        precision, device: as the student's.
     """
 
     def __init__(self, task: AdversarialTask, precision: str, device: torch.device, ranks: Ranks) -> None:

@@ -5,15 +5,30 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import logging
 import sys
 
 import torch
 
+from wavedistill.numerics import has_bfloat16
+
+logger = logging.getLogger(__name__)
+
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def chosen_precision(precision: str, device: torch.device) -> str:
+    """``run.precision`` on this device: "auto" is bf16 where the device has instructions for it, else fp32."""
+    fast = has_bfloat16(device)
+    if precision == "auto":
+        return "bf16" if fast else "fp32"
+    if precision == "bf16" and not fast:
+        logger.warning("%s has no instructions for bfloat16: --run.precision auto or fp32 is faster", device)
+    return precision
+
+
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
-    """The context in which a forward pass runs with ``run.precision``."""
+    """The context in which a forward pass runs with a precision of `chosen_precision`."""
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=_AUTOCAST[precision])

@@ -50,7 +50,8 @@ class RunConfig:
     seed: int = 0
     device: str = "auto"
     """auto (CUDA where there is one), cpu, cuda or cuda:N."""
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
+    """auto: bf16 where the device has instructions for it, else fp32."""
     compile: bool = False
     """Compile the task's forward with torch.compile."""
     accumulate: int = 1
@@ -87,7 +88,7 @@ def check_run(config: RunConfig, batch_size: int, device: torch.device, ranks: R
         if getattr(config, name) is not None and getattr(config, name) <= 0:
             raise WavedistillError(f"run.{name} is {getattr(config, name)}; it must be above 0, or null for none.")
     if config.precision == "fp16" and device.type == "cpu":
-        raise WavedistillError("run.precision fp16 needs a GPU. Use --run.precision bf16 or fp32 on a CPU.")
+        raise WavedistillError("run.precision fp16 needs a GPU. Use --run.precision auto, bf16 or fp32 on a CPU.")
     if batch_size % ranks.world_size:
         raise WavedistillError(
             f"data.batch_size {batch_size} cannot be shared by {ranks.world_size} processes. Give a multiple of it."

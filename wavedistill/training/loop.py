@@ -141,7 +141,7 @@ def _step(
         torch.manual_seed(seed)
         # gradients are averaged over the processes once, in the last backward pass
         with contextlib.nullcontext() if alone or index == count - 1 else forward.no_sync():
-            with autocast(config.precision, run.device):
+            with autocast(run.precision, run.device):
                 loss, values = forward(batch, run.step)
             run.optimizer.backward(loss / count)
         finite &= torch.isfinite(loss.detach())

@@ -34,7 +34,7 @@ class Muon(torch.optim.Optimizer):
         weight_decay: decoupled, as AdamW's.
         dtype: in which steps are orthogonalised. bfloat16's 8 bits are enough, and for the teacher of recipes/speech
             on one core with AVX-512 it takes 3 % of a training step in bfloat16, where float32 takes 9 %. So a run
-            takes bfloat16 where ``run.precision`` is bf16, and else float32, which is 2 % of such a step.
+            takes bfloat16 where the run's precision is bf16, and else float32, which is 2 % of such a step.
     """
 
     def __init__(

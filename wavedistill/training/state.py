@@ -18,6 +18,7 @@ from wavedistill.distributed import Ranks
 from wavedistill.errors import WavedistillError
 from wavedistill.training.adversary import Adversary
 from wavedistill.training.checkpoint import check_same_model, find_state, save_state
+from wavedistill.training.compute import chosen_precision
 from wavedistill.training.ema import EMA
 from wavedistill.training.muon import Muon, hidden_matrices
 from wavedistill.training.optimizer import ClippedOptimizer
@@ -45,6 +46,7 @@ class Run:
     Attributes:
         task: holds the model that is trained.
         ranks, device: this process among those of the run, and its device.
+        precision: in which it computes: fp32, bf16 or fp16.
         adversary: trains the task's discriminators, where it has any.
         wandb_id: names the run at Weights & Biases.
         step: finished steps.
@@ -56,6 +58,7 @@ class Run:
     task: Task
     ranks: Ranks
     device: torch.device
+    precision: str
     optimizer: ClippedOptimizer
     ema: EMA
     adversary: Adversary | None
@@ -79,12 +82,13 @@ class Run:
         elif config.init_from is not None:
             load_weights(task.model, config.init_from)
         task.to(device)
-        optimizer = _optimizer(task.model, recipe.optim, config.precision, device)
+        precision = chosen_precision(config.precision, device)
+        optimizer = _optimizer(task.model, recipe.optim, precision, device)
         adversary = None
         if task.discriminators is not None:
-            adversary = Adversary(task, config.precision, device, ranks)
+            adversary = Adversary(task, precision, device, ranks)
         ema = EMA(task.model, recipe.optim.ema)
-        run = cls(recipe, task, ranks, device, optimizer, ema, adversary, wandb_id=secrets.token_hex(4))
+        run = cls(recipe, task, ranks, device, precision, optimizer, ema, adversary, wandb_id=secrets.token_hex(4))
         if state is not None:
             run.load_state_dict(state)
         return run
