@@ -1,8 +1,8 @@
 """Log-mel spectrograms: one front end, its settings stored in every checkpoint.
 
 The same settings must be used in training and in synthesis: a vocoder fed another program's mel makes noise. So the
-settings travel with the model, the common ones have names (`MEL_PRESETS`), and `check_mel` recognises the usual
-mistakes (transposed, decibels, base-10 logarithm, wrong number of bands).
+settings travel with the model, the common ones have names (`MEL_PRESETS`), and `wavedistill.audio.mel_check` recognises
+the usual mistakes.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class MelConfig:
         n_fft, win_length, hop_length: samples; the window is a periodic Hann.
         n_mels: number of mel bands between ``f_min`` and ``f_max`` (Hz).
         power: exponent of the magnitude before the mel sum (1: magnitude, 2: power).
+        epsilon: added to the squared magnitude before its root.
         norm: "slaney" gives every band unit area, None unit height.
         mel_scale: "slaney" (librosa's default) or "htk".
         floor: smallest mel value before the natural logarithm.
@@ -41,6 +42,7 @@ class MelConfig:
     f_min: float = 0.0
     f_max: float = 8000.0
     power: float = 1.0
+    epsilon: float = 0.0
     norm: Literal["slaney"] | None = "slaney"
     mel_scale: Literal["slaney", "htk"] = "slaney"
     floor: float = 1e-5
@@ -68,13 +70,18 @@ class MelConfig:
 
 MEL_PRESETS: dict[str, MelConfig] = {
     "wavedistill-16khz": MelConfig(),
-    "ljspeech-hifigan": MelConfig(sample_rate=22050, f_max=8000.0),
+    "ljspeech-hifigan": MelConfig(sample_rate=22050, f_max=8000.0, epsilon=1e-9),
     "tacotron2": MelConfig(sample_rate=22050, f_max=8000.0, centered=True),
     "vocos-24khz": MelConfig(
         sample_rate=24000, n_mels=100, f_max=12000.0, norm=None, mel_scale="htk", floor=1e-7, centered=True
     ),
 }
-"""Settings by name: ours, and those of widely used text-to-mel models and vocoders."""
+"""Settings by name: ours, and those of widely used text-to-mel models and vocoders.
+
+ljspeech-hifigan: HiFi-GAN's ``meldataset.mel_spectrogram`` with its config_v1 (also Matcha-TTS and most models of
+LJSpeech). tacotron2: NVIDIA's ``TacotronSTFT``. vocos-24khz: ``MelSpectrogramFeatures`` of Vocos (also F5-TTS). Each is
+equal to its origin to 2e-5 on waveforms of whole frames; the origins drop what is left over at the end of others.
+"""
 
 
 def whole_frames(seconds: float, sample_rate: int, hop_length: int) -> int:
@@ -130,7 +137,11 @@ class LogMelSpectrogram(nn.Module):
         spectrum = torch.stft(
             waves, config.n_fft, config.hop_length, config.win_length, self.window, center=False, return_complex=True
         )
-        magnitude = spectrum.abs() if config.power == 1.0 else spectrum.abs().pow(config.power)
+        magnitude = spectrum.abs()
+        if config.epsilon:
+            magnitude = magnitude.square().add(config.epsilon).sqrt()
+        if config.power != 1.0:
+            magnitude = magnitude.pow(config.power)
         mel = torch.einsum("bft,fm->bmt", magnitude, self.filters)
         log_mel = mel.clamp_min(config.floor).log()
         return log_mel.reshape(*audio.shape[:-1], config.n_mels, -1)
@@ -141,55 +152,3 @@ def _pad_reflect(waves: Tensor, left: int, right: int) -> Tensor:
     longest = waves.shape[-1] - 1
     reflected = nn.functional.pad(waves, (min(left, longest), min(right, longest)), mode="reflect")
     return nn.functional.pad(reflected, (max(left - longest, 0), max(right - longest, 0)))
-
-
-def check_mel(mel: Tensor, config: MelConfig) -> Tensor:
-    """Return ``mel`` ((n_mels, frames) or (batch, n_mels, frames)) if it can have come from ``config``'s front end.
-
-    Raises:
-        WavedistillError: wrong rank or band count, transposed, not finite, or in decibels, base-10 or linear units.
-    """
-    shape = tuple(mel.shape)
-    n_mels = config.n_mels
-    if mel.ndim not in (2, 3):
-        raise WavedistillError(
-            f"mel has shape {shape}; needed is (n_mels={n_mels}, frames), with an optional batch in front."
-        )
-    if mel.shape[-2] != n_mels:
-        if mel.shape[-1] == n_mels:
-            raise WavedistillError(
-                f"mel has shape {shape}: it looks transposed. Needed is (n_mels={n_mels}, frames): pass "
-                "mel.swapaxes(-1, -2)."
-            )
-        raise WavedistillError(
-            f"mel has {mel.shape[-2]} bands (shape {shape}), this model needs {n_mels}. Make it with "
-            "LogMelSpectrogram(model.config.mel)."
-        )
-    if mel.shape[-1] == 0:
-        raise WavedistillError(f"mel has no frames (shape {shape}).")
-    if not torch.isfinite(mel).all():
-        raise WavedistillError("mel holds NaN or infinite values.")
-    low = float(mel.min())
-    high = float(mel.max())
-    natural_floor = torch.tensor(config.floor).log().item()
-    advice = (
-        f"Needed is the natural logarithm (floor {natural_floor:.1f}): make it with LogMelSpectrogram(model.config.mel)"
-    )
-    if low < natural_floor - 3.0:
-        raise WavedistillError(
-            f"mel ranges from {low:.1f} to {high:.1f}: it looks like decibels. {advice}, or pass mel_db * 0.1151."
-        )
-    if high > 12.0:
-        raise WavedistillError(
-            f"mel ranges from {low:.1f} to {high:.1f}: it looks like linear values or decibels. {advice}."
-        )
-    if low >= 0.0:
-        raise WavedistillError(
-            f"mel ranges from {low:.1f} to {high:.1f}: it looks like linear values, not logarithms. {advice}."
-        )
-    log10_floor = natural_floor / 2.302585
-    if abs(low - log10_floor) < 1e-3:
-        raise WavedistillError(
-            f"mel's floor is {low:.2f}: it looks like a base-10 logarithm. {advice}, or pass mel * 2.3026."
-        )
-    return mel

@@ -103,7 +103,7 @@ class MelSteps(nn.Module):
             if not wave.numel():
                 return wave
             spectrum = self.stft(wave)
-            magnitude = power(spectrum).add_(TINY).sqrt_()
+            magnitude = power(spectrum).add_(max(TINY, self.mel.epsilon)).sqrt_()
             given = (magnitude if exponent == 1.0 else magnitude.pow(exponent)) @ filters
             ratio = wanted / given.clamp_min(self.mel.floor)
             if exponent != 1.0:

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavedistill.audio.mel import MelConfig, check_mel, mel_filter_bank
+from wavedistill.audio.mel import MelConfig, mel_filter_bank
+from wavedistill.audio.mel_check import check_mel
 from wavedistill.metrics.packages import need_package
 
 

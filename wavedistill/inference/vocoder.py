@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from wavedistill.audio.io import resample
-from wavedistill.audio.mel import LogMelSpectrogram, check_mel
+from wavedistill.audio.mel import LogMelSpectrogram
+from wavedistill.audio.mel_check import check_mel, mel_suspicion
 from wavedistill.errors import WavedistillError
 from wavedistill.inference.stream import stream
 from wavedistill.models.base import WaveformModel
@@ -241,7 +242,10 @@ class Vocoder:
                 f"one utterance is needed, a mel (n_mels={self.mel_config.n_mels}, frames) or audio (samples,), "
                 f"but the shape is {tuple(mel.shape)}: for many use wavedistill.synthesize"
             )
-        return check_mel(mel.float(), self.mel_config)
+        mel = check_mel(mel.float(), self.mel_config)
+        if suspicion := mel_suspicion(mel, self.mel_config):
+            logger.warning("the mel looks %s", suspicion)
+        return mel
 
     def _audio(self, audio: Tensor | np.ndarray, sample_rate: int | None) -> Tensor:
         audio = _tensor(audio)

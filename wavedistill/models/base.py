@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from wavedistill.audio.mel import check_mel
+from wavedistill.audio.mel_check import check_mel
 from wavedistill.distributions import noise_generators
 from wavedistill.dsp.window import Window
 from wavedistill.errors import WavedistillError

@@ -5,6 +5,7 @@ Every error of reading names the file: it becomes an entry of the list of failur
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,8 +17,11 @@ import torch
 from torch import Tensor
 
 from wavedistill.audio.io import AUDIO_SUFFIXES, check_audible, load_audio
-from wavedistill.audio.mel import LogMelSpectrogram, MelConfig, check_mel
+from wavedistill.audio.mel import LogMelSpectrogram, MelConfig
+from wavedistill.audio.mel_check import check_mel, mel_suspicion
 from wavedistill.errors import WavedistillError
+
+logger = logging.getLogger(__name__)
 
 MEL_SUFFIX = ".npy"
 SUFFIXES = (*AUDIO_SUFFIXES, MEL_SUFFIX)
@@ -121,9 +125,12 @@ def load_mel(path: Path, config: MelConfig) -> Tensor:
             f"{path}: a float array ({config.n_mels}, frames) is needed, not {array.dtype} {array.shape}"
         )
     try:
-        return check_mel(torch.from_numpy(array.astype(np.float32)), config)
+        mel = check_mel(torch.from_numpy(array.astype(np.float32)), config)
     except WavedistillError as error:
         raise WavedistillError(f"{path}: {error}") from error
+    if suspicion := mel_suspicion(mel, config):
+        logger.warning("%s looks %s", path, suspicion)
+    return mel
 
 
 def num_frames(path: Path, config: MelConfig) -> int:
