@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from helpers.paths import RECIPES
 from helpers.tiny_models import MEL, STACK, speech_like, tiny_student, tiny_teacher
@@ -24,7 +25,7 @@ from wavedistill.data.manifest import Entry, write_manifest
 from wavedistill.errors import WavedistillError
 from wavedistill.losses.distillation import TERMS, DistillationConfig
 from wavedistill.metrics.registry import METRICS
-from wavedistill.models.pretrained import save_pretrained
+from wavedistill.models.pretrained import load_pretrained, save_pretrained
 from wavedistill.models.wavenet import WaveNetConfig
 from wavedistill.training import StudentRecipe, TeacherRecipe
 from wavedistill.training.config import RunConfig
@@ -83,7 +84,10 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "deep": {"about": "3 flows", "teacher": "released", "set": {"model.num_flows": 3}},
             "mixture": {"about": "a mixture", "teacher": "mixture"},
         },
-        "questions": {"Which terms?": ["kl", "full"], "What else?": ["deep", "mixture"]},
+        "questions": {
+            "Which terms?": {"variants": ["kl"]},
+            "What else?": {"variants": ["deep", "mixture"], "reference": "kl"},
+        },
     }
     (tmp_path / "table.yaml").write_text(yaml.safe_dump(table, sort_keys=False))
     return tmp_path
@@ -111,18 +115,26 @@ def test_all_variants_are_trained_measured_and_reported_once(bench: Path):
     assert {name: one["steps"] for name, one in record["variants"].items()} == dict.fromkeys(
         ("kl", "full", "deep", "mixture"), 2
     )
-    for name, one in record["variants"].items():
+    for one in record["variants"].values():
         assert {"teacher_bits", "kl", "entropy", "amplitude_ratio"} <= one["means"].keys()
         assert one["means"]["kl"]["n"] == 6
-        assert bool(one["differences"]) == (name != "full")
-    kl = [record["variants"][name]["means"]["kl"]["mean"] for name in ("deep", "full")]
-    difference = record["variants"]["deep"]["differences"]["kl"]
+    asked = record["questions"]
+    assert {title: (one["reference"], list(one["differences"])) for title, one in asked.items()} == {
+        "Which terms?": ("full", ["kl"]),
+        "What else?": ("kl", ["deep", "mixture"]),
+    }
+    kl = [record["variants"][name]["means"]["kl"]["mean"] for name in ("deep", "kl")]
+    difference = asked["What else?"]["differences"]["deep"]["kl"]
     assert (
         difference["mean"] == pytest.approx(kl[0] - kl[1])
         and difference["low"] <= difference["mean"] <= difference["high"]
     )
     text = path.read_text()
-    assert text.count("\n| **all of it** |") == 2 and "\n| a mixture |" in text and "## Which terms?" in text
+    assert (
+        text.count("\n| **all of it** |") == text.count("\n| **KL only** |") == 1
+        and "\n| a mixture |" in text
+        and "## Which terms?" in text
+    )
     assert (bench / "out" / "curves.png").stat().st_size > 10_000
     samples = {p.name: load_audio(p) for p in (bench / "out" / "samples").iterdir()}
     assert samples.keys() == {"recording.wav", "kl.wav", "full.wav", "deep.wav", "mixture.wav"}
@@ -177,6 +189,27 @@ def test_nats_are_those_of_the_evaluation_and_the_level_that_of_the_audio(bench:
     assert quality["amplitude_ratio"]["mean"] == pytest.approx(sum(ratios) / 6, rel=1e-3)
 
 
+def test_a_checkpoint_with_other_settings_is_a_teacher(bench: Path):
+    values = yaml.safe_load((bench / "table.yaml").read_text())
+    floor = {"model.log_scale_min": -6.5}
+    values["teachers"]["higher"] = {"checkpoint": str(bench / "released"), "set": floor}
+    values["variants"]["higher"] = {"about": "a higher floor", "teacher": "higher"}
+    (bench / "table.yaml").write_text(yaml.safe_dump(values))
+    go(bench, only=("higher",))
+    other, released = (
+        load_pretrained(next((bench / "runs").glob("teacher-higher-*"))),
+        load_pretrained(bench / "released"),
+    )
+    assert other.config.log_scale_min == -6.5 != released.config.log_scale_min
+    assert all(
+        torch.equal(mine, theirs) for mine, theirs in zip(other.parameters(), released.parameters(), strict=True)
+    )
+    values["teachers"]["higher"]["set"] = {"model.linear_order": 1}
+    (bench / "table.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(WavedistillError, match=r"teachers.higher: .*linear_order.* weights"):
+        go(bench, only=("higher",))
+
+
 def test_mistakes_in_the_table_are_named(bench: Path):
     values = yaml.safe_load((bench / "table.yaml").read_text())
 
@@ -187,7 +220,7 @@ def test_mistakes_in_the_table_are_named(bench: Path):
 
     refused("reference: no 'best' in the table", reference="best")
     refused("variants.x.teacher: no 'none'", variants=values["variants"] | {"x": {"about": "", "teacher": "none"}})
-    refused("questions.Why.: no 'because'", questions={"Why?": ["because"]})
+    refused("questions.Why.: no 'because'", questions={"Why?": {"variants": ["because"]}})
     refused("full.*unknown key 'num_flow'.*num_flows", student_set=values["student_set"] | {"model.num_flow": 2})
 
 
@@ -196,9 +229,9 @@ def test_mistakes_in_the_table_are_named(bench: Path):
 
 def test_the_bundled_table_is_what_the_page_says():
     plan = load_yaml(RECIPE / "ablations.yaml", AblationTable)
-    assert plan.variants.keys() == {plan.reference, *(name for names in plan.questions.values() for name in names)}
+    assert plan.variants.keys() == {name for title in plan.questions for name in plan.members(title)}
     weights = {term for v in plan.variants.values() for term in v.set.get("loss.weights", {})}
-    assert weights <= set(TERMS) and {"kl", "stft", "instructive", "adversarial"} <= weights
+    assert weights <= set(TERMS) and {"kl", "stft", "instructive"} <= weights
     assert {v.teacher for v in plan.variants.values()} == plan.teachers.keys()
     page = (RECIPE / "README.md").read_text()
     assert all(f"`{name}`" in page for name in plan.variants)

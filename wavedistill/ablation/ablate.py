@@ -21,11 +21,12 @@ from wavedistill.ablation.table import AblationTable, check_name
 from wavedistill.config import from_dict, load_yaml, to_dict
 from wavedistill.data.baseline import bits_per_sample
 from wavedistill.data.manifest import read_manifest, write_manifest
+from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.likelihood import student_divergence
 from wavedistill.evaluation.results_cache import Results
 from wavedistill.evaluation.systems import Clip, LoadedModel, digest, load_clips
 from wavedistill.metrics.registry import installed_metrics
-from wavedistill.models.pretrained import fingerprint, load_pretrained
+from wavedistill.models.pretrained import fingerprint, load_pretrained, save_pretrained
 from wavedistill.training import StudentRecipe, TeacherRecipe, distill_student, load_recipe, train_teacher
 
 SHORTEST_CLIP = 1.0
@@ -173,7 +174,7 @@ class _Bench:
         """A checkpoint; where it may not ``train``, None for a teacher that was not finished before."""
         plan = self.plan.teachers[name]
         if plan.checkpoint is not None:
-            return plan.checkpoint
+            return self._altered(plan.checkpoint, name, plan.set) if plan.set else plan.checkpoint
         recipe = self.teacher_recipe(name)
         if not _finished(Path(recipe.run.dir)):
             if not train:
@@ -183,15 +184,25 @@ class _Bench:
             _finish(Path(recipe.run.dir))
         return recipe.run.dir
 
+    def _altered(self, checkpoint: str, name: str, changes: dict[str, Any]) -> str:
+        """A copy of a checkpoint with other settings, of which none may change its weights."""
+        model = load_pretrained(checkpoint)
+        settings = to_dict(model.config)
+        _set(settings, {key.removeprefix("model."): value for key, value in changes.items()})
+        other = type(model)(from_dict(type(model.config), settings, where=f"teachers.{name}"))
+        try:
+            other.load_state_dict(model.state_dict())
+        except RuntimeError as error:
+            raise WavedistillError(
+                f"teachers.{name}: {', '.join(changes)} would need other weights than those of {checkpoint}: leave "
+                "the checkpoint out, so that a teacher is trained."
+            ) from error
+        return str(save_pretrained(other, self.runs / f"teacher-{name}-{fingerprint(other)[:8]}"))
+
     def _recipe(self, kind: type, name: str, changes: dict[str, Any]) -> Any:
         """The base recipe with the changes; its run folder's name changes with everything that decides the result."""
         values = copy.deepcopy(self.recipes[kind])
-        for key, value in (self.common | changes).items():
-            *groups, last = key.split(".")
-            place = values
-            for group in groups:
-                place = place.setdefault(group, {})
-            place[last] = value
+        _set(values, self.common | changes)
         values["run"]["dir"] = ""
         recipe = from_dict(kind, values, where=name)
         used = [getattr(recipe, part, None) for part in ("teacher", "start_from")]
@@ -211,6 +222,16 @@ class _Bench:
             one | {"amplitude_ratio": 10 ** (one["level_db"] / 20)} | theirs | coded
             for one, theirs, coded in zip(quality, nats, bits, strict=True)
         ]
+
+
+def _set(values: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Set dotted names in nested settings."""
+    for key, value in changes.items():
+        *groups, last = key.split(".")
+        place = values
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[last] = value
 
 
 def _nats(student: LoadedModel, teacher: LoadedModel, clip: Clip, seed: int) -> dict[str, float]:

@@ -63,12 +63,7 @@ def write_ablation_report(
     """Write everything into ``out``; returns the path of table.md."""
     out = Path(out)
     used = [name for name in METRICS if any(outcome.mean(name).n for outcome in outcomes.values())]
-    reference = outcomes.get(plan.reference)
-    differences = {
-        name: {metric: _difference(outcome, reference, metric) for metric in used}
-        for name, outcome in outcomes.items()
-        if reference is not None and name != plan.reference
-    }
+    differences = {title: _differences(plan, title, outcomes, used) for title in plan.questions}
     write_text(out / "table.md", _markdown(plan, outcomes, differences, used, clips))
     write_json(out / "table.json", _record(plan, outcomes, differences, used, clips))
     if panels := _panels(plan, outcomes):
@@ -77,6 +72,20 @@ def write_ablation_report(
     for name, outcome in outcomes.items():
         save_audio(out / "samples" / f"{name}.wav", outcome.audio, rate)
     return out / "table.md"
+
+
+def _differences(
+    plan: AblationTable, title: str, outcomes: Mapping[str, Outcome], used: list[str]
+) -> dict[str, dict[str, Difference]]:
+    """Of a question's finished variants from its reference, by metric; empty where the reference is not finished."""
+    reference = plan.reference_of(title)
+    if reference not in outcomes:
+        return {}
+    return {
+        name: {metric: _difference(outcomes[name], outcomes[reference], metric) for metric in used}
+        for name in plan.members(title)
+        if name in outcomes and name != reference
+    }
 
 
 def _difference(outcome: Outcome, reference: Outcome, metric: str) -> Difference:
@@ -90,31 +99,31 @@ def _difference(outcome: Outcome, reference: Outcome, metric: str) -> Difference
 def _markdown(
     plan: AblationTable,
     outcomes: Mapping[str, Outcome],
-    differences: Mapping[str, Mapping[str, Difference]],
+    differences: Mapping[str, Mapping[str, Mapping[str, Difference]]],
     used: list[str],
     clips: Sequence[Clip],
 ) -> str:
     titles = [METRICS[name].title for name in used]
     parts = []
-    for question, names in plan.questions.items():
-        if not any(name in outcomes for name in names):
+    for title in plan.questions:
+        reference = plan.reference_of(title)
+        shown = [name for name in plan.members(title) if name in outcomes]
+        if not set(shown) - {reference}:
             continue
-        shown = [name for name in dict.fromkeys([plan.reference, *names]) if name in outcomes]
         rows = []
-        for name in sorted(shown, key=list(plan.variants).index):
+        for name in shown:
             outcome = outcomes[name]
             about = plan.variants[name].about
-            label = f"**{about}**" if name == plan.reference else about
+            label = f"**{about}**" if name == reference else about
             rows.append([label, outcome.mean("teacher_bits"), outcome.steps, *map(outcome.mean, used)])
-        parts.append(table(question, ["variant", "teacher's bits", "steps", *titles], rows))
+        parts.append(table(title, ["variant", "teacher's bits", "steps", *titles], rows))
         changes = [
-            [plan.variants[name].about, *(_change(differences[name][metric]) for metric in used)]
-            for name in shown
-            if name in differences
+            [plan.variants[name].about, *(_change(found[metric]) for metric in used)]
+            for name, found in differences[title].items()
         ]
         if changes:
-            title = f"{question} Differences from: {plan.variants[plan.reference].about}"
-            parts.append(table(title, ["variant", *titles], changes))
+            heading = f"{title} Differences from: {plan.variants[reference].about}"
+            parts.append(table(heading, ["variant", *titles], changes))
     seconds = sum(len(clip.audio) for clip in clips)
     parts.append(
         f"Means over {len(clips)} held-out clips ({seconds:,} samples) ± standard error; differences with 95 % "
@@ -139,12 +148,15 @@ def _change(difference: Difference) -> str:
 def _record(
     plan: AblationTable,
     outcomes: Mapping[str, Outcome],
-    differences: Mapping[str, Mapping[str, Difference]],
+    differences: Mapping[str, Mapping[str, Mapping[str, Difference]]],
     used: list[str],
     clips: Sequence[Clip],
 ) -> dict[str, Any]:
     return {
-        "reference": plan.reference,
+        "questions": {
+            title: {"reference": plan.reference_of(title), "differences": plain(differences[title])}
+            for title in plan.questions
+        },
         "clips": [clip.id for clip in clips],
         "variants": {
             name: {
@@ -152,7 +164,6 @@ def _record(
                 "teacher": plan.variants[name].teacher,
                 "steps": outcome.steps,
                 "means": plain({metric: outcome.mean(metric) for metric in ("teacher_bits", *used)}),
-                "differences": plain(dict(differences.get(name, {}))),
             }
             for name, outcome in outcomes.items()
         },
@@ -162,8 +173,8 @@ def _record(
 def _panels(plan: AblationTable, outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, Curve]]:
     """KL over training for each question, and the amplitude for the first."""
     panels: dict[str, dict[str, Curve]] = {}
-    for number, (question, names) in enumerate(plan.questions.items()):
-        members = {n: outcomes[n].training for n in dict.fromkeys([plan.reference, *names]) if n in outcomes}
+    for number, question in enumerate(plan.questions):
+        members = {name: outcomes[name].training for name in plan.members(question) if name in outcomes}
         if curves := {name: curve for name, path in members.items() if (curve := _curve(path, "kl_nats"))}:
             panels[f"{question} KL, nats"] = curves
         if number == 0 and members:

@@ -23,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sample-rate", type=int, default=16000, metavar="HZ", help="the model's rate (default: %(default)d)"
     )
     parser.add_argument(
+        "--min-bandwidth",
+        type=float,
+        metavar="HZ",
+        help="refuse recordings that hold nothing above this (default: 8500 for rates above 17000 Hz, else 0)",
+    )
+    parser.add_argument(
         "--valid-clips", type=int, default=0, metavar="N", help="hold out at least N for validation (default: 5 %%)"
     )
     parser.add_argument(
@@ -46,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     report = prepare_folder(
         args.folder,
         args.out,
-        PrepareConfig(args.sample_rate),
+        PrepareConfig(args.sample_rate, min_bandwidth=args.min_bandwidth),
         speaker=args.speaker,
         held_out=HeldOut(args.valid_clips, args.test_clips),
         workers=args.workers,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from wavedistill.audio.bandwidth import bandwidth
 from wavedistill.audio.io import AUDIO_SUFFIXES, check_audible, load_audio, resample, save_audio
 from wavedistill.audio.silence import clipped_share, trim_silence
 from wavedistill.data.manifest import Entry, write_manifest
@@ -20,6 +21,8 @@ from wavedistill.data.splits import SPLITS, HeldOut, assign_splits
 from wavedistill.errors import WavedistillError
 from wavedistill.files import read_json, write_json
 
+WIDE_BAND = 8500.0
+"""Hz: what was recorded or coded at 16 kHz reaches 8,000 at most."""
 _BYTES_A_WORKER = 1 << 26  # of recordings: a process takes 2 s to start, and to prepare this much no longer
 Decoder = Callable[[Path, float], tuple[Tensor, int]]  # (file, most seconds) -> audio (samples,), sample rate
 
@@ -39,6 +42,16 @@ class PrepareConfig:
     """Longer recordings (before trimming) are refused, by their header, without being loaded."""
     max_clipped: float = 1e-3
     """Largest share of samples at full scale."""
+    min_bandwidth: float | None = None
+    """Recordings that hold nothing above so many Hz are refused. None: 0, but `WIDE_BAND` for rates that are there to
+    carry more than telephone speech."""
+
+    @property
+    def bandwidth(self) -> float:
+        """The bandwidth in Hz that is asked for."""
+        if self.min_bandwidth is not None:
+            return self.min_bandwidth
+        return WIDE_BAND if self.sample_rate / 2 > WIDE_BAND else 0.0
 
 
 @dataclass(frozen=True)
@@ -189,6 +202,7 @@ def _prepare_one(task: _Task) -> _Outcome:
         audio = resample(audio, rate, config.sample_rate)
         audio = trim_silence(audio, config.sample_rate, top_db=config.top_db, margin_seconds=config.margin_seconds)
         check_audible(audio, config.sample_rate, min_seconds=config.min_seconds, name="after trimming")
+        _check_bandwidth(audio, config)
     except WavedistillError as error:
         task.path.unlink(missing_ok=True)
         return _Outcome(task.path, 0.0, str(error).removeprefix(f"{source}: "))
@@ -205,6 +219,14 @@ def _check_source(audio: Tensor, rate: int, config: PrepareConfig) -> None:
     if (share := clipped_share(audio)) > config.max_clipped:
         raise WavedistillError(
             f"clipped: {share:.2%} of its samples are at full scale, at most {config.max_clipped:.2%} are taken"
+        )
+
+
+def _check_bandwidth(audio: Tensor, config: PrepareConfig) -> None:
+    if config.bandwidth and (found := bandwidth(audio, config.sample_rate)) < config.bandwidth:
+        raise WavedistillError(
+            f"narrow: it holds nothing above {found:.0f} Hz, so that a voice of {config.sample_rate} Hz would learn "
+            f"silence there; at least {config.bandwidth:.0f} Hz are wanted (--min-bandwidth 0 takes all)"
         )
 
 
