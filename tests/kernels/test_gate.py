@@ -152,8 +152,8 @@ def test_gate_and_gradient_map_over_a_new_axis():
 
 def test_operators_keep_the_rules_of_torch():
     gates = random_gates(2, 7, 6).requires_grad_()
-    torch.library.opcheck(bfloat16_gate, (gates,))
-    torch.library.opcheck(bfloat16_gate, (gates.detach().transpose(0, 1),))
+    torch.library.opcheck(bfloat16_gate.overload, (gates,))
+    torch.library.opcheck(bfloat16_gate.overload, (gates.detach().transpose(0, 1),))
 
 
 @pytest.mark.parametrize("gate", [bfloat16_gate, gated_unit])

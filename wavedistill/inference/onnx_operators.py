@@ -31,9 +31,9 @@ def translations() -> dict[Callable, Callable]:
     """For the argument ``custom_translation_table`` of `torch.onnx.export`. Needs onnx and onnxscript."""
     aten = torch.ops.aten
     return {
-        recursive_filter._opoverload: _all_pole(),
-        block_fir._opoverload: _finite(),
-        levinson_recursion._opoverload: _levinson(),
+        recursive_filter.overload: _all_pole(),
+        block_fir.overload: _finite(),
+        levinson_recursion.overload: _levinson(),
         aten.conv1d.default: _conv1d,
         aten.conv2d.default: _conv2d,
         aten.leaky_relu.default: _leaky_relu,

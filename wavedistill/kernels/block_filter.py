@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavedistill.kernels.recursive_filter import SIMD, over_batches
+from wavedistill.kernels.operators import operator
+from wavedistill.kernels.recursive_filter import SIMD
 
 
-@torch.library.custom_op("wavedistill::block_fir", mutates_args=(), device_types="cpu")
+@operator(fake=lambda p, c: p.new_empty(p.shape[0], p.shape[1] - c.shape[-1] + 1))
 def block_fir(padded: Tensor, coefficients: Tensor) -> Tensor:
     """y_t = sum_k c_k(block of t) p_{t + order - 1 - k}: p begins order - 1 samples before y.
 
@@ -29,7 +30,7 @@ def block_fir(padded: Tensor, coefficients: Tensor) -> Tensor:
     return y
 
 
-@torch.library.custom_op("wavedistill::block_fir_backward", mutates_args=(), device_types="cpu")
+@operator(fake=lambda g, p, c: (p.new_empty(p.shape), c.new_empty(c.shape)))
 def block_fir_backward(gradient: Tensor, padded: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of `block_fir` in its two arguments, from that of its result."""
     of_padded = torch.zeros_like(padded, memory_format=torch.contiguous_format)
@@ -47,11 +48,7 @@ def _backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
     return block_fir_backward(gradient, *ctx.saved_tensors)
 
 
-block_fir.register_fake(lambda p, c: p.new_empty(p.shape[0], p.shape[1] - c.shape[-1] + 1))
-block_fir.register_autograd(_backward, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
-block_fir.register_vmap(over_batches(block_fir))
-block_fir_backward.register_fake(lambda g, p, c: (p.new_empty(p.shape), c.new_empty(c.shape)))
-block_fir_backward.register_vmap(over_batches(block_fir_backward))
+block_fir.differentiate(_backward)
 
 
 @functools.cache

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavedistill.kernels.recursive_filter import over_batches
+from wavedistill.kernels.operators import operator
 from wavedistill.kernels.tanh import OPTIONS, tanh_parts
 
 MAX_THREADS = 2
@@ -29,7 +29,7 @@ def suits_kernel(gates: Tensor) -> bool:
     return torch.get_num_threads() <= MAX_THREADS
 
 
-@torch.library.custom_op("wavedistill::bfloat16_gate", mutates_args=(), device_types="cpu")
+@operator(fake=lambda gates: gates.new_empty(*gates.shape[:-1], gates.shape[-1] // 2))
 def bfloat16_gate(gates: Tensor) -> Tensor:
     """tanh(a) sigmoid(b) for gates (a, b) side by side on the last axis; NaN stays NaN.
 
@@ -44,7 +44,7 @@ def bfloat16_gate(gates: Tensor) -> Tensor:
     return gated
 
 
-@torch.library.custom_op("wavedistill::bfloat16_gate_backward", mutates_args=(), device_types="cpu")
+@operator(fake=lambda gradient, gates: gates.new_empty(gates.shape))
 def bfloat16_gate_backward(gradient: Tensor, gates: Tensor) -> Tensor:
     """(g s (1 - t^2), g t s (1 - s)), t = tanh(a), s = sigmoid(b), from the gradient g of the gate.
 
@@ -64,11 +64,7 @@ def _backward(ctx, gradient: Tensor) -> Tensor:
     return bfloat16_gate_backward(gradient, *ctx.saved_tensors)
 
 
-bfloat16_gate.register_fake(lambda gates: gates.new_empty(*gates.shape[:-1], gates.shape[-1] // 2))
-bfloat16_gate.register_autograd(_backward, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
-bfloat16_gate.register_vmap(over_batches(bfloat16_gate))
-bfloat16_gate_backward.register_fake(lambda gradient, gates: gates.new_empty(gates.shape))
-bfloat16_gate_backward.register_vmap(over_batches(bfloat16_gate_backward))
+bfloat16_gate.differentiate(_backward)
 
 
 @functools.cache

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 
-import torch
 from torch import Tensor
 
-from wavedistill.kernels.recursive_filter import SIMD, over_batches
+from wavedistill.kernels.operators import operator
+from wavedistill.kernels.recursive_filter import SIMD
 
 
-@torch.library.custom_op("wavedistill::levinson_recursion", mutates_args=(), device_types="cpu")
+@operator(fake=lambda r: (r.new_empty(*r.shape[:-1], r.shape[-1] - 1), r.new_empty(r.shape[:-1])))
 def levinson_recursion(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
     """`wavedistill.dsp.filters.levinson_durbin` as an operator of torch, without gradient.
 
@@ -26,10 +26,6 @@ def levinson_recursion(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
     _kernel()(rows.numpy(), coefficients.numpy(), error.numpy())
     leading = autocorrelation.shape[:-1]
     return coefficients.reshape(*leading, -1), error.reshape(leading)
-
-
-levinson_recursion.register_fake(lambda r: (r.new_empty(*r.shape[:-1], r.shape[-1] - 1), r.new_empty(r.shape[:-1])))
-levinson_recursion.register_vmap(over_batches(levinson_recursion))
 
 
 @functools.cache

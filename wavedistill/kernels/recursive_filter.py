@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from wavedistill.kernels.operators import operator
+
 SIMD = {"reassoc", "contract"}
 """What vector units need of fast arithmetic; not the assumption that nothing is NaN: a loss that is must be seen."""
 
 
-@torch.library.custom_op("wavedistill::recursive_filter", mutates_args=(), device_types="cpu")
+@operator(fake=lambda excitation, coefficients, past: excitation.new_empty(excitation.flatten(1).shape))
 def recursive_filter(excitation: Tensor, coefficients: Tensor, past: Tensor) -> Tensor:
     """x_t = e_t + sum_k a_k x_{t-k}. An operator of torch, so that torch.compile and vmap can go through it.
 
@@ -31,7 +32,7 @@ def recursive_filter(excitation: Tensor, coefficients: Tensor, past: Tensor) -> 
     return x[:, past.shape[1] :].to(excitation.dtype).contiguous()
 
 
-@torch.library.custom_op("wavedistill::recursive_filter_adjoint", mutates_args=(), device_types="cpu")
+@operator(fake=lambda gradient, coefficients: torch.empty_like(gradient))
 def recursive_filter_adjoint(gradient: Tensor, coefficients: Tensor) -> Tensor:
     """g_t += sum_k a_k(t + k) g_{t+k}, from the last sample to the first.
 
@@ -55,27 +56,7 @@ def _backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
     return recursive_filter_adjoint(gradient, *ctx.saved_tensors).reshape(ctx.shape), None, None
 
 
-def over_batches(operator) -> Callable:
-    """vmap's rule: the mapped axis is one more batch axis."""
-
-    def mapped(info, in_dims: tuple[int | None, ...], *arguments: Tensor) -> tuple[Tensor, int]:
-        stacked = [
-            value.expand(info.batch_size, *value.shape) if axis is None else value.movedim(axis, 0)
-            for value, axis in zip(arguments, in_dims, strict=True)
-        ]
-        out = operator(*(value.flatten(0, 1) for value in stacked))
-        if isinstance(out, tuple):
-            return tuple(one.unflatten(0, stacked[0].shape[:2]) for one in out), (0,) * len(out)
-        return out.unflatten(0, stacked[0].shape[:2]), 0
-
-    return mapped
-
-
-recursive_filter.register_fake(lambda excitation, coefficients, past: excitation.new_empty(excitation.flatten(1).shape))
-recursive_filter.register_autograd(_backward, setup_context=_save)
-recursive_filter.register_vmap(over_batches(recursive_filter))
-recursive_filter_adjoint.register_fake(lambda gradient, coefficients: torch.empty_like(gradient))
-recursive_filter_adjoint.register_vmap(over_batches(recursive_filter_adjoint))
+recursive_filter.differentiate(_backward, save=_save)
 
 
 @functools.cache
