@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,11 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wavedistill.audio.containers import decode_stream, ogg_is_cut, riff_is_cut, states_no_length
 from wavedistill.errors import WavedistillError
 from wavedistill.files import write_bytes
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 SILENCE_PEAK = 1e-3  # -60 dBFS: below this peak a recording holds no speech
+LOUDEST = 8.0
+"""Float audio may be louder than full scale, by 18 dB at most; what is louder was never meant in [-1, 1]."""
 _LARGEST_RATIO = 3000
 _BLOCK = 1 << 18  # frames decoded at a time; mixing down per block keeps 192 kHz 8-channel files small
 _FORMATS = {
@@ -41,15 +42,37 @@ def load_audio(
         (audio, sample_rate): audio (samples,) float32, nominally in [-1, 1).
 
     Raises:
-        WavedistillError: missing, empty, truncated, not audio, holding NaN or infinity, or too long.
+        WavedistillError: missing, empty, truncated, not audio, too long, with NaN or infinity, or of integers stored
+            as floats.
     """
-    import soundfile
-
     path = Path(path)
     if not path.is_file():
         raise WavedistillError(f"{path}: {'is a folder, not an audio file' if path.is_dir() else 'no such file'}")
     if path.stat().st_size == 0:
         raise WavedistillError(f"{path}: the file is empty (0 bytes)")
+    try:
+        if states_no_length(path):
+            audio, rate = decode_stream(path, max_seconds)
+        else:
+            audio, rate = _decode(path, max_seconds)
+    except OSError as error:
+        raise WavedistillError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if audio.size == 0:
+        raise WavedistillError(f"{path}: no samples in the file")
+    if not np.isfinite(audio).all():
+        bad = int((~np.isfinite(audio)).sum())
+        raise WavedistillError(f"{path}: {bad} samples are NaN or infinite")
+    tensor = torch.from_numpy(audio)
+    check_scale(tensor, str(path))
+    if sample_rate is not None and sample_rate != rate:
+        return resample(tensor, rate, sample_rate), sample_rate
+    return tensor, rate
+
+
+def _decode(path: Path, max_seconds: float | None) -> tuple[np.ndarray, int]:
+    """Decode a file whose header states its length: audio (samples,) float32, mixed down, and its rate."""
+    import soundfile
+
     try:
         with soundfile.SoundFile(str(path)) as file:
             rate = file.samplerate
@@ -59,9 +82,9 @@ def load_audio(
                     f"{path}: {expected / rate:.0f} s long, at most {max_seconds:g} s are "
                     "taken: cut it into shorter files"
                 )
-            if _riff_is_cut(path):
+            if riff_is_cut(path):
                 raise WavedistillError(f"{path}: truncated, its header announces more data than the file holds")
-            if _ogg_is_cut(path):
+            if ogg_is_cut(path):
                 raise WavedistillError(f"{path}: truncated, the stream's last page is missing")
             # Not file.blocks(): where a file ends early, it fills its blocks up with uninitialised memory.
             blocks = []
@@ -71,20 +94,21 @@ def load_audio(
         raise WavedistillError(
             f"{path}: not readable as audio, or truncated ({_reason(error)}); wav, flac, ogg and mp3 are read"
         ) from error
-    except OSError as error:
-        raise WavedistillError(f"{path}: cannot be read ({error.strerror or error})") from error
     audio = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-    if audio.size == 0:
-        raise WavedistillError(f"{path}: no samples in the file")
     if audio.size < expected:
         raise WavedistillError(f"{path}: truncated, {audio.size} of {expected} samples could be decoded")
-    if not np.isfinite(audio).all():
-        bad = int((~np.isfinite(audio)).sum())
-        raise WavedistillError(f"{path}: {bad} samples are NaN or infinite")
-    tensor = torch.from_numpy(audio)
-    if sample_rate is not None and sample_rate != rate:
-        return resample(tensor, rate, sample_rate), sample_rate
-    return tensor, rate
+    return audio, rate
+
+
+def check_scale(audio: Tensor, name: str) -> None:
+    """Raise WavedistillError where float ``audio`` (samples,) cannot be meant in [-1, 1]: integers stored as floats."""
+    peak = float(audio.abs().max()) if audio.numel() else 0.0
+    if peak > LOUDEST:
+        bits = next(bits for bits in (8, 16, 24, 32, 64) if peak <= 2.0 ** (bits - 1) or bits == 64)
+        raise WavedistillError(
+            f"{name}: its samples reach {peak:,.0f}, but audio lies in [-1, 1]. They look like {bits}-bit integers: "
+            f"divide them by {2 ** (bits - 1)}"
+        )
 
 
 def check_audible(audio: Tensor, sample_rate: int, *, min_seconds: float, name: str) -> None:
@@ -169,37 +193,6 @@ def save_audio(path: str | Path, audio: Tensor | np.ndarray, sample_rate: int, s
         ) from error
     write_bytes(path, buffer.getvalue())
     return path
-
-
-def _riff_is_cut(path: Path) -> bool:
-    """Whether a wav's data chunk announces more bytes than follow (libsndfile reads such a file silently).
-
-    Sizes of 0 and near 2^32 are written by programs that stream into a pipe and mean "unknown".
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(12)
-        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-            return False
-        while len(chunk := file.read(8)) == 8:
-            name = chunk[:4]
-            length = struct.unpack("<I", chunk[4:])[0]
-            if name == b"data":
-                return length < 0xFFFF0000 and file.tell() + length > size
-            file.seek(length + length % 2, os.SEEK_CUR)
-    return False
-
-
-def _ogg_is_cut(path: Path) -> bool:
-    """Whether an ogg file ends without a page marked as the last (its length, taken from the last page there is,
-    would only look shorter)."""
-    with path.open("rb") as file:
-        if file.read(4) != b"OggS":
-            return False
-        file.seek(max(0, path.stat().st_size - 65307))  # the largest page
-        tail = file.read()
-    page = tail.rfind(b"OggS")
-    return page < 0 or len(tail) < page + 27 or not tail[page + 5] & 4
 
 
 def _reason(error: Exception) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavedistill.audio.io import resample
+from wavedistill.audio.io import check_scale, resample
 from wavedistill.audio.mel import LogMelSpectrogram
 from wavedistill.audio.mel_check import check_mel, mel_suspicion
 from wavedistill.errors import WavedistillError
@@ -261,6 +261,7 @@ class Vocoder:
             raise WavedistillError("the audio is empty")
         if not torch.isfinite(audio).all():
             raise WavedistillError("the audio holds NaN or infinite values")
+        check_scale(audio, "the audio")
         return resample(audio.float(), sample_rate or self.sample_rate, self.sample_rate).to(self.device)
 
     def _speaker(self, speaker: int | str | None) -> Tensor | None:
