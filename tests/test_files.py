@@ -39,6 +39,19 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     assert path.read_text() == "one" and names(path.parent) == ["a.wav"]
 
 
+def test_the_longest_names_are_written_and_cleaned_up(tmp_path: Path) -> None:
+    path = tmp_path / ("ü" * 125 + ".wave")
+    write_bytes(path, b"1")
+    assert path.read_bytes() == b"1" and names(tmp_path) == [path.name]
+    with pytest.raises(KeyboardInterrupt), atomic(path) as temporary:
+        temporary.write_text("half")
+        (tmp_path / temporary.name.replace(str(os.getpid()), "1")).write_text("left by a killed process")
+        raise KeyboardInterrupt
+    assert len(names(tmp_path)) == 2
+    remove_leftovers(tmp_path, path.name)
+    assert names(tmp_path) == [path.name]
+
+
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
 def test_an_error_keeps_the_old_file_and_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
     path = tmp_path / "a.txt"

@@ -1,15 +1,20 @@
-"""Files read and written whole: JSON with errors that name the file, and atomic writes."""
+"""Files read and written whole: JSON with errors that name the file, atomic writes, names, folders searched."""
 
 from __future__ import annotations
 
 import contextlib
+import glob
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from wavedistill.errors import WavedistillError
+
+LONGEST_NAME = 255
+"""Bytes of a file's name that file systems take."""
 
 
 def read_json(path: str | Path) -> Any:
@@ -54,7 +59,7 @@ def atomic(path: str | Path, advice: str = "Give a folder you can write to, or f
         WavedistillError: in place of any OSError of the block.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{_short(path.name)}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -67,6 +72,61 @@ def atomic(path: str | Path, advice: str = "Give a folder you can write to, or f
 
 
 def remove_leftovers(folder: Path, name: str) -> None:
-    """Remove the temporary files that killed processes left of the files of that name (a glob pattern) in a folder."""
-    for path in folder.glob(f".{name}.*tmp"):
+    """Remove the temporary files that killed processes left of the file of that name in a folder.
+
+    A ``*`` in the name stands for anything.
+    """
+    pattern = _short(glob.escape(name).replace("[*]", "*")) if "*" in name else glob.escape(_short(name))
+    for path in folder.glob(f".{pattern}.*tmp"):
         path.unlink(missing_ok=True)
+
+
+def printable(path: str | Path) -> str:
+    """A path as text; bytes of it that are not UTF-8 as ``\\xe9``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def check_name(path: Path) -> None:
+    """Refuse a file whose name cannot be written into a manifest, or not onto a disk.
+
+    Raises:
+        WavedistillError: says which, and to rename it.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise WavedistillError(f"{printable(path)}: its name is not UTF-8: rename it") from None
+    if (length := len(os.fsencode(path.name))) > LONGEST_NAME:
+        raise WavedistillError(
+            f"{path}: a name of {length} bytes, of which disks take {LONGEST_NAME}: shorten it, or its folders' names"
+        )
+
+
+def walk(folder: Path, suffixes: Sequence[str], skip: Path | None = None) -> list[Path]:
+    """Files below a folder with one of these suffixes (any case), sorted; links to folders are followed, loops cut.
+
+    Hidden files and folders are left out, and so is ``skip`` with what is in it.
+    """
+    skipped = skip.resolve() if skip is not None else None
+    seen = {folder.resolve()}
+    found = []
+    for place, subfolders, files in os.walk(folder, followlinks=True):
+        kept = []
+        for name in sorted(subfolders):
+            real = (Path(place) / name).resolve()
+            if name[0] != "." and real != skipped and real not in seen:
+                seen.add(real)
+                kept.append(name)
+        subfolders[:] = kept
+        found += [
+            Path(place) / name
+            for name in files
+            if name[0] != "." and os.path.splitext(name)[1].lower() in suffixes and (Path(place) / name).is_file()
+        ]
+    return sorted(found)
+
+
+def _short(name: str) -> str:
+    """The name, or where it leaves no room for more, one of its own that does."""
+    raw = os.fsencode(name)
+    return name if len(raw) <= LONGEST_NAME - 30 else hashlib.blake2b(raw, digest_size=16).hexdigest()

@@ -159,10 +159,35 @@ def test_changed_settings_and_changed_sources_are_redone(tmp_path):
     prepare_folder(folder, out, PrepareConfig(sample_rate=8000), workers=1)
     assert soundfile.info(out / "wavs" / "a.wav").samplerate == 8000
     write(source, tone(1, 1.0))
-    later = (out / "wavs" / "a.wav").stat().st_mtime + 10
-    os.utime(source, (later, later))
-    prepare_folder(folder, out, PrepareConfig(sample_rate=8000), workers=1)
-    assert read_manifest(out)[0].duration > 0.9
+    for seconds, date in ((1.0, 2e9), (0.7, 1e9)):  # a newer file, and an older one (cp -p)
+        write(source, tone(1, seconds))
+        os.utime(source, (date, date))
+        report = prepare_folder(folder, out, PrepareConfig(sample_rate=8000), workers=1)
+        assert read_manifest(out)[0].duration == pytest.approx(seconds, abs=0.05)
+        assert report.renewed == 1 and "1 made anew, since their files changed" in report.summary()
+    again = prepare_folder(folder, out, PrepareConfig(sample_rate=8000), workers=1)
+    assert again.renewed == 0 and "anew" not in again.summary()
+
+
+def test_links_are_followed_and_impossible_names_listed(tmp_path):
+    folder = tmp_path / "in"
+    write(folder / "good.wav", tone(0, 0.5))
+    write(tmp_path / "elsewhere" / "linked.wav", tone(1, 0.5))
+    (folder / "anna").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "loop").symlink_to(folder)
+    with open(os.fsencode(folder) + b"/caf\xe9.wav", "wb") as file:
+        file.write((folder / "good.wav").read_bytes())
+    write(folder / ("d" * 90) / ("e" * 90) / ("f" * 90) / "deep.wav", tone(2, 0.5))
+    report = prepare_folder(folder, tmp_path / "out", workers=1)
+    assert {(entry.id, entry.speaker) for entry in read_manifest(tmp_path / "out")} == {
+        ("good", "in"),
+        ("anna_linked", "anna"),
+    }
+    assert len(report.refused) == 2
+    (wrong,) = (why for source, why in report.refused.items() if source.endswith("caf\\xe9.wav"))
+    assert wrong == "its name is not UTF-8: rename it"
+    (long,) = (why for source, why in report.refused.items() if source.endswith("deep.wav"))
+    assert "a name of 281 bytes, of which disks take 255: shorten it, or its folders' names" in long
 
 
 def test_one_speaker_for_all_and_output_inside_the_input(tmp_path):

@@ -17,7 +17,7 @@ import soundfile
 import torch
 from helpers.tiny_models import MEL, speech_like, tiny_flow, tiny_student, tiny_teacher
 
-from wavedistill import Vocoder, save_audio, synthesize
+from wavedistill import Vocoder, cli, save_audio, synthesize
 from wavedistill.errors import WavedistillError
 from wavedistill.inference.batch import inputs
 from wavedistill.inference.batch.inputs import Input
@@ -395,8 +395,8 @@ def test_a_process_of_torchrun_without_a_gpu_of_its_own_is_told(folder, tmp_path
 
 
 def test_torchrun_deals_the_shards(voice, folder, tmp_path):
-    """Each of two processes has an input that fails, the second nothing else: no reason to end the first, or to fail
-    the job.
+    """Each of two processes has an input that fails, the second nothing else: no reason to end the first, but the job
+    has failed.
     """
     voice.save_pretrained(tmp_path / "voice")
     for name in ("bad1.wav", "bad2.wav"):
@@ -418,11 +418,42 @@ def test_torchrun_deals_the_shards(voice, folder, tmp_path):
     ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
-    assert run.returncode == 0, run.stderr
+    assert run.returncode == 1, run.stderr  # of the process that had no failure, too
     assert sorted(line.split()[0] for line in run.stdout.splitlines() if " written " in line) == ["0", "8"]
     synthesize(folder, voice, tmp_path / "whole")
     assert outputs(tmp_path / "ranks") == outputs(tmp_path / "whole")
     assert len(list((tmp_path / "ranks").glob("failures-*-of-2.json"))) == 2
 
-    strict = subprocess.run([*command, "--strict"], env=environment, capture_output=True, text=True, timeout=250)
-    assert strict.returncode == 1
+
+def test_files_with_names_and_contents_from_the_wild(voice, folder, tmp_path):
+    """Each that cannot be done is listed, and the others are done: also behind links, of which a loop ends."""
+    good = next(path for path in sorted(folder.rglob("*.wav")))
+    content = good.read_bytes()
+    wild = tmp_path / "wild"
+    (wild / "sub").mkdir(parents=True)
+    (wild / "good.wav").write_bytes(content)
+    with open(os.fsencode(wild) + b"/caf\xe9.wav", "wb") as file:
+        file.write(content)
+    (wild / f"{'x' * 250}.wav").write_bytes(content)
+    np.savez(wild / "archive.npz", a=np.zeros(3))
+    (wild / "archive.npz").rename(wild / "archive.npy")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "linked.wav").write_bytes(content)
+    (wild / "link").symlink_to(tmp_path / "elsewhere")
+    (wild / "sub" / "loop").symlink_to(wild)
+    report = synthesize(wild, voice, tmp_path / "out")
+    assert outputs(tmp_path / "out").keys() == {"good.wav", f"{'x' * 250}.wav", "link/linked.wav"}
+    reasons = {Path(failure.input).name: failure.reason for failure in report.failures}
+    assert reasons.keys() == {"caf\\xe9.wav", "archive.npy"}
+    assert "its name is not UTF-8: rename it" in reasons["caf\\xe9.wav"]
+    assert "an archive (of numpy.savez or torch.save), not one array" in reasons["archive.npy"]
+    assert len(json.loads((tmp_path / "out" / "failures.json").read_text())) == 2
+
+
+def test_a_command_with_a_failure_says_so_by_its_exit_code(voice, folder, tmp_path, capsys):
+    voice.save_pretrained(tmp_path / "voice")
+    command = ["synthesize", str(folder), "--checkpoint", str(tmp_path / "voice"), "--out", str(tmp_path / "out")]
+    assert cli.main(command) == 0
+    (folder / "bad.wav").write_bytes(b"")
+    assert cli.main(command) == 1
+    assert "bad.wav: the file is empty" in capsys.readouterr().err

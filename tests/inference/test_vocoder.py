@@ -51,6 +51,13 @@ def test_numpy_and_int16_are_taken(student):
     int16 = (audio * 32768).round().to(torch.int16)
     assert torch.equal(student(audio.numpy()), student(audio))
     torch.testing.assert_close(student.mel(int16.numpy()), student.mel(int16 / 32768))
+    expected = student(audio)
+    for same in (audio[None], audio[None].numpy(), audio.numpy().astype(">f4"), audio.numpy()[::-1].copy()[::-1]):
+        assert torch.equal(student(same), expected)
+    for dtype in (torch.float64, torch.float16, torch.bfloat16):
+        torch.testing.assert_close(student.mel(audio.to(dtype)), student.mel(audio.to(dtype).float()))
+    mel = student.mel(audio)
+    assert torch.equal(student(mel.numpy()[:, ::-1][:, ::-1]), student(mel))
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +164,8 @@ BAD = {
     "empty audio": (lambda: torch.zeros(0), "empty"),
     "nan audio": (lambda: torch.full((99,), torch.nan), "NaN"),
     "int32 audio": (lambda: torch.zeros(99, dtype=torch.int32), "int16"),
+    "stereo": (lambda: torch.randn(2, 900), r"stereo audio: pass audio.mean\(0\)"),
+    "stereo, as soundfile reads it": (lambda: np.zeros((900, 2)), r"stereo audio: pass audio.mean\(1\)"),
     "text": (lambda: "speech.wav", "array"),
     "strings": (lambda: np.array(["a"]), "array"),
 }

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SUMMARY = "turn recordings or mels into speech"
 EPILOG = """\
 Finished outputs are skipped, so a stopped run is continued by the same command. Inputs that fail are listed
-on stderr and in failures.json; the exit code is 1 if all of them failed (with --strict: if any failed).
+on stderr and in failures.json, the others are done all the same, and the exit code is 1.
 
 Several processes: `torchrun --nproc_per_node N -m wavedistill synthesize ...` deals the shards (and the GPUs) itself.
 On one machine's CPU set OMP_NUM_THREADS to the cores of each process (torchrun and Ray set 1), so that the processes
@@ -47,7 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-seconds", type=float, default=20.0, metavar="S", help="audio per batch (default: %(default)g)"
     )
-    parser.add_argument("--strict", action="store_true", help="exit with 1 if any input failed")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,12 +79,11 @@ def run(args: argparse.Namespace) -> int:
         f"{report.compute_seconds:.1f} s), "
         f"{len(report.skipped)} there already, {len(report.failures)} failed"
     )
-    failed, done = _any_rank(ranks, bool(report.failures), bool(report.written or report.skipped))
-    return 1 if failed and (args.strict or not done) else 0
+    return int(_any_rank(ranks, bool(report.failures)))
 
 
-def _any_rank(ranks: Ranks, *flags: bool) -> list[bool]:
-    """For each flag, whether any process of torchrun has it.
+def _any_rank(ranks: Ranks, flag: bool) -> bool:
+    """Whether any process of torchrun has the flag.
 
     Waits for all of them, since torchrun ends the others as soon as one ends with an error.
     """
@@ -95,7 +93,7 @@ def _any_rank(ranks: Ranks, *flags: bool) -> list[bool]:
 
     joined = join(ranks, torch.device("cpu"))
     try:
-        return [flag > 0 for flag in ranks.maximum([float(flag) for flag in flags])]
+        return ranks.maximum([float(flag)])[0] > 0
     finally:
         if joined:
             leave()

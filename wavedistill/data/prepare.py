@@ -19,7 +19,7 @@ from wavedistill.data.parallel import over_processes
 from wavedistill.data.prepare_report import PrepareReport
 from wavedistill.data.splits import SPLITS, HeldOut, assign_splits
 from wavedistill.errors import WavedistillError
-from wavedistill.files import read_json, write_json
+from wavedistill.files import check_name, printable, read_json, walk, write_json
 
 WIDE_BAND = 8500.0
 """Hz: what was recorded or coded at 16 kHz reaches 8,000 at most."""
@@ -80,6 +80,8 @@ class _Outcome(NamedTuple):
     path: Path
     seconds: float
     refusal: str | None = None
+    renewed: bool = False
+    """A wav was there already, of another recording."""
 
 
 def prepare_folder(
@@ -92,7 +94,7 @@ def prepare_folder(
     workers: int | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> PrepareReport:
-    """Prepare every wav, flac, ogg and mp3 below ``folder``.
+    """Prepare every wav, flac, ogg and mp3 below ``folder`` and the folders that links in it lead to.
 
     The speaker is ``speaker``, or else the name of the first subfolder a file lies in (the folder's own name
     for files at the top). ``name.txt`` beside ``name.wav`` is its text. Other arguments: ``prepare_recordings``.
@@ -101,9 +103,7 @@ def prepare_folder(
     out = Path(out)
     if not folder.is_dir():
         raise WavedistillError(f"{folder}: no such folder of recordings")
-    paths = sorted(
-        p for p in folder.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file() and not _is_inside(p, out)
-    )
+    paths = walk(folder, AUDIO_SUFFIXES, skip=out)
     if not paths:
         raise WavedistillError(f"{folder}: no {', '.join(AUDIO_SUFFIXES)} files in it or below it")
     recordings = []
@@ -128,7 +128,7 @@ def prepare_recordings(
 ) -> PrepareReport:
     """Write ``out``/wavs/<id>.wav, ``out``/manifest.jsonl and ``out``/report.json.
 
-    Finished wavs of an earlier run with the same config are kept unless their source is newer, and the
+    Finished wavs of an earlier run with the same config are kept unless their source has another date now, and the
     manifest is written last and atomically, so an interrupted run is simply started again.
 
     Args:
@@ -153,7 +153,7 @@ def prepare_recordings(
             if outcome.refusal is None:
                 accepted.append((recording, outcome))
             else:
-                refused[str(recording.source)] = outcome.refusal
+                refused[printable(recording.source)] = outcome.refusal
     entries = _entries(accepted, held_out)
     clips = Counter(entry.split for entry in entries)
     report = PrepareReport(
@@ -163,6 +163,7 @@ def prepare_recordings(
         refused,
         {split: clips[split] for split in SPLITS},
         sum(e.text is not None for e in entries),
+        sum(outcome.renewed for _, outcome in accepted),
     )
     write_json(out / "report.json", asdict(report))
     if not entries:
@@ -194,8 +195,14 @@ def _prepare_one(task: _Task) -> _Outcome:
 
     source = task.recording.source
     config = task.config
+    try:
+        check_name(source)
+        check_name(task.path)
+    except WavedistillError as error:
+        return _Outcome(task.path, 0.0, str(error).removeprefix(f"{printable(source)}: "))
     if not task.fresh and _is_finished(task.path, source):
         return _Outcome(task.path, soundfile.info(str(task.path)).duration)
+    renewed = not task.fresh and task.path.is_file()
     try:
         audio, rate = (task.decode or _decode)(source, config.max_seconds)
         _check_source(audio, rate, config)
@@ -207,11 +214,15 @@ def _prepare_one(task: _Task) -> _Outcome:
         task.path.unlink(missing_ok=True)
         return _Outcome(task.path, 0.0, str(error).removeprefix(f"{source}: "))
     save_audio(task.path, audio, config.sample_rate)
-    return _Outcome(task.path, audio.shape[0] / config.sample_rate)
+    if source.is_file():
+        stat = source.stat()
+        os.utime(task.path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    return _Outcome(task.path, audio.shape[0] / config.sample_rate, renewed=renewed)
 
 
 def _is_finished(path: Path, source: Path) -> bool:
-    return path.is_file() and not (source.is_file() and source.stat().st_mtime > path.stat().st_mtime)
+    """Whether a wav is there, of this very recording: it bears the recording's date, which may be older or newer."""
+    return path.is_file() and not (source.is_file() and source.stat().st_mtime_ns != path.stat().st_mtime_ns)
 
 
 def _check_source(audio: Tensor, rate: int, config: PrepareConfig) -> None:
@@ -239,7 +250,7 @@ def _refuse_double_ids(recordings: Iterable[Recording]) -> tuple[list[Recording]
     refused = {}
     for recording in recordings:
         if recording.id in kept:
-            refused[str(recording.source)] = f"has the same id {recording.id!r} as {kept[recording.id].source}"
+            refused[printable(recording.source)] = f"has the same id {recording.id!r} as {kept[recording.id].source}"
         else:
             kept[recording.id] = recording
     return list(kept.values()), refused
@@ -268,7 +279,3 @@ def _text_beside(path: Path) -> str | None:
     if not sidecar.is_file():
         return None
     return " ".join(sidecar.read_text(encoding="utf-8", errors="replace").split()) or None
-
-
-def _is_inside(path: Path, folder: Path) -> bool:
-    return folder.absolute() in path.absolute().parents

@@ -23,12 +23,16 @@ class PrepareReport:
     """Split -> accepted recordings."""
     with_text: int = 0
     """Accepted recordings that have a text."""
+    renewed: int = 0
+    """Accepted recordings that took the place of others of the same name, prepared before."""
 
     def summary(self) -> str:
         """One line or two: how many recordings, where they are, and how they are divided."""
         split = ", ".join(f"{count} {name}" for name, count in self.clips.items())
+        renewed = f"; {self.renewed} made anew, since their files changed" if self.renewed else ""
         return (
-            f"{self.accepted} recordings, {self.seconds / 60:.1f} min in {self.manifest}; {len(self.refused)} refused\n"
+            f"{self.accepted} recordings, {self.seconds / 60:.1f} min in {self.manifest}; {len(self.refused)} refused"
+            f"{renewed}\n"
             f"split: {split} (by a hash of the text, or of the file's name); {self.with_text} with text"
         )
 

@@ -133,7 +133,8 @@ class Vocoder:
         """Synthesise. The same input and seed give the same audio.
 
         Args:
-            mel_or_audio: log-mel (n_mels, frames), or mono audio (samples,) in [-1, 1] (or int16) to take the mel of.
+            mel_or_audio: log-mel (n_mels, frames), or mono audio (samples,) or (1, samples) in [-1, 1] (or int16) to
+                take the mel of.
             sample_rate: of the audio, Hz; by default the model's. Another one is resampled.
             seed: of the noise; None draws a fresh one.
             temperature: scale of the noise; 0 gives the model's most likely path.
@@ -149,7 +150,7 @@ class Vocoder:
                 number of bands, NaN), or audio that is empty or not finite.
         """
         tensor = _tensor(mel_or_audio)
-        if tensor.ndim == 1:
+        if tensor.ndim == 1 or (tensor.ndim == 2 and len(tensor) == 1):
             self._need_mel()
             audio = self._audio(tensor, sample_rate)
             mel = self._front_end(audio)
@@ -242,6 +243,9 @@ class Vocoder:
                 f"one utterance is needed, a mel (n_mels={self.mel_config.n_mels}, frames) or audio (samples,), "
                 f"but the shape is {tuple(mel.shape)}: for many use wavedistill.synthesize"
             )
+        if 2 in mel.shape and self.mel_config.n_mels not in mel.shape:
+            axis = mel.shape.index(2)
+            raise WavedistillError(f"the shape {tuple(mel.shape)} is that of stereo audio: pass audio.mean({axis})")
         mel = check_mel(mel.float(), self.mel_config)
         if suspicion := mel_suspicion(mel, self.mel_config):
             logger.warning("the mel looks %s", suspicion)
@@ -249,6 +253,8 @@ class Vocoder:
 
     def _audio(self, audio: Tensor | np.ndarray, sample_rate: int | None) -> Tensor:
         audio = _tensor(audio)
+        if audio.ndim == 2 and audio.shape[0] == 1:
+            audio = audio[0]
         if audio.ndim != 1:
             raise WavedistillError(
                 f"mono audio (samples,) is needed, not shape {tuple(audio.shape)}: average the channels"
@@ -284,7 +290,9 @@ def _tensor(value: Tensor | np.ndarray) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach()
     try:
-        return torch.as_tensor(np.asarray(value))
+        array = np.asarray(value)
+        # torch takes neither reversed arrays nor those in another machine's order of bytes
+        return torch.as_tensor(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
     except (TypeError, ValueError) as error:
         raise WavedistillError(f"a mel or audio array is needed, not {type(value).__name__}") from error
 

@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wavedistill.audio.containers import decode_stream, states_no_length
 from wavedistill.audio.io import AUDIO_SUFFIXES, check_audible, load_audio
 from wavedistill.audio.mel import LogMelSpectrogram, MelConfig
 from wavedistill.audio.mel_check import check_mel, mel_suspicion
 from wavedistill.errors import WavedistillError
+from wavedistill.files import check_name, walk
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +51,9 @@ class Input:
 def find_inputs(given: Sequence[str | Path], out: Path) -> list[Input]:
     """The inputs in files and folders, sorted by name.
 
-    A folder is searched with its sub-folders, which are kept below ``out``; hidden files, and ``out`` itself where it
-    lies inside, are left out. Where two inputs would share an output name, each keeps its suffix (``b.flac.wav``).
+    A folder is searched with its sub-folders and those that links in it lead to, which are kept below ``out``; hidden
+    files, and ``out`` itself where it lies inside, are left out. Where two inputs would share an output name, each
+    keeps its suffix (``b.flac.wav``).
 
     Raises:
         WavedistillError: an input is missing, nothing is found, two inputs cannot be told apart by name, or an output
@@ -88,14 +91,7 @@ def _sources(given: Path, out: Path) -> list[tuple[str, Path]]:
         return [(given.name, given)]
     if not given.is_dir():
         raise WavedistillError(f"{given}: no such file or folder")
-    skip = out.resolve()
-    found = []
-    for folder, subfolders, files in os.walk(given):
-        subfolders[:] = [d for d in subfolders if d[0] != "." and (Path(folder) / d).resolve() != skip]
-        for file in files:
-            if file[0] != "." and os.path.splitext(file)[1].lower() in SUFFIXES:
-                path = Path(folder) / file
-                found.append((str(path.relative_to(given)), path))
+    found = [(str(path.relative_to(given)), path) for path in walk(given, SUFFIXES, skip=out)]
     if not found:
         raise WavedistillError(f"{given}: no {', '.join(SUFFIXES)} files in this folder")
     return found
@@ -118,6 +114,11 @@ def load_mel(path: Path, config: MelConfig) -> Tensor:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise WavedistillError(f"{path}: not readable as a numpy array ({error})") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise WavedistillError(
+            f"{path}: an archive (of numpy.savez or torch.save), not one array: save it by numpy.save"
+        )
     if array.ndim == 3 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 2 or array.dtype.kind != "f":
@@ -133,16 +134,19 @@ def load_mel(path: Path, config: MelConfig) -> Tensor:
     return mel
 
 
-def num_frames(path: Path, config: MelConfig) -> int:
-    """Mel frames of an input, from its header."""
+def num_frames(source: Input, config: MelConfig) -> int:
+    """Mel frames of an input, from its header where that states them."""
     import soundfile
 
+    path = source.path
+    check_name(path)
+    check_name(source.output)
     if path.suffix.lower() == MEL_SUFFIX:
-        try:
-            return np.load(path, mmap_mode="r", allow_pickle=False).shape[-1]
-        except (OSError, ValueError, EOFError, IndexError) as error:
-            raise WavedistillError(f"{path}: not readable as a numpy array ({error})") from error
+        return load_mel(path, config).shape[-1]
     try:
+        if states_no_length(path):
+            samples, rate = decode_stream(path, MAX_SECONDS)
+            return -(-len(samples) * config.sample_rate // (rate * config.hop_length))
         info = soundfile.info(str(path))
     except (OSError, soundfile.LibsndfileError):
         load_audio(path, max_seconds=MAX_SECONDS)  # says why

@@ -5,7 +5,6 @@ Every engine uses these functions.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -99,7 +98,7 @@ def synthesize_batches(
         if computed.audio is not None:
             for source, wave, length in zip(loaded.inputs, computed.audio, loaded.lengths, strict=True):
                 if source in loaded.batch.missing:
-                    remove_leftovers(source.output.parent, glob.escape(source.output.name))
+                    remove_leftovers(source.output.parent, source.output.name)
                     save_audio(source.output, wave[:length], vocoder.sample_rate)
                     report.written.append(source.output)
                     report.seconds += length / vocoder.sample_rate

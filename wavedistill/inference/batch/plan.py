@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from wavedistill.errors import WavedistillError
-from wavedistill.files import read_json, write_json
+from wavedistill.files import printable, read_json, write_json
 from wavedistill.inference.batch.inputs import Input, find_inputs, num_frames
 from wavedistill.inference.vocoder import Vocoder
 from wavedistill.models.pretrained import fingerprint
@@ -178,9 +178,9 @@ class Plan:
         unreadable = []
         for source in inputs:
             try:
-                measured.append(MeasuredInput(source, num_frames(source.path, vocoder.mel_config)))
+                measured.append(MeasuredInput(source, num_frames(source, vocoder.mel_config)))
             except WavedistillError as error:
-                unreadable.append(Failure(str(source.path), str(error)))
+                unreadable.append(Failure(printable(source.path), str(error)))
         self.report = SynthesisReport(failures=unreadable[index::count])
         self.batches: list[InputBatch] = []
         max_frames = batch_seconds * vocoder.sample_rate / vocoder.hop_length
