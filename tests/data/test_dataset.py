@@ -242,3 +242,12 @@ def test_errors_say_what_to_do(manifest, tmp_path):
 def test_segment_frames():
     assert DataConfig("m", segment_seconds=0.5).segment_frames(16000, 256) == 31
     assert DataConfig("m", segment_seconds=0.001).segment_frames(16000, 256) == 1
+
+
+@pytest.mark.parametrize(
+    "settings", [dict(batch_size=0), dict(segment_seconds=0.0), dict(segment_seconds=-1.0), dict(gain_augment_db=-1.0)]
+)
+def test_impossible_data_settings_are_named(settings):
+    (name,) = settings
+    with pytest.raises(WavedistillError, match=f"data.{name} is .*; it must be"):
+        DataConfig("data", **settings)

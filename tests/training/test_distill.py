@@ -2,10 +2,14 @@ import pytest
 import torch
 from helpers.tiny_models import FRONTS, speech_batch, tiny_student, tiny_teacher
 
-from wavedistill.data.dataset import Batch, Utterance
+from wavedistill.data.dataset import Batch, DataConfig, Utterance
 from wavedistill.errors import WavedistillError
 from wavedistill.losses.distillation import DistillationConfig
+from wavedistill.nn.wavenet_stack import StackConfig
+from wavedistill.training import StudentRecipe
+from wavedistill.training.config import RunConfig
 from wavedistill.training.distill import DistillTask, check_teacher, inherit
+from wavedistill.training.runs import warn_of_short_crops
 
 
 class OneClip:
@@ -59,3 +63,16 @@ def test_validation_is_the_same_every_time_and_samples_are_as_long_as_the_origin
 def test_gate_refuses_a_teacher_worse_than_linear_prediction():
     with pytest.raises(WavedistillError, match="linear prediction .*allow_weak_teacher"):
         check_teacher(tiny_teacher(front=FRONTS["none"]), OneClip(), "weak")
+
+
+def test_crops_shorter_than_the_past_that_a_student_sees_are_told(caplog):
+    student = tiny_student(stack=StackConfig(9, 1, 2, 8, 8))
+    recipe = StudentRecipe(model=student.config, data=DataConfig("data"), run=RunConfig(dir="run"))
+    for seconds, said in (
+        (student.receptive_field / 8000 - 0.01, True),
+        (student.receptive_field / 8000 + 0.02, False),
+    ):
+        caplog.clear()
+        recipe.data.segment_seconds = seconds
+        warn_of_short_crops(recipe, student)
+        assert ("speech longer than the crops may come out too quiet" in caplog.text) is said

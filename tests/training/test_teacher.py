@@ -109,3 +109,9 @@ def test_a_noisy_past_leaves_what_is_scored_alone():
 def test_a_negative_noise_is_refused():
     with pytest.raises(WavedistillError, match="loss.history_noise must be at least 0"):
         TeacherTask(tiny_teacher(), LikelihoodConfig(history_noise=-0.1))
+
+
+def test_crops_must_be_longer_than_what_is_not_counted():
+    batch = Batch(torch.zeros(2, 256))
+    with pytest.raises(WavedistillError, match=r"data.segment_seconds gives crops of 256 .* longer than the 256"):
+        TeacherTask(tiny_teacher(mel=None), LikelihoodConfig())(batch, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import log
+from math import inf, log
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +37,14 @@ class DataConfig:
     segment_seconds: float = 0.5
     batch_size: int = 8
     gain_augment_db: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise WavedistillError(f"data.batch_size is {self.batch_size}; it must be at least 1.")
+        if not 0.0 < self.segment_seconds < inf:
+            raise WavedistillError(f"data.segment_seconds is {self.segment_seconds:g}; it must be above 0.")
+        if not 0.0 <= self.gain_augment_db < inf:
+            raise WavedistillError(f"data.gain_augment_db is {self.gain_augment_db:g}; it must be 0 or above.")
 
     def segment_frames(self, sample_rate: int, hop_length: int) -> int:
         """``segment_seconds`` in frames, at least 1."""

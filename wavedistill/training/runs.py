@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from wavedistill.training.recipe import (
     override,
 )
 from wavedistill.training.teacher import TeacherTask
+
+logger = logging.getLogger(__name__)
 
 
 def train_teacher(recipe: TeacherRecipe | str | Path, overrides: Sequence[str] = ()) -> Path:
@@ -99,12 +102,25 @@ def distill_student(
                 f"model's size is needed, this is a {donor.role_name}. "
                 "Give another checkpoint, or leave start_from out."
             )
+    warn_of_short_crops(recipe, model)
     task = DistillTask(model, given, recipe.loss)
     with_f0 = "pitch" in recipe.loss.weights
     train, valid = (_dataset(recipe, model, split, with_f0) for split in ("train", "valid"))
     if fresh and not recipe.loss.allow_weak_teacher:
         check_teacher(given, valid, recipe.teacher)
     return fit(task, train, valid, recipe)
+
+
+def warn_of_short_crops(recipe: StudentRecipe, model: ParallelWaveNet) -> None:
+    """Flows that never saw more past than a crop's silent one lose level beyond its length (recipes/speech)."""
+    crop = recipe.data.segment_frames(model.sample_rate, model.hop_length) * model.hop_length
+    if crop <= model.receptive_field:
+        logger.warning(
+            "data.segment_seconds gives crops of %.2f s, and the student sees %.2f s of the past: speech longer than "
+            "the crops may come out too quiet. Give more, 1.2 for example.",
+            crop / model.sample_rate,
+            model.receptive_field / model.sample_rate,
+        )
 
 
 def _resolve(recipe, overrides: Sequence[str], expected: type, function: str, other: str):

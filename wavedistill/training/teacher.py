@@ -77,6 +77,11 @@ class TeacherTask(nn.Module):
         return loss, {"bits": bits_per_sample(log_prob.mean().detach())}
 
     def _log_prob(self, batch: Batch, generator: torch.Generator | None, history_noise: float = 0.0) -> Tensor:
+        if batch.audio.shape[1] <= self.skip:
+            raise WavedistillError(
+                f"data.segment_seconds gives crops of {batch.audio.shape[1]} samples; they must be longer than the "
+                f"{self.skip} at their start that are not counted, since their past is cut off."
+            )
         log_prob = self.model.log_prob_per_sample(
             batch.audio.unsqueeze(1), batch.mel, batch.speaker, generator=generator, history_noise=history_noise
         )
