@@ -213,3 +213,16 @@ def test_orthogonal_learns_a_given_rotation():
 def test_needs_a_feature(layer):
     with pytest.raises(WavedistillError, match="dim=0"):
         layer(0)
+
+
+@pytest.mark.parametrize("lu", [False, True])
+def test_many_channels(lu):
+    """A determinant as the product of the pivots underflows from about 350 channels on."""
+    torch.manual_seed(0)
+    layer = InvertibleConv1x1(512, lu=lu)
+    x = torch.randn(2, 512)
+    with torch.no_grad():
+        y, log_det = layer.forward(x)
+        torch.testing.assert_close(layer.inverse(y).value, x, atol=1e-4, rtol=0)
+    torch.testing.assert_close(log_det, torch.zeros(2), atol=1e-3, rtol=0)
+    assert torch.linalg.slogdet(layer.matrix()[0]).sign > 0

@@ -215,7 +215,7 @@ def _random_rotation(dim: int, dtype: torch.dtype) -> Tensor:
     if dim < 1:
         raise WavedistillError(f"a linear map needs at least one feature, got dim={dim}.")
     matrix = nn.init.orthogonal_(torch.empty(dim, dim, dtype=dtype))
-    matrix[:, 0] *= torch.linalg.det(matrix).sign()
+    matrix[:, 0] *= torch.linalg.slogdet(matrix).sign  # the determinant as a product of pivots underflows at 350
     return matrix
 
 

@@ -166,7 +166,7 @@ def _rotation(points: Tensor, kind: str, generator: torch.Generator | None) -> O
         axes = axes * torch.where(axes.diagonal() < 0, -1.0, 1.0).unsqueeze(1)
     else:
         axes = torch.linalg.qr(torch.randn(dim, dim, dtype=torch.float64, generator=generator))[0]
-    if torch.linalg.det(axes) < 0:  # rotations only
+    if torch.linalg.slogdet(axes).sign < 0:  # rotations only
         axes[axes.diagonal().argmin()] *= -1.0
     layer = Orthogonal(dim)
     layer.set_matrix(axes)
