@@ -7,13 +7,16 @@ from typing import NamedTuple
 import pytest
 import torch
 from helpers.flow_case import shake
+from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call, grad, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from wavedistill.errors import WavedistillError
 from wavedistill.flows import (
     AffineCoupling,
     Compose,
+    InvertibleBatchNorm,
     InvertibleConv1x1,
     NetworkConfig,
     Rescale,
@@ -314,3 +317,35 @@ def test_memory_does_not_grow_with_depth(measure):
     assert measured[ReversibleSequence, 32] < 1.02 * measured[ReversibleSequence, 4]
     assert measured[Compose, 32] > 7 * measured[Compose, 4]
     assert measured[ReversibleSequence, 32] < 0.1 * measured[Compose, 32]
+
+
+class OfVectors(nn.Module):
+    """A plain network where a coupling wants one that takes a condition."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, seen, cond):
+        return self.inner(seen)
+
+
+@pytest.mark.parametrize(
+    "inside", [nn.Dropout(0.1), nn.BatchNorm1d(8), InvertibleBatchNorm(2)], ids=lambda module: type(module).__name__
+)
+def test_layers_that_would_not_do_the_same_again_are_refused_by_name(inside):
+    if isinstance(inside, InvertibleBatchNorm):
+        layers, name = [AffineCoupling(2), inside], r"transforms\.1"
+    else:
+        network = nn.Sequential(nn.Linear(1, 8), inside, nn.Linear(8, 2))
+        layers, name = [AffineCoupling(2, network=OfVectors(network))], r"transforms\.0\.network\.inner\.1"
+    flow = ReversibleSequence(*layers)
+    x = torch.randn(6, 2, requires_grad=True)
+    for pass_through in (flow.forward, flow.inverse):
+        with pytest.raises(WavedistillError, match=rf"{name} \({type(inside).__name__}\)"):
+            pass_through(x)
+    expected = Compose(*layers).eval().forward(x).value
+    torch.testing.assert_close(flow.eval().forward(x).value, expected)  # fixed functions all of them
+    flow.train()
+    with torch.no_grad():
+        assert flow.forward(x).value.shape == x.shape  # nothing is run again

@@ -17,8 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call
+from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from wavedistill.errors import WavedistillError
+from wavedistill.flows.normalization import InvertibleBatchNorm
 from wavedistill.flows.transform import Compose, Mapped, Transform
 
 
@@ -30,10 +33,10 @@ class ReversibleSequence(Compose):
     is that of one layer and of the stack's output. Without gradient, under `torch.compile` and under the transforms of
     `torch.func` (vmap, grad) it runs as `Compose` does.
 
-    Each layer must be a function of its input, its condition and its parameters: no dropout, no statistics of the batch
-    in training. Gradients are of first order only, and as exact as the stack's round trip: their relative error was
-    4e-7 in float32 with 32 couplings whose round trip was good to 7e-7. A stack that does not find its input again does
-    not find its gradient either.
+    Each layer must be a function of its input, its condition and its parameters: layers that draw random numbers or
+    keep statistics of the batch in training (dropout, batch normalisation) are refused there. Gradients are of first
+    order only, and as exact as the stack's round trip: their relative error was 4e-7 in float32 with 32 couplings whose
+    round trip was good to 7e-7. A stack that does not find its input again does not find its gradient either.
 
     References:
         The Reversible Residual Network: Backpropagation Without Storing Activations (Gomez et al., 2017),
@@ -46,6 +49,9 @@ class ReversibleSequence(Compose):
 
     Shapes:
         those of the layers.
+
+    Raises:
+        WavedistillError: in training, for a layer with dropout or running statistics; its name is said.
 
     Example:
         >>> import torch
@@ -60,12 +66,27 @@ class ReversibleSequence(Compose):
     def forward(self, x: Tensor, cond: Any = None, per_step: bool = False) -> Mapped:
         if self._plain():
             return super().forward(x, cond, per_step)
+        self._check_repeatable()
         return _recomputed(list(self.transforms), x, cond, per_step)
 
     def inverse(self, y: Tensor, cond: Any = None, per_step: bool = False) -> Mapped:
         if self._plain():
             return super().inverse(y, cond, per_step)
+        self._check_repeatable()
         return _recomputed([layer.inv for layer in reversed(self.transforms)], y, cond, per_step)
+
+    def _check_repeatable(self) -> None:
+        """Refuse layers that would not do the same a second time."""
+        for name, module in self.named_modules():
+            random = isinstance(module, _DropoutNd) and module.p > 0.0
+            keeps = isinstance(module, InvertibleBatchNorm) or getattr(module, "track_running_stats", False)
+            if module.training and (random or keeps):
+                fault = "draw other numbers" if random else "count a batch twice"
+                raise WavedistillError(
+                    f"ReversibleSequence runs its layers again in the backward pass, and {name} "
+                    f"({type(module).__name__}) would then {fault}: use Compose, take the layer out, or put it into "
+                    "eval mode."
+                )
 
     def _plain(self) -> bool:
         """Nothing would be stored, or a function with its own backward pass cannot be traced."""
