@@ -24,6 +24,7 @@ from wavedistill.evaluation.tables import (
     held_out_table,
     nats_table,
     quality_table,
+    speaker_table,
 )
 from wavedistill.files import write_json, write_text
 from wavedistill.metrics.registry import COLUMNS
@@ -68,6 +69,8 @@ class EvaluationReport:
             parts.append(quality_table("Quality on the teachers' excerpts", self.excerpts))
         if self.comparisons:
             parts.append(comparison_table(self.comparisons))
+        if self.by_speaker:
+            parts.append(speaker_table("Quality by speaker", self.by_speaker))
         parts += bits_tables(self.bits)
         if self.divergences:
             parts.append(nats_table("Nats per sample", self.divergences))

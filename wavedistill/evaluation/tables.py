@@ -36,6 +36,18 @@ def quality_table(title: str, rows: Rows) -> str:
     return _statistics_table(title, "system", titles, rows)
 
 
+def speaker_table(title: str, by_speaker: Mapping[str, Rows]) -> str:
+    """Speakers and systems down, the main metrics across, mean ± standard error."""
+    names = [name for name in COLUMNS if any(name in row for rows in by_speaker.values() for row in rows.values())]
+    lines = [
+        [speaker, system, *(row.get(name, "-") for name in names), max(one.n for one in row.values())]
+        for speaker, rows in by_speaker.items()
+        for system, row in rows.items()
+    ]
+    head = ["speaker", "system", *(COLUMNS[name].title for name in names), "n"]
+    return f"## {title}\n\n{markdown_table(head, lines, left=2)}"
+
+
 def nats_table(title: str, rows: Rows) -> str:
     """Models down, `NATS` across."""
     known = {name: head for name, head in NATS.items() if any(row[name].n for row in rows.values() if name in row)}
