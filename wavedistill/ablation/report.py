@@ -175,6 +175,8 @@ def _panels(plan: AblationTable, outcomes: Mapping[str, Outcome]) -> dict[str, d
     panels: dict[str, dict[str, Curve]] = {}
     for number, question in enumerate(plan.questions):
         members = {name: outcomes[name].training for name in plan.members(question) if name in outcomes}
+        if not members.keys() - {plan.reference_of(question)}:
+            continue
         if curves := {name: curve for name, path in members.items() if (curve := _curve(path, "kl_nats"))}:
             panels[f"{question} KL, nats"] = curves
         if number == 0 and members:
