@@ -457,3 +457,11 @@ def test_a_command_with_a_failure_says_so_by_its_exit_code(voice, folder, tmp_pa
     (folder / "bad.wav").write_bytes(b"")
     assert cli.main(command) == 1
     assert "bad.wav: the file is empty" in capsys.readouterr().err
+
+
+def test_a_suspicious_mel_is_told_once(voice, tmp_path, caplog):
+    mel = torch.randn(MEL.n_mels, 200, generator=torch.Generator().manual_seed(0)) * 1.0 - 2.5
+    np.save(tmp_path / "odd.npy", mel.clamp(-4.9, -0.1).numpy())
+    report = synthesize(tmp_path / "odd.npy", voice, tmp_path / "out")
+    assert len(report.written) == 1
+    assert [record.getMessage().count("odd.npy looks") for record in caplog.records] == [1]

@@ -17,7 +17,8 @@ from wavedistill.errors import WavedistillError
 
 _PIPE_LENGTHS = (range(0x7FFFF000, 0x80000001), range(0xFFFF0000, 0x100000000))
 """What is written for "unknown" as the length of a WAV's data: by SoX, by other programs, by FFmpeg."""
-_MPEG_HEAD = 1 << 16
+_HEAD = 256
+"""Bytes in which a FLAC's length or an MPEG stream's tag stands."""
 
 
 def riff_is_cut(path: Path) -> bool:
@@ -41,7 +42,7 @@ def ogg_is_cut(path: Path) -> bool:
 def states_no_length(path: Path) -> bool:
     """Whether libsndfile cannot know a file's length: a FLAC or WAV from a pipe, an MP3 without a count of frames."""
     with path.open("rb") as file:
-        head = file.read(_MPEG_HEAD)
+        head = file.read(_HEAD)
     if head[:4] == b"fLaC":  # STREAMINFO comes first: 36 bits of total samples, 0 for unknown
         return len(head) >= 26 and not (head[21] & 15 or any(head[22:26]))
     if head[:4] == b"RIFF":
@@ -104,14 +105,11 @@ def _riff_data(path: Path) -> tuple[int, int]:
 
 def _is_untagged_mpeg(path: Path, head: bytes) -> bool:
     """Whether the first frame of an MPEG stream is audio, not a tag that counts the frames (Xing, Info, VBRI)."""
-    start = 0
     if head[:3] == b"ID3" and len(head) > 10:
         start = 10 + sum((byte & 127) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
         with path.open("rb") as file:
             file.seek(start)
-            head = file.read(256)
-    else:
-        head = head[:256]
+            head = file.read(_HEAD)
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return False
     return not any(tag in head for tag in (b"Xing", b"Info", b"VBRI"))

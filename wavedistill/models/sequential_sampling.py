@@ -53,7 +53,6 @@ class StepwiseSampler:
     def __init__(self, predictor: CausalNetwork, distribution: Distribution, batch: int, temperature: float) -> None:
         self.predictor = predictor
         self.distribution = distribution
-        self.batch = batch
         self.temperature = temperature
         self.stepper: CausalStepper | None = None
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavedistill.audio.containers import decode_stream, states_no_length
+from wavedistill.audio.containers import states_no_length
 from wavedistill.audio.io import AUDIO_SUFFIXES, check_audible, load_audio
 from wavedistill.audio.mel import LogMelSpectrogram, MelConfig
 from wavedistill.audio.mel_check import check_mel, mel_suspicion
@@ -110,15 +110,7 @@ def read_mel(path: Path, front_end: LogMelSpectrogram) -> tuple[Tensor, int]:
 
 def load_mel(path: Path, config: MelConfig) -> Tensor:
     """A log-mel (n_mels, frames) from a ``.npy`` file."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise WavedistillError(f"{path}: not readable as a numpy array ({error})") from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise WavedistillError(
-            f"{path}: an archive (of numpy.savez or torch.save), not one array: save it by numpy.save"
-        )
+    array = _array(path)
     if array.ndim == 3 and array.shape[0] == 1:
         array = array[0]
     if array.ndim != 2 or array.dtype.kind != "f":
@@ -134,6 +126,20 @@ def load_mel(path: Path, config: MelConfig) -> Tensor:
     return mel
 
 
+def _array(path: Path, mmap_mode: str | None = None) -> np.ndarray:
+    """The array in a ``.npy`` file; with ``mmap_mode`` "r" only its header is read."""
+    try:
+        array = np.load(path, mmap_mode, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise WavedistillError(f"{path}: not readable as a numpy array ({error})") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise WavedistillError(
+            f"{path}: an archive (of numpy.savez or torch.save), not one array: save it by numpy.save"
+        )
+    return array
+
+
 def num_frames(source: Input, config: MelConfig) -> int:
     """Mel frames of an input, from its header where that states them."""
     import soundfile
@@ -142,11 +148,12 @@ def num_frames(source: Input, config: MelConfig) -> int:
     check_name(path)
     check_name(source.output)
     if path.suffix.lower() == MEL_SUFFIX:
-        return load_mel(path, config).shape[-1]
+        shape = _array(path, mmap_mode="r").shape
+        return shape[-1] if shape else 0  # what else is wrong with it is said when it is read
+    if states_no_length(path):
+        audio, rate = load_audio(path, max_seconds=MAX_SECONDS)
+        return -(-len(audio) * config.sample_rate // (rate * config.hop_length))
     try:
-        if states_no_length(path):
-            samples, rate = decode_stream(path, MAX_SECONDS)
-            return -(-len(samples) * config.sample_rate // (rate * config.hop_length))
         info = soundfile.info(str(path))
     except (OSError, soundfile.LibsndfileError):
         load_audio(path, max_seconds=MAX_SECONDS)  # says why
