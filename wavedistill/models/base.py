@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,29 @@ from wavedistill.flows.mel_contraction import MelContraction
 from wavedistill.models.configs import GRID_HOP, ModelConfig
 from wavedistill.models.front import Front
 from wavedistill.nn.mel_encoder import MelEncoder, extended
+
+
+class StreamRequest(NamedTuple):
+    """What a stream is asked for.
+
+    Attributes:
+        mel: (1, n_mels, frames).
+        frames_per_chunk: of the mel, in each chunk but the last.
+        draw: the noise of so many further frames, (1, n, samples).
+        speaker, temperature: as in `WaveformModel.sample`.
+    """
+
+    mel: Tensor
+    frames_per_chunk: int
+    draw: Callable[[int], Tensor]
+    speaker: Tensor | None
+    temperature: float
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """First frame of each chunk, and the one after its last."""
+        frames = self.mel.shape[-1]
+        for start in range(0, frames, self.frames_per_chunk):
+            yield start, min(start + self.frames_per_chunk, frames)
 
 
 class WaveformModel(nn.Module):
@@ -135,19 +158,18 @@ class WaveformModel(nn.Module):
             raise WavedistillError(f"a chunk must hold at least one frame, got {frames_per_chunk}.")
         generators = noise_generators(seed, mel.shape[0])
         chunks = self._chunks(
-            mel, frames_per_chunk, lambda frames: self._draw(generators, frames).to(self.device), speaker, temperature
+            StreamRequest(
+                mel,
+                frames_per_chunk,
+                lambda frames: self._draw(generators, frames).to(self.device),
+                speaker,
+                temperature,
+            )
         )
         yield from chunks if self.contraction is None else self.contraction.stream(chunks, mel, frames_per_chunk)
 
-    def _chunks(
-        self,
-        mel: Tensor,
-        frames_per_chunk: int,
-        draw: Callable[[int], Tensor],
-        speaker: Tensor | None,
-        temperature: float,
-    ) -> Iterator[Tensor]:
-        """What `stream` yields, before the contraction; ``draw`` gives the noise of so many further frames."""
+    def _chunks(self, asked: StreamRequest) -> Iterator[Tensor]:
+        """What `stream` yields, before the contraction."""
         raise NotImplementedError
 
     def draw_noise(self, batch: int, samples: int, seed: int | list[int] | None) -> Tensor:

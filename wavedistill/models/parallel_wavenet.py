@@ -12,7 +12,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -23,7 +23,7 @@ from wavedistill.dsp.window import Window, trim_parts
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.autoregressive import AutoregressiveFlow, Condition, LocScale
 from wavedistill.flows.linear_prediction import LPC
-from wavedistill.models.base import WaveformModel
+from wavedistill.models.base import StreamRequest, WaveformModel
 from wavedistill.models.configs import ParallelWaveNetConfig
 from wavedistill.nn.causal_network import CausalNetwork, CausalState
 from wavedistill.nn.pitch_predictor import PitchPredictor
@@ -168,20 +168,12 @@ class ParallelWaveNet(WaveformModel):
         output = self.rsample(noise.to(self.device) * temperature, mel, speaker, in_pieces=True)
         return self.contracted(output.audio, mel)
 
-    def _chunks(
-        self,
-        mel: Tensor,
-        frames_per_chunk: int,
-        draw: Callable[[int], Tensor],
-        speaker: Tensor | None,
-        temperature: float,
-    ) -> Iterator[Tensor]:
-        window = self._window(mel)
+    def _chunks(self, asked: StreamRequest) -> Iterator[Tensor]:
+        window = self._window(asked.mel)
         state = None
-        for start in range(0, mel.shape[-1], frames_per_chunk):
-            end = min(start + frames_per_chunk, mel.shape[-1])
-            noise = draw(end - start)[:, 0] * temperature
-            output, state = self._run(noise, window.part(start, end), speaker, state, in_pieces=True)
+        for start, end in asked.spans():
+            noise = asked.draw(end - start)[:, 0] * asked.temperature
+            output, state = self._run(noise, window.part(start, end), asked.speaker, state, in_pieces=True)
             yield output.audio
 
     def condition(self, mel: Tensor | None, speaker: Tensor | None = None) -> tuple[Condition, LPC | None]:

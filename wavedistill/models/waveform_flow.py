@@ -14,7 +14,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -30,7 +30,7 @@ from wavedistill.flows.long_term_prediction import LTP, LongTermPredictionFlow, 
 from wavedistill.flows.reshape import Split, Squeeze
 from wavedistill.flows.reversible import ReversibleSequence
 from wavedistill.flows.transform import Compose, Transform
-from wavedistill.models.base import WaveformModel, dequantized
+from wavedistill.models.base import StreamRequest, WaveformModel, dequantized
 from wavedistill.models.configs import WaveformFlowConfig
 from wavedistill.nn.centred_stack import CentredStack
 from wavedistill.nn.pitch_predictor import F0_MIN, PitchPredictor
@@ -218,20 +218,12 @@ class WaveformFlow(WaveformModel):
         audio, _ = self._run(drawn, window, speaker, None)
         return audio[..., :samples]
 
-    def _chunks(
-        self,
-        mel: Tensor,
-        frames_per_chunk: int,
-        draw: Callable[[int], Tensor],
-        speaker: Tensor | None,
-        temperature: float,
-    ) -> Iterator[Tensor]:
-        window = self._in_context(mel, self.reach_frames + self._context_frames)
-        state = StreamState(draw(2 * self.reach_frames) * temperature, None, None)
-        for start in range(0, mel.shape[-1], frames_per_chunk):
-            end = min(start + frames_per_chunk, mel.shape[-1])
-            noise = torch.cat([state.noise, draw(end - start) * temperature], dim=-1)
-            audio, state = self._run(noise, window.part(start, end), speaker, state)
+    def _chunks(self, asked: StreamRequest) -> Iterator[Tensor]:
+        window = self._in_context(asked.mel, self.reach_frames + self._context_frames)
+        state = StreamState(asked.draw(2 * self.reach_frames) * asked.temperature, None, None)
+        for start, end in asked.spans():
+            noise = torch.cat([state.noise, asked.draw(end - start) * asked.temperature], dim=-1)
+            audio, state = self._run(noise, window.part(start, end), asked.speaker, state)
             yield audio
 
     def _run(

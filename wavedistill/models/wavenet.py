@@ -11,7 +11,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from wavedistill.distributions import Gaussian, MixtureOfLogistics, MuLawCategorical
 from wavedistill.dsp.window import Window, trim_parts
 from wavedistill.errors import WavedistillError
-from wavedistill.models.base import WaveformModel, dequantized
+from wavedistill.models.base import StreamRequest, WaveformModel, dequantized
 from wavedistill.models.configs import WaveNetConfig
 from wavedistill.models.sequential_sampling import cached_sampler
 from wavedistill.nn.causal_network import CausalNetwork
@@ -187,25 +187,18 @@ class WaveNet(WaveformModel):
         """Mel frames on either side of a chunk that its samples depend on."""
         return max(1, self.conditioning.context_frames)
 
-    def _chunks(
-        self,
-        mel: Tensor,
-        frames_per_chunk: int,
-        draw: Callable[[int], Tensor],
-        speaker: Tensor | None,
-        temperature: float,
-    ) -> Iterator[Tensor]:
-        window = self._in_context(mel, self.context_frames)
+    def _chunks(self, asked: StreamRequest) -> Iterator[Tensor]:
+        window = self._in_context(asked.mel, self.context_frames)
         blocks = window.margin * self.config.cond_upsample
-        sampler = cached_sampler(self.predictor, self.distribution, mel.shape[0], temperature)
+        sampler = cached_sampler(self.predictor, self.distribution, asked.mel.shape[0], asked.temperature)
         past = None
-        for start in range(0, mel.shape[-1], frames_per_chunk):
-            part = window.part(start, min(start + frames_per_chunk, mel.shape[-1]))
-            features = Window(self.features(part.value, speaker), blocks).trim()
+        for start, end in asked.spans():
+            part = window.part(start, end)
+            features = Window(self.features(part.value, asked.speaker), blocks).trim()
             lpc = self.front.condition(part.value)
             if lpc is not None:
                 lpc = trim_parts(lpc, blocks)
-            noise = draw(part.value.shape[-1] - 2 * part.margin).transpose(1, 2)
+            noise = asked.draw(end - start).transpose(1, 2)
             u = full_precision(features.new_zeros(noise.shape[:2]))
             for _ in sampler.fill(u, 0, noise.to(u), features):
                 pass
