@@ -70,6 +70,8 @@ class RunConfig:
     start from (the run folder's own state wins, so the same command also continues)."""
     init_from: str | None = None
     """Fine-tuning, or a last stage with other terms: a checkpoint all of whose weights a fresh run starts from."""
+    init_resize: bool = False
+    """Let ``init_from`` be of another size, say of another sample rate: what fits is taken, the rest starts fresh."""
     wandb: Literal["auto", "off"] = "auto"
     """auto: Weights & Biases, offline where no key is set."""
     wandb_project: str = "wavedistill"

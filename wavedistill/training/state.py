@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from wavedistill.config import to_dict
 from wavedistill.distributed import Ranks
@@ -23,6 +23,7 @@ from wavedistill.training.ema import EMA
 from wavedistill.training.muon import Muon, hidden_matrices
 from wavedistill.training.optimizer import ClippedOptimizer
 from wavedistill.training.recipe import StudentRecipe
+from wavedistill.training.warm_start import load_weights
 
 if TYPE_CHECKING:
     from wavedistill.training.config import OptimConfig
@@ -80,7 +81,7 @@ class Run:
         if state is not None:
             check_same_model(state, to_dict(recipe), Path(config.dir))
         elif config.init_from is not None:
-            load_weights(task.model, config.init_from)
+            load_weights(task.model, config.init_from, config.init_resize)
         task.to(device)
         precision = chosen_precision(config.precision, device)
         optimizer = _optimizer(task.model, recipe.optim, precision, device)
@@ -176,27 +177,3 @@ def _optimizer(model: nn.Module, optim: OptimConfig, precision: str, device: tor
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
         muon=muon,
     )
-
-
-def load_weights(model: nn.Module, checkpoint: str) -> None:
-    """Start from all weights of a checkpoint (``run.init_from``).
-
-    Raises:
-        WavedistillError: its tensors are not the model's; names the first one that differs.
-    """
-    from wavedistill.models.pretrained import load_pretrained
-
-    given = load_pretrained(checkpoint).state_dict()
-    needed = model.state_dict()
-    wrong = [n for n in sorted(given.keys() | needed.keys()) if _shape(given.get(n)) != _shape(needed.get(n))]
-    if wrong:
-        name = wrong[0]
-        raise WavedistillError(
-            f"run.init_from {checkpoint}: tensor {name} has shape {_shape(given.get(name))}, the model needs "
-            f"{_shape(needed.get(name))} ({len(wrong)} differ). Use the checkpoint's model configuration."
-        )
-    model.load_state_dict(given)
-
-
-def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
-    return None if tensor is None else tuple(tensor.shape)

@@ -1,0 +1,70 @@
+"""A run that starts from the weights of a model of another size."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from wavedistill.audio.mel import MelConfig
+from wavedistill.errors import WavedistillError
+from wavedistill.models.configs import ParallelWaveNetConfig, WaveNetConfig
+from wavedistill.models.front import FrontConfig
+from wavedistill.models.parallel_wavenet import ParallelWaveNet
+from wavedistill.models.pretrained import save_pretrained
+from wavedistill.models.wavenet import WaveNet
+from wavedistill.nn.wavenet_stack import StackConfig
+from wavedistill.training.warm_start import load_weights
+
+STACK = StackConfig(num_layers=2, num_cycles=1, kernel_size=2, channels=8, skip_channels=8)
+
+
+def teacher(bands: int, n_mels: int = 8, channels: int = 8) -> WaveNet:
+    mel = MelConfig(n_fft=64, win_length=64, hop_length=32, n_mels=n_mels)
+    stack = StackConfig(2, 1, 2, channels, channels)
+    config = WaveNetConfig(
+        mel=mel, stack=stack, cond_channels=6, cond_upsample=2, linear_order=3, front=FrontConfig(bands=bands)
+    )
+    model = WaveNet(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    return model
+
+
+def test_the_lower_bands_are_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    donor = teacher(bands=4)
+    model = teacher(bands=8, n_mels=10)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    checkpoint = str(save_pretrained(donor, tmp_path / "donor"))
+    with pytest.raises(WavedistillError, match="has shape.*--run.init_resize true"):
+        load_weights(model, checkpoint)
+    with caplog.at_level(logging.WARNING):
+        load_weights(model, checkpoint, resize=True)
+    given, network = donor.predictor, model.predictor
+    torch.testing.assert_close(network.stack.convs[1].weight, given.stack.convs[1].weight)
+    torch.testing.assert_close(network.stack.input.weight[:, :4], given.stack.input.weight)
+    # two parameters a value: eight rows are those of the four lowest bands
+    torch.testing.assert_close(network.stack.output.weight[:8], given.stack.output.weight)
+    torch.testing.assert_close(network.stack.output.bias[:8], given.stack.output.bias)
+    condition = torch.randn(1, 3, 6)
+    ours, _ = network.linear_taps(condition, 1)
+    theirs, _ = given.linear_taps(condition, 1)
+    torch.testing.assert_close(ours[..., :4, :4], theirs)
+    # the rest keeps what it had
+    torch.testing.assert_close(network.stack.input.weight[:, 4:], before["predictor.stack.input.weight"][:, 4:])
+    name = "conditioning.frames.0.weight"
+    torch.testing.assert_close(model.state_dict()[name], before[name])
+    assert "is of another size" in caplog.text and name in caplog.text
+
+
+def test_too_little_in_common(tmp_path: Path) -> None:
+    checkpoint = str(save_pretrained(teacher(bands=4), tmp_path / "donor"))
+    with pytest.raises(WavedistillError, match=r"Only [\d,]+ of [\d,]+ weights fit"):
+        load_weights(teacher(bands=4, channels=32), checkpoint, resize=True)
+    student = ParallelWaveNet(
+        ParallelWaveNetConfig(mel=None, num_flows=1, stack=STACK, cond_channels=4, linear_order=2, source_order=0)
+    )
+    with pytest.raises(WavedistillError, match="a student is needed, this is a teacher"):
+        load_weights(student, checkpoint, resize=True)
