@@ -21,9 +21,10 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read by gradio: no telemetry
 import gradio as gr  # noqa: E402
 import torch  # noqa: E402
 
+from wavedistill.audio.tts import tts_is_installed  # noqa: E402
 from wavedistill.errors import WavedistillError  # noqa: E402
 
-from . import actions, models, notes, playground, tabs  # noqa: E402
+from . import actions, models, notes, playground, speak, tabs  # noqa: E402
 
 HOST = "127.0.0.1"
 MAX_FILE_SIZE = "20mb"
@@ -153,6 +154,9 @@ def _page(offered: models.Models) -> gr.Blocks:
             if offered.students and shutil.which("ffmpeg"):  # Gradio encodes streamed audio with it
                 with gr.Tab("Stream"):
                     tabs.stream_tab(speech)
+            if offered.students and tts_is_installed():
+                with gr.Tab("Text"):
+                    speak.speak_tab(speak.Reader(offered))
             if offered.notes:
                 with gr.Tab("Notes"):
                     notes.notes_tab(notes.Notes(offered))

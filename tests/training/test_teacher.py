@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from helpers.tiny_models import FRONTS, MEL, speech_batch, tiny_teacher
@@ -87,28 +85,30 @@ def test_weights_are_no_part_of_the_model():
     assert not [name for name in task.state_dict() if not name.startswith("model.")]
 
 
-def test_crops_that_begin_at_a_wrong_level():
-    """The error is of training alone, within the limit at the crop's start, and dies away."""
+def test_a_noisy_past_is_for_training_alone():
     model = tiny_teacher(front=FRONTS["sub-bands"])
-    task = TeacherTask(model, LikelihoodConfig(level_error_db=20.0))
-    torch.manual_seed(0)
-    gain_db = 20.0 * torch.log10(task._with_level_errors(torch.ones(64, 8000)))
-    assert 15.0 < gain_db[:, 0].max() <= 20.0 and -20.0 <= gain_db[:, 0].min() < -15.0
-    torch.testing.assert_close(gain_db[:, 2400] / gain_db[:, 0], torch.full((64,), math.exp(-3.0)), rtol=1e-2, atol=0)
-    plain = TeacherTask(model, LikelihoodConfig())
     batch = Clips().batch(0, 2, 0)
+    tasks = [TeacherTask(model, LikelihoodConfig(history_noise=noise)) for noise in (0.0, 0.5)]
     losses = []
-    for one in (plain, task):
+    for task in tasks:
         torch.manual_seed(0)
-        losses.append(one(batch, 0)[0])
-    assert losses[0] != losses[1]
+        losses.append(task(batch, 0)[0])
+    assert losses[1] > losses[0]
     with torch.no_grad():
-        assert plain.validate(Clips(), 1) == task.validate(Clips(), 1)
+        assert tasks[0].validate(Clips(), 1) == tasks[1].validate(Clips(), 1)
 
 
-def test_a_negative_level_error_is_refused():
-    with pytest.raises(WavedistillError, match="loss.level_error_db must be at least 0"):
-        TeacherTask(tiny_teacher(), LikelihoodConfig(level_error_db=-0.1))
+def test_a_noisy_past_leaves_what_is_scored_alone():
+    """Without a path from the past nothing changes."""
+    model = tiny_teacher(front=FRONTS["sub-bands"], shake=0.0)
+    audio, mel = speech_batch(2, 12)
+    plain, noisy = (model.log_prob_per_sample(audio, mel, history_noise=noise) for noise in (0.0, 0.5))
+    assert torch.equal(plain, noisy)
+
+
+def test_a_negative_noise_is_refused():
+    with pytest.raises(WavedistillError, match="loss.history_noise must be at least 0"):
+        TeacherTask(tiny_teacher(), LikelihoodConfig(history_noise=-0.1))
 
 
 def test_crops_must_be_longer_than_what_is_not_counted():

@@ -80,6 +80,7 @@ class WaveNet(WaveformModel):
         *,
         dequantize: bool = True,
         generator: torch.Generator | None = None,
+        history_noise: float = 0.0,
     ) -> Tensor:
         """The terms of `log_prob`: log p(x_t | x_<t, mel, speaker) in nats, (batch, samples); arguments as there.
 
@@ -95,7 +96,8 @@ class WaveNet(WaveformModel):
             audio = dequantized(audio, generator)
         lpc = self.front.condition(mel)
         u = self.front.forward(audio, lpc).value[:, 0]
-        parameters, shift = self.predict(u, mel, speaker)
+        past = u + history_noise * torch.randn_like(u) if history_noise else u
+        parameters, shift = self.predict(past, mel, speaker)
         return self.distribution.log_prob(parameters, shift, u) + self.front.log_slope(u, lpc)
 
     def predict(self, u: Tensor, mel: Tensor | None, speaker: Tensor | None) -> tuple[Tensor, Tensor]:

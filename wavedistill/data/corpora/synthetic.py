@@ -10,13 +10,10 @@ import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import torch
-
 from wavedistill.audio.io import resample, save_audio
+from wavedistill.audio.tts import SAMPLE_RATE, TextToSpeech
 from wavedistill.data.prepare import Recording
-from wavedistill.errors import WavedistillError
 
-SAMPLE_RATE = 24000
 VOICES = {"heart": 1.0, "heart_high": 1.15, "heart_low": 0.87}
 """Speaker -> how much faster its samples are played than they were made; the words come as fast as without."""
 _SUBJECTS = """\
@@ -77,14 +74,10 @@ def render(folder: Path, count: int, progress: Callable[[Iterable], Iterable] = 
     missing = [recording for recording in recordings if not recording.source.is_file()]
     if not missing:
         return recordings
-    try:
-        from hibari import Hibari
-    except ImportError as error:
-        raise WavedistillError(f"no module {error.name}; type: pip install hibari-tts") from error
-    program = Hibari()
+    program = TextToSpeech()
     for recording in progress(missing):
         faster = VOICES[recording.speaker]
-        audio = torch.from_numpy(program(recording.text, speed=1.0 / faster, seed=0))
+        audio = program(recording.text, speed=1.0 / faster)
         save_audio(recording.source, resample(audio, round(SAMPLE_RATE * faster), SAMPLE_RATE), SAMPLE_RATE)
     return recordings
 
