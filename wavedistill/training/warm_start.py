@@ -43,7 +43,7 @@ def load_weights(model: WaveformModel, checkpoint: str, resize: bool = False) ->
     )
     if not resize:
         raise WavedistillError(
-            differ + "Use the checkpoint's model configuration, or take what fits: --run.init_resize true."
+            differ + "Use the checkpoint's model configuration, or take what fits: --run.init_resize."
         )
     if donor.model_type != model.model_type:
         raise WavedistillError(
