@@ -50,8 +50,8 @@ def _all_pole() -> Callable:
     @script(Opset("wavedistill", 1), default_opset=op)
     def all_pole(excitation: T, coefficients: T, past: T) -> T:
         """x_t = e_t + sum_k a_k x_{t-k}. All blocks at once run for their own length: once with their excitation after
-        silence, f, and once with an impulse, h. Then only x = f + C x_past, with C made of h, goes from block to block.
-        Shapes as in `recursive_filter`.
+        silence, f, and once with an impulse, h. Then x = f + H (P x_past) goes from block to block, with H made of h
+        and P of the taps that reach back. Shapes as in `recursive_filter`.
         """
         size = op.Shape(excitation, start=2, end=3)
         order = op.Shape(coefficients, start=2, end=3)
@@ -60,58 +60,65 @@ def _all_pole() -> Callable:
         minus_one = op.Constant(value_ints=[-1])
         last = op.Constant(value_ints=[2])
         longest = op.Constant(value_ints=[9223372036854775807])
+        rows = op.Min(size, order)  # so many samples of a block, and taps within it, reach over its own start
         silence = op.CastLike(op.Constant(value_floats=[0.0]), op.Cast(coefficients, to=DOUBLE))
-        taps = op.Unsqueeze(op.Cast(coefficients, to=DOUBLE), last)  # (batch, blocks, 1, order), newest first
+        taps = op.Cast(coefficients, to=DOUBLE)  # (batch, blocks, order), newest first
+        within = op.Unsqueeze(op.Slice(taps, zero, rows, last), last)
         times = op.Range(op.Squeeze(zero), op.Squeeze(size), op.Squeeze(one))
-        lags = op.Range(op.Squeeze(zero), op.Squeeze(order), op.Squeeze(one))
+        ages = op.Range(op.Squeeze(zero), op.Squeeze(order), op.Squeeze(one))
 
         driven = op.Unsqueeze(op.Cast(excitation, to=DOUBLE), last)  # (batch, blocks, 1, n)
         impulse = op.Expand(op.Cast(op.Equal(times, zero), to=DOUBLE), op.Shape(driven))
         inputs = op.Concat(driven, impulse, axis=2)
 
         @graph()
-        def sample(before, now):  # before (batch, blocks, 2, order), newest first
-            x = now + op.ReduceSum(before * taps, minus_one, keepdims=0)
+        def sample(before, now):  # before (batch, blocks, 2, rows), newest first
+            x = now + op.ReduceSum(before * within, minus_one, keepdims=0)
             after = op.Slice(
-                op.Concat(op.Unsqueeze(x, minus_one), before, axis=3), zero, order, op.Constant(value_ints=[3])
+                op.Concat(op.Unsqueeze(x, minus_one), before, axis=3), zero, rows, op.Constant(value_ints=[3])
             )
             return after, op.Identity(x)
 
-        rest = op.Expand(silence, op.Concat(op.Shape(inputs, start=0, end=3), order, axis=0))
+        rest = op.Expand(silence, op.Concat(op.Shape(inputs, start=0, end=3), rows, axis=0))
         _, responses = op.Scan(rest, inputs, body=sample, num_scan_inputs=1, scan_input_axes=[3], scan_output_axes=[3])
-        forced = op.Gather(responses, op.Squeeze(zero), axis=2)
+        forced = op.Unsqueeze(op.Gather(responses, op.Squeeze(zero), axis=2), minus_one)  # (batch, blocks, n, 1)
         response = op.Gather(responses, op.Squeeze(one), axis=2)  # (batch, blocks, n)
 
-        # C = H P, P[i, j] = a_{i + order - j} for j >= i (the taps that reach back), H[t, i] = h_{t - i}; both
-        # transposed, row by row
-        rows = op.Min(size, order)
+        # Numbers w and zeros behind them, written again and again, are a Toeplitz matrix when rows are read one short:
+        # M[i, j] = w_{j - i}. So are P[i, j] = a_{i + order - j} for j >= i, of w = (a_order, ..., a_1), and
+        # H[i, t] = h_{t - i}. That is copying alone; gathering number by number takes four times as long (measured).
         nothing = op.Expand(silence, op.Concat(op.Shape(response, start=0, end=2), rows, axis=0))
-        delayed = op.Concat(nothing, response, axis=2)
-        reaching = op.Concat(op.Cast(coefficients, to=DOUBLE), nothing, axis=2)
+        oldest_first = op.Gather(taps, op.Squeeze(order - one) - ages, axis=2)
+        reaching = op.Unsqueeze(op.Concat(oldest_first, nothing, axis=2), last)  # (batch, blocks, 1, order + rows)
+        responding = op.Unsqueeze(op.Concat(response, nothing, axis=2), last)  # (batch, blocks, 1, n + rows)
+        batch = op.Shape(excitation, start=0, end=1)
+        in_line = op.Concat(batch, minus_one, axis=0)
+        in_rows = op.Concat(batch, rows, minus_one, axis=0)
+        again = op.Concat(one, rows, one, axis=0)
+        of_reaching = rows * (order + rows - one)
+        of_responding = rows * (size + rows - one)
+        padding = op.Expand(silence, op.Concat(batch, rows - one, one, axis=0))
 
         @graph()
-        def response_row(i):
-            return op.Slice(delayed, rows - i, rows - i + size, last)
+        def block(before, new, reach, respond):  # before (batch, order, 1), oldest first; new (batch, n, 1)
+            p = op.Reshape(
+                op.Slice(op.Reshape(op.Expand(reach, again), in_line), zero, of_reaching, one), in_rows
+            )  # (batch, rows, order + rows - 1)
+            h = op.Reshape(op.Slice(op.Reshape(op.Expand(respond, again), in_line), zero, of_responding, one), in_rows)
+            driving = op.MatMul(p, op.Concat(before, padding, axis=1))
+            x = new + op.Slice(op.MatMul(op.Transpose(h, perm=[0, 2, 1]), driving), zero, size, one)
+            return op.Slice(op.Concat(before, x, axis=1), zero - order, longest, one), op.Identity(x)
 
-        @graph()
-        def reach_row(j):
-            return op.Slice(reaching, order - one - j, order - one - j + rows, last)
-
-        h = op.Scan(
-            op.Slice(times, zero, rows, zero), body=response_row, num_scan_inputs=1, scan_output_axes=[2]
-        )  # (batch, blocks, i, t)
-        p = op.Scan(lags, body=reach_row, num_scan_inputs=1, scan_output_axes=[2])  # (batch, blocks, j, i)
-        from_past = op.MatMul(p, h)  # (batch, blocks, order, n)
-
-        @graph()
-        def block(before, new, matrix):  # before (batch, 1, order), oldest first; new (batch, 1, n)
-            x = new + op.MatMul(before, matrix)
-            return op.Slice(op.Concat(before, x, axis=2), zero - order, longest, last), x
-
-        start = op.Unsqueeze(op.Cast(past, to=DOUBLE), one)
-        by_block = op.Unsqueeze(forced, last)
+        start = op.Unsqueeze(op.Cast(past, to=DOUBLE), last)
         _, x = op.Scan(
-            start, by_block, from_past, body=block, num_scan_inputs=2, scan_input_axes=[1, 1], scan_output_axes=[1]
+            start,
+            forced,
+            reaching,
+            responding,
+            body=block,
+            num_scan_inputs=3,
+            scan_input_axes=[1, 1, 1],
+            scan_output_axes=[1],
         )
         return op.CastLike(op.Reshape(x, op.Constant(value_ints=[0, -1])), excitation)
 
@@ -155,43 +162,33 @@ def _finite() -> Callable:
 
 def _levinson() -> Callable:
     """Translation of `levinson_recursion`."""
-    from onnxscript import graph, script
     from onnxscript import opset18 as op
+    from onnxscript import script
     from onnxscript.values import Opset
 
     @script(Opset("wavedistill", 1), default_opset=op)
     def levinson(autocorrelation: T) -> tuple[T, T]:
-        """Coefficients and error variance; shapes as in `levinson_recursion`. A step in tensors of one size, zeros
-        where it has not come to.
+        """Coefficients and error variance; shapes as in `levinson_recursion`. All rows take a step at once, on the
+        coefficients that there are by then.
         """
         zero = op.Constant(value_ints=[0])
         one = op.Constant(value_ints=[1])
         minus_one = op.Constant(value_ints=[-1])
+        first = op.Constant(value_ints=[-9223372036854775807])
         leading = op.Shape(autocorrelation, start=0, end=-1)
         order = op.Shape(autocorrelation, start=-1) - one
         r = op.Transpose(
             op.Reshape(autocorrelation, op.Concat(minus_one, order + one, axis=0)), perm=[1, 0]
         )  # (order + 1, rows)
-        variance = op.Slice(r, zero, one, zero)
-        nothing = variance * op.CastLike(op.Constant(value_float=0.0), r)
-        count = op.Range(op.Squeeze(zero), op.Squeeze(order), op.Squeeze(one))
-        step = op.Unsqueeze(count, one)
-        k = op.Unsqueeze(count, zero)
-        lags = op.Gather(
-            op.Concat(r, nothing, axis=0), op.Where(k < step, step - k, order + one), axis=0
-        )  # r_{step - k}
-        following = op.Unsqueeze(op.Slice(r, one, order + one, zero), one)  # r_{step + 1}
-        mirror = op.Where(k < step, step - k - one, order)
-        newest = op.Unsqueeze(op.CastLike(op.Equal(k, step), r), op.Constant(value_ints=[2]))
-
-        @graph()
-        def advance(a, error, lag, after, reversal, place):  # a (order, rows), error (1, rows)
-            reflection = (after - op.ReduceSum(a * lag, zero, keepdims=1)) / error
-            mirrored = op.Gather(op.Concat(a, nothing, axis=0), reversal, axis=0)
-            return a - reflection * (mirrored - place), error - error * reflection * reflection
-
-        rest = op.Expand(nothing, op.Concat(order, one, axis=0))
-        a, error = op.Scan(rest, variance, lags, following, mirror, newest, body=advance, num_scan_inputs=4)
+        backwards = op.Gather(r, order - op.Range(op.Squeeze(zero), op.Squeeze(order + one), op.Squeeze(one)), axis=0)
+        error = op.Slice(r, zero, one, zero)
+        a = op.Slice(r, zero, zero, zero)  # (steps, rows)
+        for step in range(op.Squeeze(order)):
+            place = op.Unsqueeze(step, zero)
+            known = op.ReduceSum(a * op.Slice(backwards, order - place, order, zero), zero, keepdims=1)  # r_{step - k}
+            reflection = (op.Slice(r, place + one, place + one + one, zero) - known) / error
+            a = op.Concat(a - reflection * op.Slice(a, minus_one, first, zero, minus_one), reflection, axis=0)
+            error = error - error * reflection * reflection
         return op.Reshape(op.Transpose(a, perm=[1, 0]), op.Concat(leading, order, axis=0)), op.Reshape(error, leading)
 
     return levinson
