@@ -59,6 +59,7 @@ def _all_pole() -> Callable:
         one = op.Constant(value_ints=[1])
         minus_one = op.Constant(value_ints=[-1])
         last = op.Constant(value_ints=[2])
+        three = op.Constant(value_ints=[3])
         longest = op.Constant(value_ints=[9223372036854775807])
         rows = op.Min(size, order)  # so many samples of a block, and taps within it, reach over its own start
         silence = op.CastLike(op.Constant(value_floats=[0.0]), op.Cast(coefficients, to=DOUBLE))
@@ -74,10 +75,7 @@ def _all_pole() -> Callable:
         @graph()
         def sample(before, now):  # before (batch, blocks, 2, rows), newest first
             x = now + op.ReduceSum(before * within, minus_one, keepdims=0)
-            after = op.Slice(
-                op.Concat(op.Unsqueeze(x, minus_one), before, axis=3), zero, rows, op.Constant(value_ints=[3])
-            )
-            return after, op.Identity(x)
+            return op.Slice(op.Concat(op.Unsqueeze(x, three), before, axis=3), zero, rows, three), op.Identity(x)
 
         rest = op.Expand(silence, op.Concat(op.Shape(inputs, start=0, end=3), rows, axis=0))
         _, responses = op.Scan(rest, inputs, body=sample, num_scan_inputs=1, scan_input_axes=[3], scan_output_axes=[3])
@@ -101,9 +99,7 @@ def _all_pole() -> Callable:
 
         @graph()
         def block(before, new, reach, respond):  # before (batch, order, 1), oldest first; new (batch, n, 1)
-            p = op.Reshape(
-                op.Slice(op.Reshape(op.Expand(reach, again), in_line), zero, of_reaching, one), in_rows
-            )  # (batch, rows, order + rows - 1)
+            p = op.Reshape(op.Slice(op.Reshape(op.Expand(reach, again), in_line), zero, of_reaching, one), in_rows)
             h = op.Reshape(op.Slice(op.Reshape(op.Expand(respond, again), in_line), zero, of_responding, one), in_rows)
             driving = op.MatMul(p, op.Concat(before, padding, axis=1))
             x = new + op.Slice(op.MatMul(op.Transpose(h, perm=[0, 2, 1]), driving), zero, size, one)
