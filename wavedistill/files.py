@@ -21,10 +21,10 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file; errors name the file."""
     path = Path(path)
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise WavedistillError(f"cannot read {path}: {error.strerror}.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WavedistillError(f"{path} is not valid JSON: {error}.") from None
 
 
@@ -71,14 +71,32 @@ def atomic(path: str | Path, advice: str = "Give a folder you can write to, or f
             temporary.unlink()
 
 
-def remove_leftovers(folder: Path, name: str) -> None:
+def remove_leftovers(folder: Path, name: str = "*") -> None:
     """Remove the temporary files that killed processes left of the file of that name in a folder.
 
-    A ``*`` in the name stands for anything.
+    A ``*`` in the name stands for anything; the name ``**/*`` for every file below the folder. What a process of this
+    machine is writing just now stays.
     """
-    pattern = _short(glob.escape(name).replace("[*]", "*")) if "*" in name else glob.escape(_short(name))
-    for path in folder.glob(f".{pattern}.*tmp"):
-        path.unlink(missing_ok=True)
+    place, _, last = name.rpartition("/")
+    pattern = _short(glob.escape(last).replace("[*]", "*")) if "*" in last else glob.escape(_short(last))
+    for path in folder.glob(f"{place}/.{pattern}.*tmp".lstrip("/")):
+        if not _is_being_written(path):
+            with contextlib.suppress(OSError):  # gone by now; or not ours: what is written next will say so
+                path.unlink()
+
+
+def _is_being_written(temporary: Path) -> bool:
+    """Whether another process of this machine has the number in a temporary file's name."""
+    number = temporary.name.split(".")[-2]
+    if not number.isdecimal() or int(number) == os.getpid() or os.name != "posix":
+        return False
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's process
+        return True
+    return True
 
 
 def printable(path: str | Path) -> str:

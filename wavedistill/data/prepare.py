@@ -19,8 +19,10 @@ from wavedistill.data.parallel import over_processes
 from wavedistill.data.prepare_report import PrepareReport
 from wavedistill.data.splits import SPLITS, HeldOut, assign_splits
 from wavedistill.errors import WavedistillError
-from wavedistill.files import check_name, printable, read_json, walk, write_json
+from wavedistill.files import check_name, printable, read_json, remove_leftovers, walk, write_json
 
+SETTINGS_FILE = "prepare.json"
+"""Says with which `PrepareConfig` the wavs of a folder were made."""
 WIDE_BAND = 8500.0
 """Hz: what was recorded or coded at 16 kHz reaches 8,000 at most."""
 _BYTES_A_WORKER = 1 << 26  # of recordings: a process takes 2 s to start, and to prepare this much no longer
@@ -65,13 +67,12 @@ class Recording:
 
 
 class _Task(NamedTuple):
-    """What a process is given: one recording and how to prepare it; ``fresh``: even where a wav is there already."""
+    """What a process is given: one recording and how to prepare it."""
 
     recording: Recording
     path: Path
     config: PrepareConfig
     decode: Decoder | None
-    fresh: bool
 
 
 class _Outcome(NamedTuple):
@@ -145,8 +146,13 @@ def prepare_recordings(
     config = config or PrepareConfig()
     out = Path(out)
     recordings, refused = _refuse_double_ids(recordings)
-    fresh = _settings_changed(out / "prepare.json", config)
-    tasks = [_Task(r, out / "wavs" / f"{r.id}.wav", config, decode, fresh) for r in recordings]
+    tasks = [_Task(r, out / "wavs" / f"{r.id}.wav", config, decode) for r in recordings]
+    remove_leftovers(out)
+    remove_leftovers(out / "wavs")
+    if _settings_changed(out / SETTINGS_FILE, config):
+        # before the new settings are kept, or this run, killed and started again, would take these wavs for its own
+        _remove([out / "manifest.jsonl", *(task.path for task in tasks)])
+        write_json(out / SETTINGS_FILE, asdict(config))
     accepted = []
     with over_processes(_prepare_one, tasks, workers or _enough_workers(tasks)) as outcomes:
         for recording, outcome in zip(recordings, progress(outcomes), strict=True):
@@ -200,9 +206,9 @@ def _prepare_one(task: _Task) -> _Outcome:
         check_name(task.path)
     except WavedistillError as error:
         return _Outcome(task.path, 0.0, str(error).removeprefix(f"{printable(source)}: "))
-    if not task.fresh and _is_finished(task.path, source):
+    if _is_finished(task.path, source):
         return _Outcome(task.path, soundfile.info(str(task.path)).duration)
-    renewed = not task.fresh and task.path.is_file()
+    renewed = task.path.is_file()
     try:
         audio, rate = (task.decode or _decode)(source, config.max_seconds)
         _check_source(audio, rate, config)
@@ -257,15 +263,21 @@ def _refuse_double_ids(recordings: Iterable[Recording]) -> tuple[list[Recording]
 
 
 def _settings_changed(path: Path, config: PrepareConfig) -> bool:
-    """Compare the settings kept in ``path`` with ``config`` and store the latter."""
-    settings = asdict(config)
+    """Whether ``path`` keeps other settings than ``config``, or none."""
     try:
-        same = read_json(path) == settings
+        return read_json(path) != asdict(config)
     except WavedistillError:  # a first run, or a damaged file
-        same = False
-    if not same:
-        write_json(path, settings)
-    return not same
+        return True
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in filter(os.path.exists, paths):  # which a name too long for the disk does not
+        try:
+            path.unlink()
+        except OSError as error:
+            raise WavedistillError(
+                f"cannot replace {path}: {error.strerror}. Give a folder you can write to."
+            ) from error
 
 
 def _enough_workers(tasks: Sequence[_Task]) -> int:

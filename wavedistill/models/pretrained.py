@@ -28,7 +28,7 @@ from wavedistill.config import from_dict, to_dict
 from wavedistill.errors import WavedistillError
 from wavedistill.files import atomic, read_json, remove_leftovers, write_json, write_text
 from wavedistill.models.base import WaveformModel
-from wavedistill.models.configs import ParallelWaveNetConfig, WaveformFlowConfig, WaveNetConfig
+from wavedistill.models.configs import ParallelWaveNetConfig, WaveformFlowConfig, WaveNetConfig, least_weights
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.waveform_flow import WaveformFlow
 from wavedistill.models.wavenet import WaveNet
@@ -44,6 +44,8 @@ _MODELS = {
     ParallelWaveNet.model_type: (ParallelWaveNet, ParallelWaveNetConfig),
     WaveformFlow.model_type: (WaveformFlow, WaveformFlowConfig),
 }
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def model_type(model: nn.Module) -> str:
@@ -167,9 +169,9 @@ def _download(name: str, known: str) -> Path:
 def load_pretrained(name: str | Path, device: str | torch.device = "cpu") -> WaveformModel:
     """Load the model of a checkpoint: ``name`` as in `resolve_checkpoint`. In eval mode, float32, on ``device``."""
     folder = resolve_checkpoint(name)
-    stored = _read_config(folder / CONFIG_FILE)
+    stored = read_config(folder / CONFIG_FILE)
     tensors = _read_weights(folder / WEIGHTS_FILE, stored.get(WEIGHTS_HASH))
-    model = _build(stored, folder / CONFIG_FILE)
+    model = _build(stored, folder / CONFIG_FILE, tensors)
     _check_tensors(model, tensors, folder / WEIGHTS_FILE)
     model.load_state_dict(tensors)
     return model.to(device).eval()
@@ -184,23 +186,29 @@ def fingerprint(model: WaveformModel) -> str:
     return digest.hexdigest()[:16]
 
 
-def _read_config(path: Path) -> dict:
-    """What config.json holds, of a known format and model."""
+def read_config(path: Path) -> dict:
+    """What a checkpoint's config.json holds, of a known format and model; its "config" is not checked yet."""
     content = read_json(path)
-    if not isinstance(content, dict) or not {"format", "model_type", "config"} <= content.keys():
+    keys = {"format", "model_type", "config"}
+    if not isinstance(content, dict) or not keys <= content.keys() or not isinstance(content["config"], dict):
         raise WavedistillError(f"{path} is no wavedistill checkpoint: it needs 'format', 'model_type' and 'config'")
     if content["format"] != FORMAT:
         raise WavedistillError(
             f"{path} has format {content['format']!r}, this version reads {FORMAT}: pip install --upgrade wavedistill"
         )
-    if content["model_type"] not in _MODELS:
+    if content["model_type"] not in list(_MODELS):  # the list takes what cannot be hashed
         raise WavedistillError(f"{path}: unknown model_type {content['model_type']!r}, known: {', '.join(_MODELS)}")
     return content
 
 
-def _build(stored: dict, path: Path) -> WaveformModel:
+def _build(stored: dict, path: Path, tensors: dict[str, torch.Tensor]) -> WaveformModel:
+    """The model of a configuration, unless its weights cannot be these ``tensors``: then it might fill all memory."""
     cls, config_cls = _MODELS[stored["model_type"]]
-    return cls(from_dict(config_cls, stored["config"], where=str(path)))
+    config = from_dict(config_cls, stored["config"], where=str(path))
+    given = sum(tensor.numel() for tensor in tensors.values())
+    if (needed := least_weights(config)) > given:
+        raise WavedistillError(f"{path} is of a model of {needed:,} weights or more; {WEIGHTS_FILE} holds {given:,}")
+    return cls(config)
 
 
 def _read_weights(path: Path, expected_hash: str | None) -> dict[str, torch.Tensor]:
@@ -233,9 +241,14 @@ def _check_tensors(model: nn.Module, tensors: dict[str, torch.Tensor], where: Pa
         if name in tensors and tensors[name].shape != value.shape
     ]
     problems += [
+        f"tensor {name} is of type {str(tensors[name].dtype).removeprefix('torch.')}, needed float16 to float64"
+        for name, value in expected.items()
+        if name in tensors and value.is_floating_point() and tensors[name].dtype not in _FLOATS
+    ]
+    problems += [
         f"tensor {name} holds values that are not finite"
         for name, value in tensors.items()
-        if value.is_floating_point() and not torch.isfinite(value).all()
+        if value.dtype in _FLOATS and not torch.isfinite(value).all()
     ]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
