@@ -1,4 +1,4 @@
-"""Files read and written whole: JSON with errors that name the file, atomic writes, names, folders searched."""
+"""Files: read and written whole, with errors that name them; names, folders searched, and held against others."""
 
 from __future__ import annotations
 
@@ -97,6 +97,42 @@ def _is_being_written(temporary: Path) -> bool:
     except PermissionError:  # somebody else's process
         return True
     return True
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path, doing: str, option: str) -> Iterator[None]:
+    """Hold a folder against other processes; released when this one ends, however it ends.
+
+    Args:
+        folder: made if it is missing.
+        doing: what the processes do in it, for the error: "training".
+        option: which names another folder: "--run.dir".
+
+    Raises:
+        WavedistillError: another process holds it, or the folder cannot be written.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise WavedistillError(
+            f"cannot write {folder}: {error.strerror}. Give another {option} that you can write to."
+        ) from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WavedistillError(
+                f"another process is {doing} in {folder}: wait for it to end, or give another {option}."
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def printable(path: str | Path) -> str:

@@ -20,6 +20,8 @@ import torch
 
 CRASHED = 70
 """Exit code after an exception that no user is meant to read."""
+LONGEST = 600.0
+"""Seconds by the clock after which a command that hardly computes is taken to hang."""
 _POLL_SECONDS = 0.01
 
 
@@ -32,7 +34,7 @@ class Ended:
         output: what it printed, both streams together.
         seconds: of processor time that it took.
         megabytes: most memory it held, with what it shares with its parent.
-        stopped: it was killed here, for its time or its memory.
+        stopped: it was killed here, for its time or its memory, or because `Running.wait` was told to.
     """
 
     code: int
@@ -47,50 +49,54 @@ class Ended:
         return self.code == CRASHED or (self.code < 0 and not self.stopped) or "Traceback" in self.output
 
 
-def run_command(
-    words: Sequence[str],
-    *,
-    max_seconds: float = 600.0,
-    max_processor_seconds: float = 600.0,
-    max_megabytes: float = 4096.0,
-    before: Callable[[], None] = lambda: None,
-    watch: Callable[[float], bool] = lambda seconds: False,
-) -> Ended:
-    """Run ``wavedistill WORDS`` and say how it ended.
+class Running:
+    """``wavedistill WORDS``, begun.
 
     Args:
-        max_seconds: by the clock; it is killed beyond these limits.
-        max_processor_seconds: what does not depend on how busy the machine is otherwise.
-        max_megabytes: of resident memory.
         before: called in the new process first: to limit it, or to put faults into it.
-        watch: called every few milliseconds with the seconds since the start; True kills the command (SIGKILL).
     """
-    with tempfile.TemporaryFile() as printed:
+
+    def __init__(self, words: Sequence[str], before: Callable[[], None] = lambda: None) -> None:
+        self._printed = tempfile.TemporaryFile()  # closed by `wait`
         sys.stdout.flush()
         sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _be_the_command(words, self._printed.fileno(), before)
+
+    def wait(
+        self,
+        *,
+        max_seconds: float = LONGEST,
+        max_megabytes: float = 65536.0,
+        watch: Callable[[float], bool] = lambda seconds: False,
+    ) -> Ended:
+        """Wait for its end.
+
+        Args:
+            max_seconds, max_megabytes: of processor time and of resident memory; it is killed beyond them.
+            watch: called every few milliseconds with the processor time so far; True kills the command (SIGKILL).
+        """
         began = time.monotonic()
-        pid = os.fork()
-        if pid == 0:
-            _be_the_command(words, printed.fileno(), before)
         stopped = False
         while True:
-            done, status, usage = os.wait4(pid, os.WNOHANG)
+            done, status, usage = os.wait4(self.pid, os.WNOHANG)
             if done:
                 break
-            seconds = time.monotonic() - began
-            used, resident = _used(pid)
-            too_much = seconds > max_seconds or used > max_processor_seconds or resident > max_megabytes
+            seconds, megabytes = _used(self.pid)
+            too_much = seconds > max_seconds or megabytes > max_megabytes or time.monotonic() - began > LONGEST
             if not stopped and (watch(seconds) or too_much):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(self.pid, signal.SIGKILL)
                 stopped = True
             time.sleep(_POLL_SECONDS)
-        printed.seek(0)
-        output = printed.read().decode(errors="replace")
-    used = usage.ru_utime + usage.ru_stime
-    return Ended(os.waitstatus_to_exitcode(status), output, used, usage.ru_maxrss / 1024, stopped)
+        with self._printed as printed:
+            printed.seek(0)
+            output = printed.read().decode(errors="replace")
+        used = usage.ru_utime + usage.ru_stime
+        return Ended(os.waitstatus_to_exitcode(status), output, used, usage.ru_maxrss / 1024, stopped)
 
 
-def warm_up(checkpoint: str | Path) -> None:
+def warm_up(*checkpoints: str | Path) -> None:
     """Import and compile once, in this process, what every command would else import and compile again."""
     import av  # noqa: F401
     import soundfile  # noqa: F401
@@ -98,25 +104,26 @@ def warm_up(checkpoint: str | Path) -> None:
     import tyro  # noqa: F401
     import yaml  # noqa: F401
 
+    import wavedistill.data.prepare  # noqa: F401
     import wavedistill.inference.batch.synthesize  # noqa: F401
-    import wavedistill.training  # noqa: F401
+    import wavedistill.training.runs  # noqa: F401
     from wavedistill.audio.mel import LogMelSpectrogram
     from wavedistill.inference.vocoder import Vocoder
 
-    vocoder = Vocoder.from_pretrained(checkpoint)
-    tone = torch.sin(torch.arange(vocoder.sample_rate) / 8)
-    vocoder(LogMelSpectrogram(vocoder.mel_config)(0.3 * tone))
+    for checkpoint in checkpoints:
+        vocoder = Vocoder.from_pretrained(checkpoint)
+        tone = torch.sin(torch.arange(vocoder.sample_rate // 4) / 8)
+        vocoder(LogMelSpectrogram(vocoder.mel_config)(0.3 * tone))
 
 
 def _be_the_command(words: Sequence[str], printed: int, before: Callable[[], None]) -> None:
     """Never returns."""
     code = CRASHED
     try:
-        os.setpgid(0, 0)
         os.dup2(printed, 1)
         os.dup2(printed, 2)
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  pytest's own would catch what is printed
-        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", closefd=False)  # pytest's own would catch what is printed
+        sys.stderr = open(2, "w", closefd=False)
         before()
         from wavedistill.cli import main
 

@@ -19,7 +19,7 @@ from wavedistill.data.parallel import over_processes
 from wavedistill.data.prepare_report import PrepareReport
 from wavedistill.data.splits import SPLITS, HeldOut, assign_splits
 from wavedistill.errors import WavedistillError
-from wavedistill.files import check_name, printable, read_json, remove_leftovers, walk, write_json
+from wavedistill.files import check_name, folder_lock, printable, read_json, remove_leftovers, walk, write_json
 
 SETTINGS_FILE = "prepare.json"
 """Says with which `PrepareConfig` the wavs of a folder were made."""
@@ -130,7 +130,8 @@ def prepare_recordings(
     """Write ``out``/wavs/<id>.wav, ``out``/manifest.jsonl and ``out``/report.json.
 
     Finished wavs of an earlier run with the same config are kept unless their source has another date now, and the
-    manifest is written last and atomically, so an interrupted run is simply started again.
+    manifest is written last and atomically, so an interrupted run is simply started again. One process at a time
+    prepares into a folder.
 
     Args:
         config: the limits and the rate; ``PrepareConfig()`` by default.
@@ -140,26 +141,39 @@ def prepare_recordings(
         progress: wraps the iterable of results, which knows its length; tqdm for example.
 
     Raises:
-        WavedistillError: the output folder cannot be written, no recording was accepted, or ``held_out`` leaves none
-            for training.
+        WavedistillError: the output folder cannot be written, another process prepares into it, no recording was
+            accepted, or ``held_out`` leaves none for training.
     """
     config = config or PrepareConfig()
     out = Path(out)
     recordings, refused = _refuse_double_ids(recordings)
     tasks = [_Task(r, out / "wavs" / f"{r.id}.wav", config, decode) for r in recordings]
+    accepted = []
+    with folder_lock(out, "preparing recordings", "--out"):
+        _make_ready(out, config, tasks)
+        with over_processes(_prepare_one, tasks, workers or _enough_workers(tasks)) as outcomes:
+            for recording, outcome in zip(recordings, progress(outcomes), strict=True):
+                if outcome.refusal is None:
+                    accepted.append((recording, outcome))
+                else:
+                    refused[printable(recording.source)] = outcome.refusal
+        return _record(out, accepted, refused, held_out)
+
+
+def _make_ready(out: Path, config: PrepareConfig, tasks: Sequence[_Task]) -> None:
+    """Remove what killed processes left, and wavs that were made with other settings."""
     remove_leftovers(out)
     remove_leftovers(out / "wavs")
     if _settings_changed(out / SETTINGS_FILE, config):
         # before the new settings are kept, or this run, killed and started again, would take these wavs for its own
         _remove([out / "manifest.jsonl", *(task.path for task in tasks)])
         write_json(out / SETTINGS_FILE, asdict(config))
-    accepted = []
-    with over_processes(_prepare_one, tasks, workers or _enough_workers(tasks)) as outcomes:
-        for recording, outcome in zip(recordings, progress(outcomes), strict=True):
-            if outcome.refusal is None:
-                accepted.append((recording, outcome))
-            else:
-                refused[printable(recording.source)] = outcome.refusal
+
+
+def _record(
+    out: Path, accepted: Sequence[tuple[Recording, _Outcome]], refused: dict[str, str], held_out: HeldOut | None
+) -> PrepareReport:
+    """Write report and manifest."""
     entries = _entries(accepted, held_out)
     clips = Counter(entry.split for entry in entries)
     report = PrepareReport(

@@ -214,7 +214,7 @@ def _build(stored: dict, path: Path, tensors: dict[str, torch.Tensor]) -> Wavefo
 def _read_weights(path: Path, expected_hash: str | None) -> dict[str, torch.Tensor]:
     """The tensors of a file whose hash is the expected one; None (an older checkpoint): of any."""
     if not path.is_file():
-        raise WavedistillError(f"the checkpoint {path.parent} has no {path.name}: copy it there, or save the model again")
+        raise WavedistillError(f"the checkpoint {path.parent} has no {path.name}: copy it there, or save it again")
     try:
         if expected_hash is not None and (found := _sha256(path)) != expected_hash:
             raise WavedistillError(
