@@ -130,6 +130,8 @@ def folder_lock(folder: Path, doing: str, option: str) -> Iterator[None]:
             raise WavedistillError(
                 f"another process is {doing} in {folder}: wait for it to end, or give another {option}."
             ) from None
+        except OSError:  # a file system without locks, as some network ones are
+            pass
         yield
     finally:
         os.close(descriptor)

@@ -33,7 +33,7 @@ class OwnHostOnly:
             await self._app(scope, receive, send)
         elif _FETCHES.search(scope["path"]):
             await _refuse(send, 403, REFUSAL)
-        elif scope["method"] != "POST" or scope["path"].rstrip("/").endswith("/upload"):
+        elif scope["method"] != "POST" or scope["path"].endswith("/gradio_api/upload"):
             await self._app(scope, receive, send)
         else:
             body = await _body(receive)

@@ -208,6 +208,7 @@ BROKEN_TENSORS = {
     "missing": (lambda t: t.pop(first(t)), "missing tensor {name}"),
     "extra": (lambda t: t.update(intruder=torch.zeros(2)), "unknown tensor intruder"),
     "shape": (lambda t: t.update({first(t): torch.zeros(3, 3, 3, 3, 3)}), "tensor {name} has shape"),
+    "integers": (lambda t: t.update({first(t): t[first(t)].int()}), "tensor {name} is of type int32"),
     "nan": (lambda t: t[first(t)].fill_(float("nan")), "tensor {name} holds values that are not finite"),
 }
 
@@ -233,6 +234,13 @@ def edit_config(folder, **changes):
         ({"format": 2}, "format 2"),
         ({"model_type": "hifigan"}, "unknown model_type 'hifigan'"),
         ({"config": {"num_layerz": 3}}, "num_layerz"),
+        ({"config": 7}, "is no wavedistill checkpoint"),
+        ({"model_type": []}, "unknown model_type"),
+        ({"config": {"cond_channels": -1}}, "cond_channels must be from 1 to 4096, got -1"),
+        ({"config": {"stack": {"channels": 2**31}}}, "stack.channels must be from 1 to 4096"),
+        ({"config": {"stack": {"num_layers": 60, "num_cycles": 1}}}, "at most 20, got 60 / 1"),
+        ({"config": {"log_scale_min": float("nan")}}, "log_scale_min must be a finite number"),
+        ({"config": {"stack": {"num_layers": 4096, "num_cycles": 4096, "channels": 4096}}}, "weights or more"),
     ],
 )
 def test_config_that_does_not_fit_is_named(changes, message, tmp_path):
