@@ -41,5 +41,5 @@ def reverse_proxy(port: int, prefix: str, target: str) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{port}{prefix}/"
     finally:
-        server.should_exit = True
+        server.should_exit = server.force_exit = True  # the page's open streams would keep it
         thread.join()

@@ -8,6 +8,7 @@ Every request must be answered, or refused in words; the server's memory must no
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import subprocess
@@ -135,9 +136,10 @@ class Visitor(threading.Thread):
                 if line.startswith("event:"):
                     told = line.removeprefix("event:").strip()
                 if line.startswith("data:") and told in ("complete", "error"):
-                    words = line.removeprefix("data:").strip()
-                    if told == "error" and words in ("", "null"):
-                        raise RuntimeError("an error without words")
+                    answer = json.loads(line.removeprefix("data:"))
+                    words = answer.get("error") if isinstance(answer, dict) else answer
+                    if told == "error" and not words:
+                        raise RuntimeError(f"an error without words: {line}")
                     return "answered" if told == "complete" else "refused"
         raise RuntimeError(f"the stream ended after {told!r}")
 

@@ -10,6 +10,7 @@ traceback, and the neighbour's output is there. What does not pass is kept with 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -32,7 +33,7 @@ import torch  # noqa: E402
 from helpers.tiny_models import MEL, prepared_speech, speech_like, tiny_student, tiny_teacher  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from reliability.isolated import Ended, Running, warm_up  # noqa: E402
+from reliability.isolated import Ended, Running, last_line, warm_up  # noqa: E402
 from reliability.mutations import mutated  # noqa: E402
 from wavedistill.audio.io import save_audio  # noqa: E402
 from wavedistill.audio.mel import LogMelSpectrogram  # noqa: E402
@@ -114,11 +115,10 @@ class Fuzz:
         return *self._run(kind, content, chance), damage
 
     def check_unbroken(self, kind: str) -> None:
-        """The files as they are must be taken, or their broken copies would say nothing."""
-        for content in self.good[kind]:
-            ended, verdict, _ = self._run(kind, content, random.Random(self.seed))
-            if verdict != "done":
-                raise RuntimeError(f"a good {kind} gives {verdict}:\n{ended.output}")
+        """A file as it is must be taken, or its broken copies would say nothing."""
+        ended, verdict, _ = self._run(kind, self.good[kind][0], random.Random(self.seed))
+        if verdict != "done":
+            raise RuntimeError(f"a good {kind} gives {verdict}:\n{ended.output}")
 
     def _run(self, kind: str, content: bytes, chance: random.Random) -> tuple[Ended, str, Path]:
         place = self.folder / "case"
@@ -240,9 +240,12 @@ FAULTS = ("traceback", "hang", "memory", "neighbour lost")
 
 
 def run_cases(cases: int, seed: int, kept: Path | None = None, kinds: tuple[str, ...] = KINDS) -> dict[str, Tally]:
-    """``cases`` cases, the kinds in turn; what does not pass is put into ``kept`` and told on stderr."""
+    """``cases`` cases, the kinds in turn; what does not pass is put into ``kept`` and told on stderr.
+
+    Ctrl-C ends it early, with the cases so far.
+    """
     tallies = {kind: Tally() for kind in kinds}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(KeyboardInterrupt):
         fuzz = Fuzz(Path(folder), seed)
         for kind in kinds:
             fuzz.check_unbroken(kind)
@@ -251,8 +254,7 @@ def run_cases(cases: int, seed: int, kept: Path | None = None, kinds: tuple[str,
             ended, verdict, broken, damage = fuzz.case(number, kind)
             tallies[kind].add(ended, verdict)
             if verdict in FAULTS:
-                last = (ended.output.strip().splitlines() or [""])[-1]
-                print(f"case {number}, {kind}, {damage}: {verdict}: {last}", file=sys.stderr, flush=True)
+                print(f"case {number}, {kind}, {damage}: {verdict}: {last_line(ended)}", file=sys.stderr, flush=True)
                 if kept is not None:
                     _written(kept / f"{number}-{broken.name}", broken.read_bytes())
                     _written(kept / f"{number}.txt", ended.output.encode())

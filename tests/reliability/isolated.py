@@ -116,6 +116,11 @@ def warm_up(*checkpoints: str | Path) -> None:
         vocoder(LogMelSpectrogram(vocoder.mel_config)(0.3 * tone))
 
 
+def last_line(ended: Ended) -> str:
+    """The last thing that a command printed."""
+    return (ended.output.strip().splitlines() or ["nothing printed"])[-1]
+
+
 def _be_the_command(words: Sequence[str], printed: int, before: Callable[[], None]) -> None:
     """Never returns."""
     code = CRASHED

@@ -25,7 +25,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from reliability.isolated import Ended  # noqa: E402
+from reliability.isolated import Ended, last_line  # noqa: E402
 from reliability.jobs import Job, make_jobs  # noqa: E402
 from wavedistill.text import markdown_table  # noqa: E402
 
@@ -210,11 +210,6 @@ def run_twice_at_once(work: Undisturbed, times: int, chance: random.Random) -> T
             trial.problems.append(f"exit codes {codes}: {' / '.join(map(last_line, ended))}")
         work.check_end(trial, work.job.finished())
     return trial
-
-
-def last_line(ended: Ended) -> str:
-    """The last thing that a command printed."""
-    return (ended.output.strip().splitlines() or ["nothing printed"])[-1]
 
 
 WAYS: list[Callable[[Undisturbed, int, random.Random], Trial]] = [

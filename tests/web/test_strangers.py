@@ -87,9 +87,10 @@ def test_no_file_of_the_machine_is_a_recording(visitor, student, tmp_path):
         assert "event: error" in answer or "detail" in answer, (path, answer)
 
 
-@pytest.mark.parametrize("name", ["../../../tmp/evil.wav", "/etc/evil.wav", "a\x00b.wav", "..", "x" * 300 + ".wav"])
+@pytest.mark.parametrize("name", ["../../../tmp/evil.wav", "/etc/evil.wav", "a\x00b.wav", "x" * 300 + ".wav"])
 def test_names_of_uploads_lead_nowhere(visitor, name):
     where = uploaded(visitor, name)
+    assert visitor.post("gradio_api/upload", files={"files": ("..", b"x")}).status_code == 400
     root = os.environ.get("GRADIO_TEMP_DIR") or os.path.join(tempfile.gettempdir(), "gradio")
     assert os.path.realpath(where).startswith(os.path.realpath(root) + os.sep)
 
@@ -103,7 +104,8 @@ def test_the_outputs_of_others_cannot_be_guessed(visitor):
     for path in (root, f"{root}/", f"{root}/{folders[0]}", f"{root}/*/speech.flac", f"{root}/{'0' * 64}/speech.flac"):
         assert visitor.get(f"gradio_api/file={path}").status_code >= 400
     for guess in ("0", "0" * 32):
-        assert "data: [" not in visitor.get(f"gradio_api/call/synthesize/{guess}").text
+        with pytest.raises(httpx.RemoteProtocolError):  # Gradio begins an answer, and has none
+            visitor.get(f"gradio_api/call/synthesize/{guess}")
 
 
 def test_no_checkpoint_is_loaded_by_its_path(app, served, visitor, student, tmp_path):
