@@ -158,8 +158,12 @@ def test_page_works_below_a_prefix(app, student, outside, browser):
         with reverse_proxy(port, PREFIX, served.address) as address, opened(browser, address) as page:
             click(page, "Italian")
             page.get_by_text("italian.flac").or_(page.get_by_text("0:04")).first.wait_for()
+            heard = []
+            page.on("response", lambda response: heard.append((response.status, response.url)))
             click(page, "Synthesise")
             page.get_by_text("all samples in one pass").wait_for()
-            page.wait_for_function("[...document.querySelectorAll('audio')].some(a => a.duration > 1)")
+            page.get_by_label("Play").locator("visible=true").nth(1).wait_for()
+            sounds = [status for status, url in heard if "gradio_api/file=" in url]
+            assert sounds and set(sounds) <= {200, 206}, heard
     finally:
         served.close()
