@@ -79,16 +79,21 @@ class Running:
         """
         began = time.monotonic()
         stopped = False
-        while True:
-            done, status, usage = os.wait4(self.pid, os.WNOHANG)
-            if done:
-                break
-            seconds, megabytes = _used(self.pid)
-            too_much = seconds > max_seconds or megabytes > max_megabytes or time.monotonic() - began > LONGEST
-            if not stopped and (watch(seconds) or too_much):
-                os.kill(self.pid, signal.SIGKILL)
-                stopped = True
-            time.sleep(_POLL_SECONDS)
+        try:
+            while True:
+                done, status, usage = os.wait4(self.pid, os.WNOHANG)
+                if done:
+                    break
+                seconds, megabytes = _used(self.pid)
+                too_much = seconds > max_seconds or megabytes > max_megabytes or time.monotonic() - began > LONGEST
+                if not stopped and (watch(seconds) or too_much):
+                    os.kill(self.pid, signal.SIGKILL)
+                    stopped = True
+                time.sleep(_POLL_SECONDS)
+        except KeyboardInterrupt:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            raise
         with self._printed as printed:
             printed.seek(0)
             output = printed.read().decode(errors="replace")
