@@ -15,6 +15,9 @@ from wavedistill.files import atomic, read_json, remove_leftovers, write_bytes, 
 
 ROOM = Path(__file__).parents[1] / "wavedistill"
 
+DEAD = 2**30
+"""No process has this number: systems count up to 2^22."""
+
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
@@ -45,7 +48,7 @@ def test_the_longest_names_are_written_and_cleaned_up(tmp_path: Path) -> None:
     assert path.read_bytes() == b"1" and names(tmp_path) == [path.name]
     with pytest.raises(KeyboardInterrupt), atomic(path) as temporary:
         temporary.write_text("half")
-        (tmp_path / temporary.name.replace(str(os.getpid()), "1")).write_text("left by a killed process")
+        (tmp_path / temporary.name.replace(str(os.getpid()), str(DEAD))).write_text("left by a killed process")
         raise KeyboardInterrupt
     assert len(names(tmp_path)) == 2
     remove_leftovers(tmp_path, path.name)
@@ -74,13 +77,22 @@ def test_a_full_disk_and_a_file_in_the_way_say_what_to_do(tmp_path: Path) -> Non
 
 
 def test_leftovers_of_killed_processes_are_removed_by_name(tmp_path: Path) -> None:
-    for name in (".a.wav.123.tmp", ".a.wav.tmp", ".b.wav.123.tmp", "a.wav"):
-        (tmp_path / name).write_text("")
+    for name in (f".a.wav.{DEAD}.tmp", ".a.wav.tmp", f".b.wav.{DEAD}.tmp", "a.wav", f"below/.c.json.{DEAD}.tmp"):
+        write_bytes(tmp_path / name, b"")
     remove_leftovers(tmp_path, "a.wav")
-    assert names(tmp_path) == [".b.wav.123.tmp", "a.wav"]
+    assert names(tmp_path) == [f".b.wav.{DEAD}.tmp", "a.wav", "below"]
     remove_leftovers(tmp_path, "*.wav")
-    assert names(tmp_path) == ["a.wav"]
-    remove_leftovers(tmp_path / "nowhere", "*")
+    assert names(tmp_path) == ["a.wav", "below"]
+    remove_leftovers(tmp_path, "**/*")
+    assert names(tmp_path / "below") == []
+    remove_leftovers(tmp_path / "nowhere")
+
+
+def test_what_another_process_is_writing_stays(tmp_path: Path) -> None:
+    for owner in (os.getppid(), os.getpid(), DEAD):
+        (tmp_path / f".a.wav.{owner}.tmp").write_text("")
+    remove_leftovers(tmp_path, "a.wav")
+    assert names(tmp_path) == [f".a.wav.{os.getppid()}.tmp"]
 
 
 def test_json_errors_name_the_file(tmp_path: Path) -> None:

@@ -55,12 +55,12 @@ def read_yaml(path: str | Path) -> Any:
 
     path = Path(path)
     try:
-        return yaml.safe_load(path.read_text()) or {}
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise WavedistillError(
             f"cannot read {path}: {error.strerror}. Give the path of a recipe's YAML file."
         ) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or a date that is none
         raise WavedistillError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
 
 

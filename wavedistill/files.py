@@ -1,4 +1,4 @@
-"""Files read and written whole: JSON with errors that name the file, atomic writes, names, folders searched."""
+"""Files: read and written whole, with errors that name them; names, folders searched, and held against others."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file; errors name the file."""
     path = Path(path)
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise WavedistillError(f"cannot read {path}: {error.strerror}.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WavedistillError(f"{path} is not valid JSON: {error}.") from None
 
 
@@ -71,14 +71,70 @@ def atomic(path: str | Path, advice: str = "Give a folder you can write to, or f
             temporary.unlink()
 
 
-def remove_leftovers(folder: Path, name: str) -> None:
+def remove_leftovers(folder: Path, name: str = "*") -> None:
     """Remove the temporary files that killed processes left of the file of that name in a folder.
 
-    A ``*`` in the name stands for anything.
+    A ``*`` in the name stands for anything; the name ``**/*`` for every file below the folder. What a process of this
+    machine is writing just now stays.
     """
-    pattern = _short(glob.escape(name).replace("[*]", "*")) if "*" in name else glob.escape(_short(name))
-    for path in folder.glob(f".{pattern}.*tmp"):
-        path.unlink(missing_ok=True)
+    place, _, last = name.rpartition("/")
+    pattern = _short(glob.escape(last).replace("[*]", "*")) if "*" in last else glob.escape(_short(last))
+    for path in folder.glob(f"{place}/.{pattern}.*tmp".lstrip("/")):
+        if not _is_being_written(path):
+            with contextlib.suppress(OSError):  # gone by now; or not ours: what is written next will say so
+                path.unlink()
+
+
+def _is_being_written(temporary: Path) -> bool:
+    """Whether another process of this machine has the number in a temporary file's name."""
+    number = temporary.name.split(".")[-2]
+    if not number.isdecimal() or int(number) == os.getpid() or os.name != "posix":
+        return False
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's process
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path, doing: str, option: str) -> Iterator[None]:
+    """Hold a folder against other processes; released when this one ends, however it ends.
+
+    Args:
+        folder: made if it is missing.
+        doing: what the processes do in it, for the error: "training".
+        option: which names another folder: "--run.dir".
+
+    Raises:
+        WavedistillError: another process holds it, or the folder cannot be written.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise WavedistillError(
+            f"cannot write {folder}: {error.strerror}. Give another {option} that you can write to."
+        ) from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WavedistillError(
+                f"another process is {doing} in {folder}: wait for it to end, or give another {option}."
+            ) from None
+        except OSError:  # a file system without locks, as some network ones are
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def printable(path: str | Path) -> str:

@@ -20,11 +20,12 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read by gradio: no telemetry
 
 import gradio as gr  # noqa: E402
 import torch  # noqa: E402
+from starlette.middleware import Middleware  # noqa: E402
 
 from wavedistill.audio.tts import tts_is_installed  # noqa: E402
 from wavedistill.errors import WavedistillError  # noqa: E402
 
-from . import actions, models, notes, playground, speak, tabs  # noqa: E402
+from . import actions, guard, models, notes, playground, speak, tabs  # noqa: E402
 
 HOST = "127.0.0.1"
 MAX_FILE_SIZE = "20mb"
@@ -61,10 +62,13 @@ def launch(
     port: int = 7860,
     checkpoints: Sequence[str | Path] | None = None,
     *,
+    root_path: str = "",
     block: bool = True,
     quiet: bool = False,
 ) -> Served:
     """Serve the page on 127.0.0.1:``port``; ``block`` does so until Ctrl-C, ``quiet`` prints no address.
+
+    ``root_path`` is where a reverse proxy shows the page: ``/voice``, or a whole address. The proxy takes it off again.
 
     Raises:
         WavedistillError: the port is taken, or a checkpoint cannot be found or read.
@@ -72,13 +76,21 @@ def launch(
     _check_port(port)
     _leave_a_core()
     offered = models.Models(checkpoints)
-    demo = _page(offered).queue(max_size=MAX_WAITING, default_concurrency_limit=1, status_update_rate=1)
+    demo = _page(offered).queue(
+        max_size=MAX_WAITING,
+        default_concurrency_limit=1,
+        status_update_rate=1,
+        api_open=False,  # no way around the queue
+    )
     _, address, _ = demo.launch(
         server_name=HOST,
         server_port=port,
         share=False,
         ssr_mode=False,
         max_file_size=MAX_FILE_SIZE,
+        root_path=root_path,
+        app_kwargs={"middleware": [Middleware(guard.OwnHostOnly)]},
+        run_history=False,  # it would offer to keep sounds at the Hugging Face hub
         prevent_thread_lock=True,
         quiet=True,  # it would advertise public links
         theme=_theme(),

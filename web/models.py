@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from wavedistill.assets import bundled_checkpoints
-from wavedistill.files import read_json
+from wavedistill.errors import WavedistillError
 from wavedistill.inference.vocoder import Vocoder
-from wavedistill.models.pretrained import CONFIG_FILE, resolve_checkpoint
+from wavedistill.models.pretrained import CONFIG_FILE, read_config, resolve_checkpoint
 from wavedistill.notes.play import plays_notes
 
 FIRST_STUDENT = "speech-student"
@@ -56,7 +56,7 @@ class Models:
 
     def _add(self, name: str) -> None:
         """Put a checkpoint into its list, by its configuration alone."""
-        stored = read_json(resolve_checkpoint(name) / CONFIG_FILE)
+        stored = read_config(resolve_checkpoint(name) / CONFIG_FILE)
         speakers = stored["config"].get("speakers", [])
         self._types[name] = stored["model_type"]
         if plays_notes(speakers):
@@ -75,7 +75,13 @@ class Models:
         return self._types[name] != "wavenet"
 
     def vocoder(self, name: str) -> Vocoder:
-        """The model of that name, loaded and warmed up at its first use."""
+        """The model of that name, loaded and warmed up at its first use.
+
+        Raises:
+            WavedistillError: it is none of those that the page offers; no other checkpoint is ever loaded.
+        """
+        if name not in self._types:
+            raise WavedistillError(f"the page offers no model {name!r}: choose one of {', '.join(self._types)}")
         with self._loading:
             if name not in self._loaded:
                 vocoder = Vocoder.from_pretrained(name)

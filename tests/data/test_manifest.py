@@ -85,6 +85,8 @@ GOOD = {"id": "a", "audio": "a.wav", "duration": 1.0, "speaker": "s", "split": "
         (json.dumps({**GOOD, "condition": 3}), "'condition' cannot be 3"),
         (json.dumps({**GOOD, "split": "dev"}), "split 'dev'"),
         (json.dumps(GOOD), "id 'a' occurs twice"),
+        ("[" * 10**5, "not JSON"),
+        (json.dumps(GOOD)[:-1] + ', "n": ' + "9" * 5000 + "}", "not JSON"),
     ],
 )
 def test_bad_lines_are_named_with_their_number(tmp_path, line, words):
@@ -99,4 +101,7 @@ def test_missing_and_empty_manifests(tmp_path):
         read_manifest(tmp_path / "none.jsonl")
     (tmp_path / "m.jsonl").write_text("\n")
     with pytest.raises(WavedistillError, match="no entries"):
+        read_manifest(tmp_path / "m.jsonl")
+    (tmp_path / "m.jsonl").write_bytes(b'{"id": "caf\xe9"}')
+    with pytest.raises(WavedistillError, match="m.jsonl: not readable as a manifest .*UTF-8"):
         read_manifest(tmp_path / "m.jsonl")

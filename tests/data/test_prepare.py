@@ -26,6 +26,7 @@ from wavedistill.data.splits import HeldOut
 from wavedistill.data.toy import toy_tone
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation import comparison
+from wavedistill.files import folder_lock
 
 RATE = 16000
 
@@ -149,6 +150,32 @@ def test_a_stopped_run_is_continued_and_ends_with_the_same_files(tmp_path, monke
     assert all((out / "wavs" / name).stat().st_mtime_ns == at for name, at in done.items())
     monkeypatch.setattr(prepare, "load_audio", None)  # a third run decodes nothing
     prepare_folder(folder, out, workers=1)
+
+
+def test_a_run_stopped_under_new_settings_keeps_nothing_of_the_old_ones(tmp_path):
+    for i in range(4):
+        write(tmp_path / "in" / f"{i}.wav", tone(i, 0.5))
+    prepare_folder(tmp_path / "in", tmp_path / "out", workers=1)
+
+    def stop_after_one(results):
+        yield next(iter(results))
+        raise KeyboardInterrupt
+
+    lower = PrepareConfig(sample_rate=8000)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_folder(tmp_path / "in", tmp_path / "out", lower, workers=1, progress=stop_after_one)
+    prepare_folder(tmp_path / "in", tmp_path / "out", lower, workers=1)
+    assert {soundfile.info(path).samplerate for path in (tmp_path / "out" / "wavs").iterdir()} == {8000}
+
+
+def test_one_process_prepares_into_a_folder_and_what_killed_ones_left_is_removed(tmp_path):
+    write(tmp_path / "in" / "a.wav", tone(0, 0.5))
+    left = write(tmp_path / "out" / "wavs" / "b.wav", tone(0, 0.5)).rename(tmp_path / f"out/wavs/.a.wav.{2**30}.tmp")
+    with folder_lock(tmp_path / "out", "preparing recordings", "--out"), pytest.raises(WavedistillError) as caught:
+        prepare_folder(tmp_path / "in", tmp_path / "out", workers=1)
+    assert "another process is preparing recordings in" in str(caught.value) and "--out" in str(caught.value)
+    prepare_folder(tmp_path / "in", tmp_path / "out", workers=1)
+    assert not left.exists()
 
 
 def test_changed_settings_and_changed_sources_are_redone(tmp_path):

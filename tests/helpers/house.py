@@ -23,7 +23,8 @@ AROUND = {
     "recipes/": "one folder a corpus: prepare.py, YAML files, a page, results/; scripts stay short",
     "checkpoints/": "the bundled voices, with their cards and samples",
     "web/": "the demo page",
-    "tests/": "one folder a room of the package; helpers/; repo/ holds what is said about the repository",
+    "tests/": "one folder a room of the package; helpers/; repo/: what is said about the repository; reliability/: "
+    "what breaks files, kills commands, crowds the page",
     ".ci/": "run: the whole check on a clean machine",
 }
 """The other folders of the repository."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -170,6 +171,9 @@ def test_failures_are_listed_and_not_fatal(voice, folder, tmp_path):
     np.save(folder / "bands.npy", np.zeros((80, 9), np.float32) - 4)
     np.save(folder / "objects.npy", np.array([{}]), allow_pickle=True)
     (folder / "broken.npy").write_bytes(b"\x93NUMPY")
+    header = (folder / "h.npy").read_bytes()
+    (folder / "header.npy").write_bytes(header.replace(b"}", b"("))
+    (folder / "huge.npy").write_bytes(re.sub(rb"\((\d+), (\d+)\), } {12}", rb"(\1, 9999999999999), }", header))
     broken = {
         "empty.wav",
         "text.mp3",
@@ -182,6 +186,8 @@ def test_failures_are_listed_and_not_fatal(voice, folder, tmp_path):
         "bands.npy",
         "objects.npy",
         "broken.npy",
+        "header.npy",
+        "huge.npy",
     }
     report = synthesize(folder, voice, tmp_path / "out")
     assert len(report.written) == 8

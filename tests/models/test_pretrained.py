@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 
 import pytest
 import safetensors.torch
@@ -110,17 +112,32 @@ def test_local_names_never_ask_the_network(tmp_path, monkeypatch):
             load_pretrained(mistyped)
 
 
-def test_hub_id_is_downloaded(tmp_path, monkeypatch):
+def test_hub_id_is_downloaded_at_the_revision_that_is_asked_for_without_pickles(tmp_path, monkeypatch):
     save_pretrained(tiny_student(), tmp_path / "cache")
     asked = []
 
-    def download(name, **options):
-        asked.append(name)
+    def download(name, *, revision, allow_patterns, **options):
+        asked.append((name, revision))
+        assert not [file for file in allow_patterns if not file.endswith((".json", ".safetensors", ".md"))]
         return str(tmp_path / "cache")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     load_pretrained("someone/some-voice")
-    assert asked == ["someone/some-voice"]
+    load_pretrained("someone/some-voice@v1.2")
+    assert asked == [("someone/some-voice", None), ("someone/some-voice", "v1.2")]
+
+
+def test_pickled_weights_are_never_read(tmp_path):
+    model = tiny_student()
+    save_pretrained(model, tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(WavedistillError, match="has no model.safetensors"):
+        load_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "model.safetensors")
+    edit_config(tmp_path, weights_sha256=None)
+    with pytest.raises(WavedistillError, match="cannot be read"):
+        load_pretrained(tmp_path)
 
 
 def test_hub_failure_is_one_clear_error(monkeypatch):
@@ -133,11 +150,54 @@ def test_hub_failure_is_one_clear_error(monkeypatch):
     assert len(str(caught.value).splitlines()) == 2
 
 
+def test_every_bundled_checkpoint_names_its_weights():
+    for name in bundled_checkpoints():
+        folder = resolve_checkpoint(name)
+        expected = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+        assert json.loads((folder / "config.json").read_text())["weights_sha256"] == expected, name
+
+
+def test_weights_of_another_hash_are_refused(tmp_path):
+    save_pretrained(tiny_teacher(seed=1), tmp_path / "one")
+    save_pretrained(tiny_teacher(seed=2), tmp_path / "other")
+    (tmp_path / "other" / "model.safetensors").replace(tmp_path / "one" / "model.safetensors")
+    with pytest.raises(WavedistillError, match="not the file that config.json names.*\n.*copy the whole checkpoint"):
+        load_pretrained(tmp_path / "one")
+
+
+def test_a_checkpoint_without_a_hash_loads(tmp_path):
+    model = tiny_teacher()
+    save_pretrained(model, tmp_path)
+    edit_config(tmp_path, weights_sha256=None)
+    assert torch.equal(next(load_pretrained(tmp_path).parameters()), next(model.parameters()))
+
+
+def test_a_save_that_is_cut_short_anywhere_leaves_a_checkpoint_that_loads(tmp_path, monkeypatch):
+    """Each time the process dies at another rename; what is there then is the first model or the second one."""
+    whole = os.replace
+    models = [tiny_teacher(seed=seed) for seed in (1, 2)]
+    for last in range(4):
+        save_pretrained(models[0], tmp_path)
+        left = iter(range(last))
+
+        def replace(*paths, left=left):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            whole(*paths)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(os, "replace", replace)
+            save_pretrained(models[1], tmp_path)
+        found = next(load_pretrained(tmp_path).parameters())
+        assert torch.equal(found, next(models[int(last > 1)].parameters()))
+
+
 def tamper_tensors(folder, change):
     path = folder / "model.safetensors"
     tensors = safetensors.torch.load_file(path)
     change(tensors)
     safetensors.torch.save_file(tensors, path)
+    edit_config(folder, weights_sha256=None)
 
 
 def first(tensors):
@@ -148,6 +208,7 @@ BROKEN_TENSORS = {
     "missing": (lambda t: t.pop(first(t)), "missing tensor {name}"),
     "extra": (lambda t: t.update(intruder=torch.zeros(2)), "unknown tensor intruder"),
     "shape": (lambda t: t.update({first(t): torch.zeros(3, 3, 3, 3, 3)}), "tensor {name} has shape"),
+    "integers": (lambda t: t.update({first(t): t[first(t)].int()}), "tensor {name} is of type int32"),
     "nan": (lambda t: t[first(t)].fill_(float("nan")), "tensor {name} holds values that are not finite"),
 }
 
@@ -173,6 +234,13 @@ def edit_config(folder, **changes):
         ({"format": 2}, "format 2"),
         ({"model_type": "hifigan"}, "unknown model_type 'hifigan'"),
         ({"config": {"num_layerz": 3}}, "num_layerz"),
+        ({"config": 7}, "is no wavedistill checkpoint"),
+        ({"model_type": []}, "unknown model_type"),
+        ({"config": {"cond_channels": -1}}, "cond_channels must be from 1 to 4096, got -1"),
+        ({"config": {"stack": {"channels": 2**31}}}, "stack.channels must be from 1 to 4096"),
+        ({"config": {"stack": {"num_layers": 60, "num_cycles": 1}}}, "at most 20, got 60 / 1"),
+        ({"config": {"log_scale_min": float("nan")}}, "log_scale_min must be a finite number"),
+        ({"config": {"stack": {"num_layers": 4096, "num_cycles": 4096, "channels": 4096}}}, "weights or more"),
     ],
 )
 def test_config_that_does_not_fit_is_named(changes, message, tmp_path):
@@ -194,6 +262,9 @@ def test_truncated_and_missing_weights(tmp_path):
     save_pretrained(tiny_teacher(), tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(WavedistillError, match="broken, incomplete or replaced"):
+        load_pretrained(tmp_path)
+    edit_config(tmp_path, weights_sha256=None)
     with pytest.raises(WavedistillError, match="broken or incomplete"):
         load_pretrained(tmp_path)
     weights.unlink()

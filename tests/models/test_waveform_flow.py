@@ -258,7 +258,7 @@ def test_long_term_prediction_refuses_what_does_not_fit():
     ("options", "message"),
     [
         (dict(squeeze=3), "divide a block of 64 samples, got 3"),
-        (dict(num_flows=0), "num_flows must be at least 1"),
+        (dict(num_flows=0), "num_flows must be from 1 to 4096"),
         (dict(num_flows=17), "4 splits of 2 of 8 channels leave fewer"),
         (dict(long_term_order=4), "must be odd"),
         (dict(mel=None), "without mel has no pitch"),

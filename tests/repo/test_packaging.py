@@ -11,7 +11,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from helpers import pinned
 from helpers.paths import ROOT
+from packaging.requirements import Requirement
 
 SHIPPED = ("checkpoints", "recipes", "web")
 
@@ -123,6 +125,15 @@ def test_web_page_is_built_from_the_wheel(installed, tmp_path):
 def test_versions_of_torch_and_torchaudio_are_pinned_together():
     requirements = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     assert "torch>=2.11,<2.15" in requirements and "torchaudio>=2.11,<2.12" in requirements
+
+
+def test_a_version_of_every_requirement_is_pinned_in_the_docs():
+    lines = (ROOT / "docs" / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    requirements = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    for requirement in map(Requirement, requirements):
+        assert requirement.specifier.contains(pins[pinned.normal(requirement.name)]), requirement
+    assert {"starlette", "pillow", "llvmlite"} <= pins.keys(), "and of what they require"
 
 
 def test_ray_and_onnx_are_extras():

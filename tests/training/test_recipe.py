@@ -128,9 +128,10 @@ def test_wrong_files_are_refused_by_name(teacher_recipe: TeacherRecipe, tmp_path
     path.write_text(yaml.safe_dump(values | {"optm": {}}))
     with pytest.raises(WavedistillError, match="unknown key 'optm'.*'optim'"):
         load_recipe(path)
-    path.write_text("model: [")
-    with pytest.raises(WavedistillError, match="not valid YAML"):
-        load_recipe(path)
+    for content in (b"model: [", b"model: \xff\xfe", b"date: 2020-99-99", b"[" * 5000):
+        path.write_bytes(content)
+        with pytest.raises(WavedistillError, match="not valid YAML"):
+            load_recipe(path)
     with pytest.raises(WavedistillError, match="StudentRecipe.*wavedistill train"):
         distill_student(teacher_recipe)
     with pytest.raises(WavedistillError, match="FlowRecipe, this is a TeacherRecipe.*kind: flow"):

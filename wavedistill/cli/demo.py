@@ -18,6 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR|NAME",
         help=f"offer this one: {checkpoint_help()}; may be repeated (default: all bundled)",
     )
+    parser.add_argument(
+        "--root-path", default="", metavar="/PREFIX", help="where a reverse proxy shows the page, if not at its root"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -29,4 +32,4 @@ def run(args: argparse.Namespace) -> None:
         f"the page will be at http://127.0.0.1:{args.port} (Ctrl-C ends it)",
         flush=True,
     )
-    load_web_app().launch(port=args.port, checkpoints=args.checkpoint)
+    load_web_app().launch(port=args.port, checkpoints=args.checkpoint, root_path=args.root_path)

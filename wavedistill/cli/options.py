@@ -10,7 +10,8 @@ from wavedistill.assets import bundled_checkpoints, recipe_path
 
 def checkpoint_help() -> str:
     """What can be given as a checkpoint."""
-    return f"checkpoint folder, run folder, hub id or bundled name ({', '.join(bundled_checkpoints())})"
+    bundled = ", ".join(bundled_checkpoints())
+    return f"checkpoint folder, run folder, hub id (OWNER/NAME@REVISION) or bundled name ({bundled})"
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:

@@ -52,7 +52,11 @@ def read_manifest(path: str | Path) -> list[Entry]:
     folder = path.parent.absolute()
     entries = []
     seen = set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise WavedistillError(f"{path}: not readable as a manifest ({error}); it is text in UTF-8") from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         entry = _parse(line, f"{path}, line {number}")
@@ -94,8 +98,8 @@ def _paths(entry: Entry) -> dict[str, str]:
 def _parse(line: str, where: str) -> Entry:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise WavedistillError(f"{where}: not JSON ({error.msg})") from error
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits, brackets without end
+        raise WavedistillError(f"{where}: not JSON ({error})") from error
     if not isinstance(record, dict):
         raise WavedistillError(f"{where}: an object {{...}} is needed, given {type(record).__name__}")
     known = {field.name for field in fields(Entry)}

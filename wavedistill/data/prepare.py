@@ -19,8 +19,10 @@ from wavedistill.data.parallel import over_processes
 from wavedistill.data.prepare_report import PrepareReport
 from wavedistill.data.splits import SPLITS, HeldOut, assign_splits
 from wavedistill.errors import WavedistillError
-from wavedistill.files import check_name, printable, read_json, walk, write_json
+from wavedistill.files import check_name, folder_lock, printable, read_json, remove_leftovers, walk, write_json
 
+SETTINGS_FILE = "prepare.json"
+"""Says with which `PrepareConfig` the wavs of a folder were made."""
 WIDE_BAND = 8500.0
 """Hz: what was recorded or coded at 16 kHz reaches 8,000 at most."""
 _BYTES_A_WORKER = 1 << 26  # of recordings: a process takes 2 s to start, and to prepare this much no longer
@@ -65,13 +67,12 @@ class Recording:
 
 
 class _Task(NamedTuple):
-    """What a process is given: one recording and how to prepare it; ``fresh``: even where a wav is there already."""
+    """What a process is given: one recording and how to prepare it."""
 
     recording: Recording
     path: Path
     config: PrepareConfig
     decode: Decoder | None
-    fresh: bool
 
 
 class _Outcome(NamedTuple):
@@ -129,7 +130,8 @@ def prepare_recordings(
     """Write ``out``/wavs/<id>.wav, ``out``/manifest.jsonl and ``out``/report.json.
 
     Finished wavs of an earlier run with the same config are kept unless their source has another date now, and the
-    manifest is written last and atomically, so an interrupted run is simply started again.
+    manifest is written last and atomically, so an interrupted run is simply started again. One process at a time
+    prepares into a folder.
 
     Args:
         config: the limits and the rate; ``PrepareConfig()`` by default.
@@ -139,21 +141,39 @@ def prepare_recordings(
         progress: wraps the iterable of results, which knows its length; tqdm for example.
 
     Raises:
-        WavedistillError: the output folder cannot be written, no recording was accepted, or ``held_out`` leaves none
-            for training.
+        WavedistillError: the output folder cannot be written, another process prepares into it, no recording was
+            accepted, or ``held_out`` leaves none for training.
     """
     config = config or PrepareConfig()
     out = Path(out)
     recordings, refused = _refuse_double_ids(recordings)
-    fresh = _settings_changed(out / "prepare.json", config)
-    tasks = [_Task(r, out / "wavs" / f"{r.id}.wav", config, decode, fresh) for r in recordings]
+    tasks = [_Task(r, out / "wavs" / f"{r.id}.wav", config, decode) for r in recordings]
     accepted = []
-    with over_processes(_prepare_one, tasks, workers or _enough_workers(tasks)) as outcomes:
-        for recording, outcome in zip(recordings, progress(outcomes), strict=True):
-            if outcome.refusal is None:
-                accepted.append((recording, outcome))
-            else:
-                refused[printable(recording.source)] = outcome.refusal
+    with folder_lock(out, "preparing recordings", "--out"):
+        _make_ready(out, config, tasks)
+        with over_processes(_prepare_one, tasks, workers or _enough_workers(tasks)) as outcomes:
+            for recording, outcome in zip(recordings, progress(outcomes), strict=True):
+                if outcome.refusal is None:
+                    accepted.append((recording, outcome))
+                else:
+                    refused[printable(recording.source)] = outcome.refusal
+        return _record(out, accepted, refused, held_out)
+
+
+def _make_ready(out: Path, config: PrepareConfig, tasks: Sequence[_Task]) -> None:
+    """Remove what killed processes left, and wavs that were made with other settings."""
+    remove_leftovers(out)
+    remove_leftovers(out / "wavs")
+    if _settings_changed(out / SETTINGS_FILE, config):
+        # before the new settings are kept, or this run, killed and started again, would take these wavs for its own
+        _remove([out / "manifest.jsonl", *(task.path for task in tasks)])
+        write_json(out / SETTINGS_FILE, asdict(config))
+
+
+def _record(
+    out: Path, accepted: Sequence[tuple[Recording, _Outcome]], refused: dict[str, str], held_out: HeldOut | None
+) -> PrepareReport:
+    """Write report and manifest."""
     entries = _entries(accepted, held_out)
     clips = Counter(entry.split for entry in entries)
     report = PrepareReport(
@@ -200,9 +220,9 @@ def _prepare_one(task: _Task) -> _Outcome:
         check_name(task.path)
     except WavedistillError as error:
         return _Outcome(task.path, 0.0, str(error).removeprefix(f"{printable(source)}: "))
-    if not task.fresh and _is_finished(task.path, source):
+    if _is_finished(task.path, source):
         return _Outcome(task.path, soundfile.info(str(task.path)).duration)
-    renewed = not task.fresh and task.path.is_file()
+    renewed = task.path.is_file()
     try:
         audio, rate = (task.decode or _decode)(source, config.max_seconds)
         _check_source(audio, rate, config)
@@ -257,15 +277,21 @@ def _refuse_double_ids(recordings: Iterable[Recording]) -> tuple[list[Recording]
 
 
 def _settings_changed(path: Path, config: PrepareConfig) -> bool:
-    """Compare the settings kept in ``path`` with ``config`` and store the latter."""
-    settings = asdict(config)
+    """Whether ``path`` keeps other settings than ``config``, or none."""
     try:
-        same = read_json(path) == settings
+        return read_json(path) != asdict(config)
     except WavedistillError:  # a first run, or a damaged file
-        same = False
-    if not same:
-        write_json(path, settings)
-    return not same
+        return True
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in filter(os.path.exists, paths):  # which a name too long for the disk does not
+        try:
+            path.unlink()
+        except OSError as error:
+            raise WavedistillError(
+                f"cannot replace {path}: {error.strerror}. Give a folder you can write to."
+            ) from error
 
 
 def _enough_workers(tasks: Sequence[_Task]) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+import math
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal
 
 from wavedistill.audio.mel import MelConfig
 from wavedistill.errors import WavedistillError
@@ -12,6 +13,22 @@ from wavedistill.nn.wavenet_stack import StackConfig
 
 GRID_HOP = 256
 """Block of samples that a model without a mel works in."""
+LARGEST = 4096
+LARGEST_BY_NAME = {
+    "sample_rate": 768_000,
+    "n_fft": 32_768,
+    "win_length": 32_768,
+    "hop_length": 32_768,
+    "n_mels": 1024,
+    "num_classes": 65_536,
+}
+"""Whole numbers beyond these (`LARGEST` where a name is missing) are mistakes: no memory holds such a model."""
+MOST_DILATIONS = 20
+"""Layers of a cycle: the last one then reaches back 2^19 samples."""
+MAY_BE_ZERO = {
+    *("linear_order", "source_order", "source_iterations", "long_term_order", "split_every"),
+    *("mel_prediction_order", "mel_contraction"),
+}
 
 
 @dataclass
@@ -97,8 +114,6 @@ class ParallelWaveNetConfig:
                 f"patch_size * front.bands must divide the {block} samples of a block of the condition (hop_length / "
                 f"cond_upsample), got {self.patch_size} * {self.front.bands}."
             )
-        if self.num_flows < 1:
-            raise WavedistillError(f"num_flows must be at least 1, got {self.num_flows}.")
         if self.source_order and self.mel is None:
             raise WavedistillError(
                 "source_order needs a mel to read the pitch from; set it to 0 for a model without mel."
@@ -148,8 +163,6 @@ class WaveformFlowConfig:
             raise WavedistillError(
                 f"squeeze must be at least 2 and divide a block of {block} samples, got {self.squeeze}."
             )
-        if self.num_flows < 1:
-            raise WavedistillError(f"num_flows must be at least 1, got {self.num_flows}.")
         if self.front.mel_contraction:
             raise WavedistillError("front.mel_contraction is for teachers and students; set it to 0 for a flow.")
         splits = (self.num_flows - 1) // self.split_every if self.split_every else 0
@@ -176,12 +189,43 @@ def _block(config: ModelConfig) -> int:
     return (config.mel.hop_length if config.mel else GRID_HOP) // config.cond_upsample
 
 
+def least_weights(config: ModelConfig) -> int:
+    """Numbers that the stacks and the encoder of the mel alone consist of: fewer are no model of this configuration."""
+    stack = config.stack
+    cond = config.cond_channels if config.mel or config.speakers else 0
+    layer = stack.channels * (2 * stack.channels * stack.kernel_size + stack.skip_channels + 2 * cond)
+    encoder = 3 * cond * (config.mel.n_mels + 2 * cond) if config.mel else 0
+    return getattr(config, "num_flows", 1) * (stack.num_layers * layer + stack.skip_channels**2) + encoder
+
+
+def _check_numbers(config: Any, where: str = "") -> None:
+    """Every number is finite, every whole one in its range."""
+    for one in fields(config):
+        value = getattr(config, one.name)
+        name = where + one.name
+        if is_dataclass(value):
+            _check_numbers(value, f"{name}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise WavedistillError(f"{name} must be a finite number, got {value}.")
+        elif isinstance(value, int) and not isinstance(value, bool):
+            least = 0 if one.name in MAY_BE_ZERO else 1
+            most = LARGEST_BY_NAME.get(one.name, LARGEST)
+            if not least <= value <= most:
+                raise WavedistillError(f"{name} must be from {least} to {most}, got {value}.")
+
+
 def _check_common(config: ModelConfig) -> None:
     """What all three need."""
+    _check_numbers(config)
     stack = config.stack
-    if stack.num_layers < 1 or stack.num_cycles < 1 or stack.num_layers % stack.num_cycles:
+    if stack.num_layers % stack.num_cycles:
         raise WavedistillError(
-            f"stack: num_layers ({stack.num_layers}) must be a positive multiple of num_cycles ({stack.num_cycles})."
+            f"stack: num_layers ({stack.num_layers}) must be a multiple of num_cycles ({stack.num_cycles})."
+        )
+    if stack.num_layers // stack.num_cycles > MOST_DILATIONS:
+        raise WavedistillError(
+            f"stack: num_layers / num_cycles must be at most {MOST_DILATIONS}, got {stack.num_layers} / "
+            f"{stack.num_cycles}: each layer of a cycle doubles the dilation."
         )
     if stack.kernel_size < 2:
         raise WavedistillError(f"stack: kernel_size must be at least 2, got {stack.kernel_size}.")

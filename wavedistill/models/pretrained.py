@@ -2,11 +2,13 @@
 
 A checkpoint is a folder to *use* (a training state, to resume, is another thing: ``training/checkpoint.py``):
 
-    config.json          {"format": 1, "model_type": "wavenet" | "parallel_wavenet" | "waveform_flow", "config": {...}}
+    config.json          {"format": 1, "model_type": "wavenet" | "parallel_wavenet" | "waveform_flow", "config": {...},
+                         "weights_sha256": "..."}
     model.safetensors    every tensor of the model, by its ``state_dict`` name
     README.md            the model card
 
-Loading runs no code from the folder and refuses any missing, extra or wrongly shaped tensor by name.
+Loading runs no code from the folder, refuses weights of another hash than config.json names (where it names one), and
+refuses any missing, extra or wrongly shaped tensor by name.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from wavedistill.config import from_dict, to_dict
 from wavedistill.errors import WavedistillError
 from wavedistill.files import atomic, read_json, remove_leftovers, write_json, write_text
 from wavedistill.models.base import WaveformModel
-from wavedistill.models.configs import ParallelWaveNetConfig, WaveformFlowConfig, WaveNetConfig
+from wavedistill.models.configs import ParallelWaveNetConfig, WaveformFlowConfig, WaveNetConfig, least_weights
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.waveform_flow import WaveformFlow
 from wavedistill.models.wavenet import WaveNet
@@ -35,11 +37,15 @@ FORMAT = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
+WEIGHTS_HASH = "weights_sha256"
+"""Key of config.json: SHA-256 of the file of weights, in hex."""
 _MODELS = {
     WaveNet.model_type: (WaveNet, WaveNetConfig),
     ParallelWaveNet.model_type: (ParallelWaveNet, ParallelWaveNetConfig),
     WaveformFlow.model_type: (WaveformFlow, WaveformFlowConfig),
 }
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def model_type(model: nn.Module) -> str:
@@ -66,7 +72,8 @@ def save_pretrained(
     """Write ``model`` as a checkpoint folder and return it.
 
     Every file is written beside its final name and then renamed over it, so a reader sees whole files only, and
-    other files in the folder (``samples/``) stay.
+    other files in the folder (``samples/``) stay. The hash of the weights is written after the weights, so that a
+    process killed in between leaves a checkpoint that loads.
 
     Args:
         model: the model, on any device; its weights are stored as they are (give the EMA copy, not the raw one).
@@ -83,12 +90,15 @@ def save_pretrained(
         name: value.detach().to("cpu", dtype if dtype and name in parameters else value.dtype).clone().contiguous()
         for name, value in model.state_dict().items()
     }
+    config = {"format": FORMAT, "model_type": kind, "config": to_dict(model.config)}
     try:
         remove_leftovers(folder, WEIGHTS_FILE)
         with atomic(folder / WEIGHTS_FILE) as temporary:
             safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt"})
             os.chmod(temporary, 0o644)  # safetensors makes files private
-            write_json(folder / CONFIG_FILE, {"format": FORMAT, "model_type": kind, "config": to_dict(model.config)})
+            digest = _sha256(temporary)
+            write_json(folder / CONFIG_FILE, config)  # no hash yet: the weights there may be those of an earlier save
+        write_json(folder / CONFIG_FILE, config | {WEIGHTS_HASH: digest})
         write_text(folder / CARD_FILE, card if card is not None else default_card(model, folder.name))
     except SafetensorError as error:
         raise WavedistillError(f"cannot write the checkpoint {folder}: {error}") from error
@@ -109,7 +119,8 @@ def resolve_checkpoint(name: str | Path) -> Path:
     """The checkpoint folder that ``name`` means.
 
     Tried in this order: a checkpoint folder; a run folder (its ``checkpoint/``); a bundled name; a Hugging Face hub id
-    ``owner/name``. Only the last touches the network, and only for a name that no local file explains.
+    ``owner/name`` or ``owner/name@revision`` (a branch, a tag or a commit; a commit never changes). Only the last
+    touches the network, and only for a name that no local file explains.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -139,15 +150,18 @@ def resolve_checkpoint(name: str | Path) -> Path:
     raise WavedistillError(f"there is no checkpoint {str(name)!r}: give a folder, a run folder or a name ({known})")
 
 
-def _download(hub_id: str, known: str) -> Path:
+def _download(name: str, known: str) -> Path:
+    """The folder in the hub's cache; of the repository only what a checkpoint consists of is fetched: no pickles."""
     from huggingface_hub import snapshot_download
 
+    hub_id, _, revision = name.partition("@")
+    files = [CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE], etag_timeout=10))
+        return Path(snapshot_download(hub_id, revision=revision or None, allow_patterns=files, etag_timeout=10))
     except Exception as error:  # the hub's client raises many types; each means: not to be had
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WavedistillError(
-            f"there is no folder {hub_id}, and the hub gave no model of that name ({reason})\n"
+            f"there is no folder {name}, and the hub gave no model of that name ({reason})\n"
             f"give a folder, a run folder or a name ({known})"
         ) from error
 
@@ -155,17 +169,10 @@ def _download(hub_id: str, known: str) -> Path:
 def load_pretrained(name: str | Path, device: str | torch.device = "cpu") -> WaveformModel:
     """Load the model of a checkpoint: ``name`` as in `resolve_checkpoint`. In eval mode, float32, on ``device``."""
     folder = resolve_checkpoint(name)
-    model = _build(folder / CONFIG_FILE)
-    weights = folder / WEIGHTS_FILE
-    if not weights.is_file():
-        raise WavedistillError(f"the checkpoint {folder} has no {WEIGHTS_FILE}: copy it there, or save the model again")
-    try:
-        tensors = safetensors.torch.load_file(weights)
-    except (OSError, SafetensorError) as error:
-        raise WavedistillError(
-            f"{weights} cannot be read ({error}): it is broken or incomplete, copy it again"
-        ) from error
-    _check_tensors(model, tensors, weights)
+    stored = read_config(folder / CONFIG_FILE)
+    tensors = _read_weights(folder / WEIGHTS_FILE, stored.get(WEIGHTS_HASH))
+    model = _build(stored, folder / CONFIG_FILE, tensors)
+    _check_tensors(model, tensors, folder / WEIGHTS_FILE)
     model.load_state_dict(tensors)
     return model.to(device).eval()
 
@@ -179,18 +186,49 @@ def fingerprint(model: WaveformModel) -> str:
     return digest.hexdigest()[:16]
 
 
-def _build(path: Path) -> WaveformModel:
+def read_config(path: Path) -> dict:
+    """What a checkpoint's config.json holds, of a known format and model; its "config" is not checked yet."""
     content = read_json(path)
-    if not isinstance(content, dict) or not {"format", "model_type", "config"} <= content.keys():
+    keys = {"format", "model_type", "config"}
+    if not isinstance(content, dict) or not keys <= content.keys() or not isinstance(content["config"], dict):
         raise WavedistillError(f"{path} is no wavedistill checkpoint: it needs 'format', 'model_type' and 'config'")
     if content["format"] != FORMAT:
         raise WavedistillError(
             f"{path} has format {content['format']!r}, this version reads {FORMAT}: pip install --upgrade wavedistill"
         )
-    if content["model_type"] not in _MODELS:
+    if content["model_type"] not in list(_MODELS):  # the list takes what cannot be hashed
         raise WavedistillError(f"{path}: unknown model_type {content['model_type']!r}, known: {', '.join(_MODELS)}")
-    cls, config_cls = _MODELS[content["model_type"]]
-    return cls(from_dict(config_cls, content["config"], where=str(path)))
+    return content
+
+
+def _build(stored: dict, path: Path, tensors: dict[str, torch.Tensor]) -> WaveformModel:
+    """The model of a configuration, unless its weights cannot be these ``tensors``: then it might fill all memory."""
+    cls, config_cls = _MODELS[stored["model_type"]]
+    config = from_dict(config_cls, stored["config"], where=str(path))
+    given = sum(tensor.numel() for tensor in tensors.values())
+    if (needed := least_weights(config)) > given:
+        raise WavedistillError(f"{path} is of a model of {needed:,} weights or more; {WEIGHTS_FILE} holds {given:,}")
+    return cls(config)
+
+
+def _read_weights(path: Path, expected_hash: str | None) -> dict[str, torch.Tensor]:
+    """The tensors of a file whose hash is the expected one; None (an older checkpoint): of any."""
+    if not path.is_file():
+        raise WavedistillError(f"the checkpoint {path.parent} has no {path.name}: copy it there, or save it again")
+    try:
+        if expected_hash is not None and (found := _sha256(path)) != expected_hash:
+            raise WavedistillError(
+                f"{path} is not the file that {CONFIG_FILE} names: its SHA-256 is {found[:16]}..., not "
+                f"{str(expected_hash)[:16]}...\nit is broken, incomplete or replaced: copy the whole checkpoint again"
+            )
+        return safetensors.torch.load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WavedistillError(f"{path} cannot be read ({error}): it is broken or incomplete, copy it again") from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_tensors(model: nn.Module, tensors: dict[str, torch.Tensor], where: Path) -> None:
@@ -203,9 +241,14 @@ def _check_tensors(model: nn.Module, tensors: dict[str, torch.Tensor], where: Pa
         if name in tensors and tensors[name].shape != value.shape
     ]
     problems += [
+        f"tensor {name} is of type {str(tensors[name].dtype).removeprefix('torch.')}, needed float16 to float64"
+        for name, value in expected.items()
+        if name in tensors and value.is_floating_point() and tensors[name].dtype not in _FLOATS
+    ]
+    problems += [
         f"tensor {name} holds values that are not finite"
         for name, value in tensors.items()
-        if value.is_floating_point() and not torch.isfinite(value).all()
+        if value.dtype in _FLOATS and not torch.isfinite(value).all()
     ]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from wavedistill.errors import WavedistillError
-from wavedistill.files import atomic, remove_leftovers
+from wavedistill.files import atomic
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +47,7 @@ def save_state(run_dir: Path, state: dict[str, Any], keep: int) -> Path:
 
 
 def save_atomically(path: Path, value: Any) -> None:
-    """torch.save, flushed to disk; a killed run's half states are removed."""
-    remove_leftovers(path.parent, "step-*")
+    """torch.save, flushed to disk."""
     with atomic(path, "Free some space or give another --run.dir.") as temporary, temporary.open("wb") as file:
         try:
             torch.save(value, file)

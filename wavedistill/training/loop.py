@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wavedistill.config import dump_yaml
 from wavedistill.distributed import Ranks, current_ranks, join, leave, resolve_device
+from wavedistill.files import remove_leftovers
 from wavedistill.training.compute import autocast, keep_freed_memory, step_seed
 from wavedistill.training.config import check_run
 from wavedistill.training.guard import FiniteGuard
@@ -55,6 +56,8 @@ def fit(task: Task, dataset: SpeechDataset, valid_dataset: SpeechDataset, recipe
     try:
         lock = run_lock(Path(recipe.run.dir)) if ranks.is_main else contextlib.nullcontext()
         with lock, StopSignals() as stop:
+            if ranks.is_main:
+                remove_leftovers(Path(recipe.run.dir), "**/*")
             run = Run.begin(task, recipe, ranks, device)
             return _train(run, dataset, valid_dataset, stop)
     finally:

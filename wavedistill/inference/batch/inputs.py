@@ -126,11 +126,11 @@ def load_mel(path: Path, config: MelConfig) -> Tensor:
     return mel
 
 
-def _array(path: Path, mmap_mode: str | None = None) -> np.ndarray:
-    """The array in a ``.npy`` file; with ``mmap_mode`` "r" only its header is read."""
+def _array(path: Path) -> np.ndarray:
+    """The array in a ``.npy`` file, of which only the header is read, whatever size that announces."""
     try:
-        array = np.load(path, mmap_mode, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # besides OSError and ValueError what Python's tokeniser or zipfile raises
         raise WavedistillError(f"{path}: not readable as a numpy array ({error})") from error
     if not isinstance(array, np.ndarray):
         array.close()
@@ -148,7 +148,7 @@ def num_frames(source: Input, config: MelConfig) -> int:
     check_name(path)
     check_name(source.output)
     if path.suffix.lower() == MEL_SUFFIX:
-        shape = _array(path, mmap_mode="r").shape
+        shape = _array(path).shape
         return shape[-1] if shape else 0  # what else is wrong with it is said when it is read
     if states_no_length(path):
         audio, rate = load_audio(path, max_seconds=MAX_SECONDS)
