@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from wavedistill.flows.transform import Transform
+from wavedistill.flows.transform import Transform, require_sizes
 from wavedistill.numerics import attach_gradient, full_precision, increasing_root, positive
 
 
@@ -25,6 +25,8 @@ class _Conditioned(Transform):
 
     def __init__(self, dim: int, cond_dim: int, count: int) -> None:
         super().__init__()
+        require_sizes(self, dim=dim)
+        require_sizes(self, 0, cond_dim=cond_dim)
         self.dim = dim
         self.cond_dim = cond_dim
         if cond_dim:
@@ -61,7 +63,8 @@ class Planar(_Conditioned):
     u' is u with its part along w shortened: w.u' = s for s = w.u >= 0 and s / (1 - s) below. Unlike Rezende and
     Mohamed's softplus this never divides by |w|^2, leaves u alone where it is already invertible, and gives 1 + w.u' =
     1 / (1 - s) without cancellation. The inverse solves a + (w.u') tanh(a) = w.y + b, one increasing function of one
-    number.
+    number. Where u' is so large that y - u' tanh(a) cancels, the part of x along w comes from the root: w.x = a - b.
+    Across w, what y's own rounding has lost stays lost.
 
     Args:
         dim: features.
@@ -99,12 +102,14 @@ class Planar(_Conditioned):
         return x + u * torch.tanh(a), self._slope(a, slope_at_zero).log().squeeze(1)
 
     def _inverse(self, y: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
-        u, w, b, slope_at_zero = self._constrained(y, cond)
+        weights = self._constrained(y, cond)
+        u, w, b, slope_at_zero = weights
         target = (w * y).sum(1, keepdim=True) + b
         slope_at_zero = slope_at_zero.expand_as(target)
         a = self._solve(target, slope_at_zero)
-        a = attach_gradient(a, self._value(a, slope_at_zero) - target, self._slope(a, slope_at_zero))
-        return y - u * torch.tanh(a), -self._slope(a, slope_at_zero).log().squeeze(1)
+        a = attach_gradient(a, lambda a: self._value(a, slope_at_zero) - target, self._slope(a, slope_at_zero))
+        x = y - u * torch.tanh(a)
+        return x + self._lost_along(x, a, weights), -self._slope(a, slope_at_zero).log().squeeze(1)
 
     def _constrained(self, x: Tensor, cond: Any) -> _PlanarWeights:
         u, w, b = self._weights([self.u, self.w, self.b], x, cond)
@@ -113,6 +118,16 @@ class Planar(_Conditioned):
         direction = nn.functional.normalize(w, dim=1, eps=torch.finfo(w.dtype).tiny)
         u = u - excess / (1.0 + excess) * (direction * u).sum(1, keepdim=True) * direction
         return _PlanarWeights(u, w, b, torch.relu(along) + 1.0 / (1.0 + excess))
+
+    @staticmethod
+    @torch.no_grad()
+    def _lost_along(x: Tensor, a: Tensor, weights: _PlanarWeights) -> Tensor:
+        """What x = y - u' tanh(a) lacks along w, where the terms of a - b are smaller than those that cancelled."""
+        u, w, b, _ = weights
+        size, length = (torch.linalg.vector_norm(value, dim=1, keepdim=True) for value in (u, w))
+        smaller = a.abs() + b.abs() < length * size * torch.tanh(a).abs()
+        lost = (a - b - (w * x).sum(1, keepdim=True)) / length
+        return torch.where(smaller, lost, 0.0) * w / length.clamp_min(torch.finfo(w.dtype).tiny)
 
     @staticmethod
     def _value(a: Tensor, slope_at_zero: Tensor) -> Tensor:
