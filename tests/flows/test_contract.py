@@ -263,7 +263,9 @@ def test_torch_func(case):
             torch.testing.assert_close(found.reshape(expected.shape), expected, atol=1e-9, rtol=1e-9)
 
 
-@pytest.mark.parametrize("by_torch_func", [False, True], ids=["autograd", "torch.func"])
+@pytest.mark.parametrize(
+    "by_torch_func", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["autograd", "torch.func"]
+)
 def test_second_derivatives(case, by_torch_func):
     """The derivative of the gradient along a direction, against a difference of gradients."""
     for direction, function, x in frozen(case):
@@ -293,7 +295,9 @@ def test_second_derivatives(case, by_torch_func):
                 assert error(torch.autograd.grad((first * along).sum(), v)[0], expected) < 1e-4, direction
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)], ids=["bfloat16", "float16"]
+)
 def test_half_precision(case, dtype):
     """A layer in half precision is that of its rounded weights in float32, its value rounded once; a chain rounds after
     each of its layers.
@@ -338,7 +342,7 @@ def test_types_do_not_mix(case):
                 run(x, cond.long())
 
 
-@pytest.mark.parametrize("device", [CUDA, LAZY], ids=lambda device: device.type)
+@pytest.mark.parametrize("device", [LAZY, pytest.param(CUDA, marks=pytest.mark.slow)], ids=["lazy", "cuda"])
 def test_gpu(case, device):
     """No operation of either direction meets a tensor that stayed on the CPU; nor of its gradient, where torch can."""
     gpu = FakeGpu(device)

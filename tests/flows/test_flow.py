@@ -94,6 +94,12 @@ def test_a_number_of_samples_needs_a_known_shape(transform):
         Flow(transform).sample(100)
 
 
+@pytest.mark.parametrize("shape", [-1, 2.5, (), (2, -3), "ab", None])
+def test_shapes_that_are_none(shape):
+    with pytest.raises(WavedistillError, match="a shape is a number of samples or whole numbers of at least 0"):
+        Flow(Rescale(3)).sample(shape)
+
+
 def test_a_call_gives_the_log_probability():
     flow = conditional_flow()
     x, cond = torch.randn(4, 3), torch.randn(4, 2)
@@ -164,7 +170,8 @@ def test_layers_that_watch_their_batches_do_so_in_half_precision(dtype):
     y = whitened.forward(x).value.float()
     assert bool(whitened.initialized) and float(y.mean().abs()) < 0.02 and abs(float(y.std()) - 1.0) < 0.02
     assert torch.equal(whitened.loc, x.float().mean(0).to(dtype)) and whitened.loc.dtype == dtype
-    statistics.forward(x)
+    with torch.inference_mode():
+        statistics.forward(x)
     assert torch.equal(statistics.running_mean, x.float().mean(0).to(dtype))
 
 

@@ -128,21 +128,24 @@ class Flow(nn.Module):
             generator: source of the noise; None: torch's global one.
 
         Raises:
-            WavedistillError: for a number of samples where the flow leaves the shape of one open.
+            WavedistillError: for a number of samples where the flow leaves the shape of one open, and for what is no
+                shape.
         """
-        sizes = (shape,) if isinstance(shape, Integral) else tuple(shape)
-        rows = None
+        sizes = tuple(shape) if isinstance(shape, Sequence) else (shape,)
+        if not sizes or not all(isinstance(size, Integral | torch.SymInt) and size >= 0 for size in sizes):
+            raise WavedistillError(f"a shape is a number of samples or whole numbers of at least 0, got {shape!r}.")
+        leading = None
         if len(sizes) == 1:
-            sizes, cond, rows = self._repeated(sizes[0], cond)
+            sizes, cond, leading = self._repeated(sizes[0], cond)
         z = self.base.sample(sizes, generator)
         state = itertools.chain(self.transform.parameters(), self.transform.buffers(), [self._like])
         z = z.to(next(value for value in state if value.is_floating_point()))
         x, log_det = self.transform.inverse(z, cond)
         drawn = Mapped(x, self._base_log_prob(z) - log_det)
-        return drawn if rows is None else Mapped(*(one.unflatten(0, (-1, rows)) for one in drawn))
+        return drawn if leading is None else Mapped(*(one.unflatten(0, leading) for one in drawn))
 
-    def _repeated(self, count: int, cond: Any) -> tuple[tuple[int, int], Any, int | None]:
-        """Of ``count`` samples for every row of a condition: the full shape, the rows repeated, and their number."""
+    def _repeated(self, count: int, cond: Any) -> tuple[tuple[int, int], Any, tuple[int, ...]]:
+        """Of ``count`` samples for every row of a condition: the full shape, the rows repeated, and the batch axes."""
         dim = self.transform.dim
         if dim is None or 2 not in self.transform.ranks:
             raise WavedistillError(
@@ -151,12 +154,12 @@ class Flow(nn.Module):
             )
         tensors = [leaf for leaf in tree_leaves(cond) if isinstance(leaf, Tensor) and leaf.dim() > 1]
         if not tensors:
-            return (count, dim), cond, None
+            return (count, dim), cond, (count,)
         rows = len(tensors[0])
         cond = tree_map(
             lambda leaf: leaf.repeat(count, *(1,) * (leaf.dim() - 1)) if isinstance(leaf, Tensor) else leaf, cond
         )
-        return (count * rows, dim), cond, rows
+        return (count * rows, dim), cond, (count, rows)
 
     def _base_log_prob(self, z: Tensor) -> Tensor:
         return self.base.log_prob(z).flatten(1).sum(1)

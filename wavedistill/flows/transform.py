@@ -129,7 +129,7 @@ class Transform(nn.Module):
         result = call_with(self, wide, function, x.float(), tree_map(_widened, cond))
         with torch.no_grad():
             for name, value in state.items():
-                if wide[name]._version:
+                if wide[name].is_inference() or wide[name]._version:  # the former do not count their changes
                     value.copy_(wide[name])
         return result
 

@@ -28,6 +28,7 @@ def attach_derivatives(solution: Tensor, f: Callable[[Tensor], Tensor], y: Tenso
     x = solution.detach()
     matrix = jacobian(f, x)[1].detach()
     for _ in range(2):
-        step = torch.linalg.solve(matrix, (f(x) - y).flatten(1).unsqueeze(-1)).reshape(x.shape)
+        residual = (f(x) - y).flatten(1).unsqueeze(-1)
+        step = torch.linalg.solve_ex(matrix, residual)[0].reshape(x.shape)  # which lets NaN be
         x = x - (step - step.detach())
     return x

@@ -92,7 +92,7 @@ def series_log_det(
     if memory_efficient:
         (row,) = pullback(left)
         gradient = _dot(row, noise)
-        if gradient.requires_grad:
+        if gradient.requires_grad and not torch.compiler.is_compiling():
             gradient.register_hook(_refuse_second)
         log_det = log_det + (gradient - gradient.detach())
     return value, log_det
