@@ -7,7 +7,8 @@ optimizer and average on the device for which torch can run one (see `helpers.fa
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -36,6 +37,8 @@ TASKS = {
     "student and adversary": lambda: distillation(PREDICTION, ADVERSARIAL),
     "flow": lambda: FlowTask(tiny_flow(front=PREDICTION)),
 }
+SLOW = {"teacher, mixture", "student"}
+"""What the others show, too."""
 MODELS = {"teacher": tiny_teacher, "student": tiny_student, "flow": tiny_flow}
 
 
@@ -59,8 +62,13 @@ def running(gpu: FakeGpu) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("name", TASKS)
+def but(slow: set[str], names: Iterable[str]) -> list[Any]:
+    """The names as parameters, some of them left out by default."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in slow else []) for name in names]
+
+
+@pytest.mark.parametrize("precision", but({"fp32", "fp16"}, ["fp32", "bf16", "fp16"]))
+@pytest.mark.parametrize("name", but(SLOW, TASKS))
 def test_losses_stay_on_the_device(name, precision):
     gpu = FakeGpu(CUDA)
     task, batch = on_gpu(name, gpu)
@@ -71,7 +79,7 @@ def test_losses_stay_on_the_device(name, precision):
             assert gpu.holds(task.discriminate(batch))
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", but(SLOW, TASKS))
 def test_a_training_step_stays_on_the_device(name):
     gpu = FakeGpu(LAZY)
     task, batch = on_gpu(name, gpu)
@@ -100,7 +108,7 @@ def losses(task, batch):
     yield task.model, lambda: task(batch, 5)[0]
 
 
-@pytest.mark.parametrize("front", ["mel-prediction", "sub-bands"])
+@pytest.mark.parametrize("front", but({"sub-bands"}, ["mel-prediction", "sub-bands"]))
 @pytest.mark.parametrize("name", MODELS)
 def test_samples_and_streams_stay_on_the_device(name, front):
     gpu = FakeGpu(CUDA)
