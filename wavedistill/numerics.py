@@ -146,11 +146,14 @@ def refuse_second_derivative(what: str, instead: str) -> None:
         raise WavedistillError(f"{what} has first derivatives only (create_graph=True was asked for): {instead}.")
 
 
-def log_normal_tail(t: Tensor) -> Tensor:
-    """log(1 - Phi(t)), as `torch.special.log_ndtr` of -t; its derivative is accurate where that one's cancels."""
+def log_normal_tail(t: Tensor, log_mills: Tensor | None = None) -> Tensor:
+    """log(1 - Phi(t)), as `torch.special.log_ndtr` of -t; its derivative is accurate where that one's cancels.
+
+    Args:
+        log_mills: `log_mills_ratio` of t, where it is known.
+    """
     near = t < 1.0
-    far = torch.where(near, 1.0, t)
-    right = log_mills_ratio(far) - 0.5 * far.square() - 0.5 * LOG_2PI
+    right = (log_mills_ratio(t) if log_mills is None else log_mills) - 0.5 * t.square() - 0.5 * LOG_2PI
     return torch.where(near, torch.special.log_ndtr(-torch.where(near, t, 0.0)), right)
 
 

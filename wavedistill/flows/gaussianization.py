@@ -135,8 +135,9 @@ class MixtureCDF(Transform):
             tails = nn.functional.logsigmoid(-t)
             log_hazards = nn.functional.logsigmoid(t)
         else:
-            tails = log_normal_tail(t)
-            log_hazards = -log_mills_ratio(t)
+            log_mills = log_mills_ratio(t)
+            tails = log_normal_tail(t, log_mills)
+            log_hazards = -log_mills
         joint = log_weight + tails
         share = torch.log_softmax(joint, dim=-1)  # of each component in the tail
         return torch.logsumexp(joint, dim=-1), torch.logsumexp(share + log_hazards - log_scale, dim=-1)

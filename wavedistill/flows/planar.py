@@ -21,16 +21,18 @@ from wavedistill.numerics import attach_gradient, full_precision, increasing_roo
 
 
 class _Conditioned(Transform):
-    """A transform whose few parameters get a linear function of the condition added; it starts at zero."""
+    """A transform whose few parameters, ``vectors`` of dim and ``numbers``, get a linear function of the condition
+    added; it starts at zero.
+    """
 
-    def __init__(self, dim: int, cond_dim: int, count: int) -> None:
+    def __init__(self, dim: int, cond_dim: int, vectors: int, numbers: int) -> None:
         super().__init__()
         require_sizes(self, dim=dim)
         require_sizes(self, 0, cond_dim=cond_dim)
         self.dim = dim
         self.cond_dim = cond_dim
         if cond_dim:
-            self.from_cond = nn.Parameter(torch.zeros(count, cond_dim))
+            self.from_cond = nn.Parameter(torch.zeros(vectors * dim + numbers, cond_dim))
 
     def _weights(self, own: list[Tensor], x: Tensor, cond: Any) -> tuple[Tensor, ...]:
         """The parameters as (batch or 1, size) for vectors, (batch or 1, size, samples or 1) for waveforms."""
@@ -90,7 +92,7 @@ class Planar(_Conditioned):
     iterations = 10  # of the root finder; 8 bring float64 to its last digit for 1 + w.u' from 1e-14 to 1e14
 
     def __init__(self, dim: int, cond_dim: int = 0) -> None:
-        super().__init__(dim, cond_dim, 2 * dim + 1)
+        super().__init__(dim, cond_dim, vectors=2, numbers=1)
         bound = 1.0 / math.sqrt(dim)
         self.u = nn.Parameter(torch.empty(dim).uniform_(-bound, bound))
         self.w = nn.Parameter(torch.empty(dim).uniform_(-bound, bound))
@@ -216,7 +218,7 @@ class Radial(_Conditioned):
     """
 
     def __init__(self, dim: int, cond_dim: int = 0) -> None:
-        super().__init__(dim, cond_dim, dim + 2)
+        super().__init__(dim, cond_dim, vectors=1, numbers=2)
         self.center = nn.Parameter(torch.randn(dim))
         self.raw_alpha = nn.Parameter(torch.zeros(1))  # see wavedistill.numerics
         self.raw_gamma = nn.Parameter(0.1 * torch.randn(1))
