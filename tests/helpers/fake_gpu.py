@@ -33,6 +33,8 @@ class FakeGpu:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._mode)
             stack.enter_context(mock.patch("torch.compiler.is_compiling", lambda: True))
+            for module in ("wavedistill.numerics", "wavedistill.flows.solvers.fixed_point"):  # one round of each loop
+                stack.enter_context(mock.patch(f"{module}.while_loop", lambda _, body, state: body(*state)))
             stack.enter_context(mock.patch("torch.cuda.is_available", lambda: True))  # autocast asks
             stack.enter_context(mock.patch("torch.cuda.is_bf16_supported", lambda **_: True))
             if self.device.type == "lazy":
