@@ -1,7 +1,7 @@
 """A GPU's code paths on a machine without one: fake tensors raise wherever two devices meet.
 
-Forward passes, sampling and streaming run on "cuda", in all three precisions; a teacher's step with backward pass,
-clipping, optimizer and average on the device for which torch can run one (see `helpers.fake_gpu`).
+Forward passes, sampling and streaming run on "cuda", in all three precisions; a step of teacher and student with
+backward pass, clipping, optimizer and average on the device for which torch can run one (see `helpers.fake_gpu`).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def test_losses_stay_on_the_device(name, precision):
             assert gpu.holds(task.discriminate(batch))
 
 
-@pytest.mark.parametrize("name", but(SLOW, ["teacher", "teacher, mixture"]))
+@pytest.mark.parametrize("name", but(SLOW, ["teacher", "teacher, mixture", "student"]))
 def test_a_training_step_stays_on_the_device(name):
     gpu = FakeGpu(LAZY)
     task, batch = on_gpu(name, gpu)
