@@ -6,15 +6,16 @@ positive(0) = 1 and positive(-raw) = 1 / positive(raw).
 
 Roots of increasing functions of one variable are found for many at once: the numeric inverses of elementwise and planar
 maps. The upper tail of the normal distribution is handled by its logarithm, accurate where probabilities underflow.
+What a search has found gets its derivatives afterwards, or a word that it has none.
 
 Example:
     >>> import torch
-    >>> from wavedistill.numerics import log_positive, normal_quantile_of_tail, raw_of_log
+    >>> from wavedistill.numerics import log_normal_tail, log_positive, normal_quantile_of_tail, raw_of_log
     >>> log_positive(torch.tensor([0.0, 1e4, -1e4]))
     tensor([ 0.0000,  9.2103, -9.2103])
     >>> log_positive(raw_of_log(torch.tensor([2.5])))
     tensor([2.5000])
-    >>> log_tail = torch.special.log_ndtr(torch.tensor([-1.0, -1000.0]))  # the second is exp(-500,008)
+    >>> log_tail = log_normal_tail(torch.tensor([1.0, 1000.0]))  # the second is exp(-500,008)
     >>> normal_quantile_of_tail(log_tail)
     tensor([   1., 1000.])
 
@@ -30,6 +31,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
+
+from wavedistill.errors import WavedistillError
 
 LOG_2PI = math.log(2.0 * math.pi)
 
@@ -104,15 +107,54 @@ def increasing_root(
     return state[1]
 
 
-def attach_gradient(root: Tensor, value: Tensor, slope: Tensor) -> Tensor:
-    """The root with its first derivatives by everything that the value depends on (implicit function theorem).
+def attach_gradient(root: Tensor, function: Callable[[Tensor], Tensor], slope: Tensor) -> Tensor:
+    """The root with its first and second derivatives by everything that the function depends on.
+
+    x <- x - f(x) / f', with f' held, leaves a root where it is and makes one more order of its derivatives right (the
+    implicit function theorem is the first).
 
     Args:
         root: a solution of f(x; parameters) = 0, without gradient.
-        value, slope: f and f' at the root; ``value`` with the gradient by the parameters.
+        function: f, differentiable by x and the parameters.
+        slope: f' at the root.
     """
-    step = value / slope.detach()
-    return root.detach() - (step - step.detach())
+    x = root.detach()
+    for _ in range(2 if torch.is_grad_enabled() else 0):
+        step = function(x) / slope.detach()
+        x = x - (step - step.detach())
+    return x
+
+
+def under_torch_func() -> bool:
+    """Whether a transform of torch.func (vmap, grad, jacrev, ...) is at work, outside compiled code."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+def refuse_vmap(what: str) -> None:
+    """Raise under torch.vmap, for what takes a number of steps that depends on the values."""
+    stack = torch._C._functorch.get_interpreter_stack() if under_torch_func() else None
+    if any(level.key() == torch._C._functorch.TransformType.Vmap for level in stack or []):
+        raise WavedistillError(
+            f"{what} is a search whose length depends on the values, which torch.vmap cannot run: give it the examples "
+            "as one batch."
+        )
+
+
+def refuse_second_derivative(what: str, instead: str) -> None:
+    """Raise in a backward pass with ``create_graph=True``."""
+    if torch.is_grad_enabled():
+        raise WavedistillError(f"{what} has first derivatives only (create_graph=True was asked for): {instead}.")
+
+
+def log_normal_tail(t: Tensor, log_mills: Tensor | None = None) -> Tensor:
+    """log(1 - Phi(t)), as `torch.special.log_ndtr` of -t; its derivative is accurate where that one's cancels.
+
+    Args:
+        log_mills: `log_mills_ratio` of t, where it is known.
+    """
+    near = t < 1.0
+    right = (log_mills_ratio(t) if log_mills is None else log_mills) - 0.5 * t.square() - 0.5 * LOG_2PI
+    return torch.where(near, torch.special.log_ndtr(-torch.where(near, t, 0.0)), right)
 
 
 def log_mills_ratio(t: Tensor) -> Tensor:
@@ -136,7 +178,7 @@ def log_mills_ratio(t: Tensor) -> Tensor:
 
 
 def normal_quantile_of_tail(log_tail: Tensor) -> Tensor:
-    """z >= 0 with log(1 - Phi(z)) = log_tail, for log_tail <= log(1/2); with first derivatives.
+    """z >= 0 with log(1 - Phi(z)) = log_tail, for log_tail <= log(1/2); with first and second derivatives.
 
     Newton's method on the convex function -log(1 - Phi): from sqrt(-2 log(2 p)), which lies above the root, it comes
     down to it.
@@ -145,4 +187,4 @@ def normal_quantile_of_tail(log_tail: Tensor) -> Tensor:
         z = torch.sqrt((-2.0 * (log_tail + math.log(2.0))).clamp_min(0.0))
         for _ in range(5):
             z = z + (torch.special.log_ndtr(-z) - log_tail) * torch.exp(log_mills_ratio(z))
-    return attach_gradient(z, log_tail, torch.exp(-log_mills_ratio(z)))
+    return attach_gradient(z, lambda z: log_tail - log_normal_tail(z), torch.exp(-log_mills_ratio(z)))

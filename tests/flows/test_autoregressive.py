@@ -211,7 +211,7 @@ def test_wrong_waveform_conditions_are_refused(cond, message):
 def test_samples_must_fill_steps_and_steps_the_blocks_of_the_condition():
     flow = waveform(step=3)
     for direction in (flow.forward, flow.inverse):
-        with pytest.raises(WavedistillError, match="whole steps of 3 samples, got 8 samples"):
+        with pytest.raises(WavedistillError, match="whole steps of 3 samples, got shape"):
             direction(torch.zeros(2, 1, 8), torch.zeros(2, 5))
         with pytest.raises(WavedistillError, match="blocks dividing 4 steps"):
             direction(torch.zeros(2, 1, 12), torch.zeros(2, 5, 6))

@@ -6,10 +6,11 @@ import copy
 
 import pytest
 import torch
+from helpers.fake_gpu import CUDA, LAZY, FakeGpu
 from helpers.flow_case import all_cases, tensors
-from torch.func import functional_call, vmap
+from torch.func import functional_call, grad, jacrev, vmap
 
-from wavedistill.flows import Compose, Flow, Inverse
+from wavedistill.flows import Compose, Flow, Inverse, Transform
 
 CASES = all_cases()
 F64 = torch.float64
@@ -244,6 +245,122 @@ def test_compile(case):
             torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-4)
 
 
+def frozen(case):
+    """(direction, a function of the value alone, one value) of the layer in float64."""
+    transform = case.build(F64).eval().requires_grad_(False)
+    cond = case.condition(1, F64)
+    for direction, value in (("forward", case.data(1, F64)), ("inverse", case.latent(1, F64))):
+        run = getattr(transform, direction)
+        yield direction, lambda v, run=run: run(v, cond), value
+
+
+def test_torch_func(case):
+    """The Jacobian by `torch.func` is that by autograd."""
+    for direction, function, x in frozen(case):
+        with case.refusal("torch_func", direction):
+            found = jacrev(lambda v, f=function: f(v).value)(x)
+            expected = jacobian(lambda v, f=function: f(v).value, x)
+            torch.testing.assert_close(found.reshape(expected.shape), expected, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "by_torch_func", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["autograd", "torch.func"]
+)
+def test_second_derivatives(case, by_torch_func):
+    """The derivative of the gradient along a direction, against a difference of gradients."""
+    for direction, function, x in frozen(case):
+        weights, along = (
+            torch.randn(shape, dtype=F64, generator=torch.Generator().manual_seed(4))
+            for shape in (function(x).value.shape, x.shape)
+        )
+
+        def loss(v, function=function, weights=weights):
+            value, log_det = function(v)
+            return (value * weights).sum().sin() + log_det.sum().sin()
+
+        def gradient(v, loss=loss):
+            v = v.detach().requires_grad_()
+            return torch.autograd.grad(loss(v), v)[0]
+
+        step = 1e-5 * along
+        expected = (gradient(x + step) - gradient(x - step)) / 2e-5
+        if by_torch_func:
+            with case.refusal("second_derivatives_by_torch_func", direction):
+                found = grad(lambda v, a=along, f=loss: (grad(f)(v) * a).sum())(x)
+                assert error(found, expected) < 1e-4, direction
+        else:
+            with case.refusal("second_derivatives", direction):
+                v = x.detach().requires_grad_()
+                (first,) = torch.autograd.grad(loss(v), v, create_graph=True)
+                assert error(torch.autograd.grad((first * along).sum(), v)[0], expected) < 1e-4, direction
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)], ids=["bfloat16", "float16"]
+)
+def test_half_precision(case, dtype):
+    """A layer in half precision is that of its rounded weights in float32, its value rounded once; a chain rounds after
+    each of its layers.
+    """
+    transform = case.build().to(dtype).eval()
+    exact = copy.deepcopy(transform).float()
+    cond = case.condition(2, dtype)
+    wide = case.condition(2, dtype)
+    wide = tensors(wide, lambda c: c.float() if c.is_floating_point() else c)
+    eps = torch.finfo(dtype).eps
+    chain = sum(isinstance(part, Transform) and not isinstance(part, Inverse) for part in transform.modules()) > 1
+    near = {"atol": 16 * eps, "rtol": 16 * eps} if chain else {"atol": 1e-5, "rtol": eps}
+    for direction, x in (("forward", case.data(2)), ("inverse", case.latent(2))):
+        x = x.to(dtype).requires_grad_()
+        value, log_det = getattr(transform, direction)(x, cond)
+        expected, expected_log_det = getattr(exact, direction)(x.detach().float(), wide)
+        assert value.dtype == dtype and log_det.dtype == torch.float32
+        torch.testing.assert_close(value, expected.to(dtype), **near)
+        torch.testing.assert_close(log_det, expected_log_det, **(near if chain else {"atol": 1e-5, "rtol": 1e-5}))
+        (value.float().sum() + log_det.sum()).backward()
+        assert x.grad.isfinite().all() and x.grad.abs().sum() > 0
+
+
+def test_types_do_not_mix(case):
+    """Values or a condition of another type than the weights: one line that names both, or nothing lost."""
+    transform = case.build().eval()
+    has_weights = any(p.is_floating_point() for p in transform.parameters())
+    for direction, x in (("forward", case.data(2)), ("inverse", case.latent(2))):
+        run = getattr(transform, direction)
+        for dtype in (torch.float64, torch.bfloat16, torch.float16):
+            cond = tensors(case.condition(2), lambda c, t=dtype: c.to(t) if c.is_floating_point() else c)
+            if has_weights:
+                with pytest.raises(ValueError, match=f"torch.float32.*{dtype}"):
+                    run(x.to(dtype), cond)
+            else:
+                assert run(x.to(dtype), cond).value.dtype == dtype
+            if cond is not None:
+                with pytest.raises(ValueError, match=f"condition.*torch.float32.*{dtype}"):
+                    run(x, cond)
+        if isinstance(cond, torch.Tensor):
+            with pytest.raises(ValueError, match="condition.*torch.float32.*torch.int64"):
+                run(x, cond.long())
+
+
+@pytest.mark.parametrize("device", [LAZY, pytest.param(CUDA, marks=pytest.mark.slow)], ids=["lazy", "cuda"])
+def test_gpu(case, device):
+    """No operation of either direction meets a tensor that stayed on the CPU; nor of its gradient, where torch can."""
+    gpu = FakeGpu(device)
+    values = (("forward", case.data(2)), ("inverse", case.latent(2)))
+    transform = gpu.adopt(case.build().eval())
+    cond = gpu.move(case.condition(2))
+    for direction, x in values:
+        if f"{direction} gpu" in case.exempt:
+            continue
+        x = gpu.move(x).requires_grad_()
+        with gpu.running():
+            value, log_det = getattr(transform, direction)(x, cond)
+            assert gpu.holds((value, log_det))
+            if device == LAZY:
+                (value.sum() + log_det.sum()).backward()
+                assert gpu.holds([x.grad, *(p.grad for p in transform.parameters() if p.grad is not None)])
+
+
 def test_vmap(case):
     transform = case.build(F64).eval()
     cond = case.condition(3, F64)
@@ -257,9 +374,10 @@ def test_vmap(case):
 
     parts = []
     tensors(cond, lambda c: parts.append(c) or c)
-    mapped = vmap(one)(x, *parts)
-    for got, want in zip(mapped, transform.forward(x, cond), strict=True):
-        torch.testing.assert_close(got, want, atol=1e-10, rtol=1e-10)
+    with case.refusal("vmap", "forward"):
+        mapped = vmap(one)(x, *parts)
+        for got, want in zip(mapped, transform.forward(x, cond), strict=True):
+            torch.testing.assert_close(got, want, atol=1e-10, rtol=1e-10)
 
 
 def test_nan(case):
@@ -296,6 +414,9 @@ def test_what_it_cannot_take_is_a_value_error(case):
         transform.forward(x.reshape(2, -1)[:, 0], cond)
     with pytest.raises(ValueError, match="floating"):
         transform.forward(x.long(), cond)
+    for given in (x.numpy(), x.tolist(), 1.0):
+        with pytest.raises(ValueError, match=f"torch.Tensor, got {type(given).__name__}"):
+            transform.forward(given, cond)
     if isinstance(cond, torch.Tensor):
         with pytest.raises(ValueError, match="condition"):
             transform.forward(x)

@@ -10,14 +10,32 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal, TransformedDistribution
 
+from wavedistill.errors import WavedistillError
 from wavedistill.flows import (
+    ActNorm,
+    AffineCoupling,
+    AutoregressiveFlow,
+    CausalConvolution,
+    CircularConvolution,
     Compose,
+    ContinuousFlow,
     Dequantize,
     Flow,
+    InvertibleBatchNorm,
+    InvertibleConv1x1,
+    LearnedPermutation,
     Logit,
+    MixtureCDF,
+    Orthogonal,
+    Planar,
+    Radial,
     Rescale,
+    ResidualFlow,
     Reverse,
     Scale,
+    SplineCoupling,
+    Split,
+    Squeeze,
     StandardUniform,
     TorchTransform,
 )
@@ -42,8 +60,126 @@ def test_samples_carry_their_log_probability_and_can_be_repeated():
     torch.testing.assert_close(flow.from_latent(flow.to_latent(x)), x)
 
 
-def test_samples_have_the_type_of_the_parameters():
-    assert Flow(Rescale(3)).double().sample((2, 3)).dtype == torch.float64
+@pytest.mark.parametrize("transform", [Rescale(3), Scale(2.0)], ids=["parameters", "none"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_samples_have_the_type_that_the_flow_was_converted_to(transform, dtype):
+    x, log_prob = Flow(transform).to(dtype).rsample_and_log_prob((2, 3))
+    assert x.dtype == dtype and log_prob.dtype == torch.promote_types(dtype, torch.float32)
+
+
+def conditional_flow():
+    torch.manual_seed(0)
+    layers = [AffineCoupling(3, swap=swap, cond_dim=2) for swap in (False, True)]
+    for layer in layers:
+        torch.nn.init.normal_(layer.network.output.weight, std=0.3)
+    return Flow(Compose(layers[0], Reverse(3), layers[1]))
+
+
+def test_a_number_of_samples():
+    flow = conditional_flow()
+    cond = torch.randn(4, 2, generator=generator())
+    for shape in (5, (5,), torch.Size([5])):
+        x, log_prob = flow.rsample_and_log_prob(shape, cond, generator())
+        assert x.shape == (5, 4, 3) and log_prob.shape == (5, 4)
+        for row in range(4):  # each has its own condition
+            torch.testing.assert_close(flow.log_prob(x[:, row], cond[row]), log_prob[:, row])
+    assert torch.equal(flow.sample(5, cond, generator()), x)
+    assert flow.sample(5, cond[0]).shape == flow.sample((5, 3), cond[0]).shape == (5, 3)
+    assert Flow(Compose(Scale(2.0), Rescale(3)).inv).sample(100).shape == (100, 3)
+
+
+@pytest.mark.parametrize("transform", [Scale(2.0), Squeeze(2), Compose(Squeeze(4), InvertibleConv1x1(4))])
+def test_a_number_of_samples_needs_a_known_shape(transform):
+    with pytest.raises(WavedistillError, match=r"give the full shape, \(100, dim\)"):
+        Flow(transform).sample(100)
+
+
+@pytest.mark.parametrize("shape", [-1, 2.5, (), (2, -3), "ab", None])
+def test_shapes_that_are_none(shape):
+    with pytest.raises(WavedistillError, match="a shape is a number of samples or whole numbers of at least 0"):
+        Flow(Rescale(3)).sample(shape)
+
+
+def test_a_call_gives_the_log_probability():
+    flow = conditional_flow()
+    x, cond = torch.randn(4, 3), torch.randn(4, 2)
+    assert torch.equal(flow(x, cond), flow.log_prob(x, cond))
+
+
+SIZED = {
+    "Rescale": lambda n: Rescale(n),
+    "ActNorm": lambda n: ActNorm(n),
+    "InvertibleBatchNorm": lambda n: InvertibleBatchNorm(n),
+    "InvertibleConv1x1": lambda n: InvertibleConv1x1(n),
+    "Orthogonal": lambda n: Orthogonal(n),
+    "LearnedPermutation": lambda n: LearnedPermutation(n),
+    "AffineCoupling": lambda n: AffineCoupling(n),
+    "SplineCoupling": lambda n: SplineCoupling(3, cond_dim=n),
+    "Planar": lambda n: Planar(n),
+    "Radial": lambda n: Radial(2, cond_dim=n),
+    "MixtureCDF": lambda n: MixtureCDF(2, num_components=n),
+    "CausalConvolution": lambda n: CausalConvolution(2, n),
+    "CircularConvolution": lambda n: CircularConvolution(n, 3),
+    "ContinuousFlow": lambda n: ContinuousFlow(n),
+    "ResidualFlow": lambda n: ResidualFlow(2, num_terms=n),
+    "Squeeze": lambda n: Squeeze(n),
+    "Split": lambda n: Split(Scale(2.0), keep=n),
+}
+
+
+@pytest.mark.parametrize("size", [-2, 2.5, "3", True])
+@pytest.mark.parametrize("name", SIZED)
+def test_sizes_that_are_none(name, size):
+    with pytest.raises(WavedistillError, match=f"{name} needs .*a whole number of at least [01], got .*={size!r}"):
+        SIZED[name](size)
+
+
+@pytest.mark.parametrize("layer", [AffineCoupling, ContinuousFlow, ResidualFlow])
+@pytest.mark.parametrize("network", [64, {"hidden": 64}, lambda kept, cond: kept])
+def test_networks_that_are_none(layer, network):
+    with pytest.raises(WavedistillError, match=f"{layer.__name__} needs network=NetworkConfig"):
+        layer(2, network=network)
+
+
+def test_networks_that_take_no_condition():
+    with pytest.raises(WavedistillError, match=r"AffineCoupling calls its network as network\(kept, cond\).*Linear"):
+        AffineCoupling(4, network=torch.nn.Linear(2, 4))
+    with pytest.raises(WavedistillError, match="AutoregressiveFlow needs a MADE .* got Linear"):
+        AutoregressiveFlow(torch.nn.Linear(2, 4))
+
+
+def test_arrays_and_lists_are_no_tensors():
+    flow = conditional_flow()
+    x, cond = torch.randn(4, 3), torch.randn(4, 2)
+    for given in (x.numpy(), x.tolist(), 1.0):
+        for take in (flow, flow.likelihood, flow.to_latent, flow.from_latent):
+            with pytest.raises(WavedistillError, match=f"needs a torch.Tensor, got {type(given).__name__}"):
+                take(given, cond)
+    for given in (cond.numpy(), cond.tolist()):
+        with pytest.raises(
+            WavedistillError, match=rf"needs a condition of shape \(batch, 2\), got a {type(given).__name__}"
+        ):
+            flow.log_prob(x, given)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_layers_that_watch_their_batches_do_so_in_half_precision(dtype):
+    torch.manual_seed(0)
+    x = (3.0 * torch.randn(64, 2) + 1.0).to(dtype)
+    whitened, statistics = ActNorm(2).to(dtype), InvertibleBatchNorm(2, momentum=1.0).to(dtype)
+    y = whitened.forward(x).value.float()
+    assert bool(whitened.initialized) and float(y.mean().abs()) < 0.02 and abs(float(y.std()) - 1.0) < 0.02
+    assert torch.equal(whitened.loc, x.float().mean(0).to(dtype)) and whitened.loc.dtype == dtype
+    with torch.inference_mode():
+        statistics.forward(x)
+    assert torch.equal(statistics.running_mean, x.float().mean(0).to(dtype))
+
+
+def test_dequantisation_needs_more_digits_than_half_precision_has():
+    with pytest.raises(
+        WavedistillError, match="Dequantize needs values of torch.float32 or torch.float64, got torch.bf"
+    ):
+        Dequantize(4).forward(torch.zeros(1, 2, dtype=torch.bfloat16))
 
 
 def test_likelihood_in_three_units():

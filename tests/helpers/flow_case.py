@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from helpers.paths import ROOT
+from wavedistill.errors import WavedistillError
 from wavedistill.flows import Transform
 
 CHECKS = {  # names that `exempt` may hold
@@ -28,6 +31,11 @@ CHECKS = {  # names that `exempt` may hold
     "nan",
     "state",
     "expanded",
+    "torch_func",
+    "second_derivatives",
+    "second_derivatives_by_torch_func",
+    "half_precision",
+    "gpu",
 }
 
 
@@ -50,7 +58,8 @@ class Case:
             default.
         tolerance32, tolerance64: of the round trip, relative to max(1, |value|).
         log_det_tolerance: against the autograd Jacobian in float64.
-        exempt: check -> reason why it cannot hold for this layer.
+        exempt: check (of `test_gpu` also "inverse gpu") -> reason why it cannot hold for this layer.
+        refuses: check, or direction and check ("inverse vmap"), -> what the error says that stands in its place.
     """
 
     make: Callable[[], Transform]
@@ -65,11 +74,18 @@ class Case:
     tolerance64: float = 1e-12
     log_det_tolerance: float = 1e-10
     exempt: dict[str, str] = field(default_factory=dict)
+    refuses: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        assert self.exempt.keys() <= CHECKS, f"no such check: {self.exempt.keys() - CHECKS}"
+        for check in (*self.exempt, *self.refuses):
+            assert check.removeprefix("forward ").removeprefix("inverse ") in CHECKS, f"no such check: {check}"
         if self.events is None:
             self.events = [(self.event[0], 1), (self.event[0], 5)] if len(self.event) == 2 else []
+
+    def refusal(self, check: str, direction: str) -> Any:
+        """A context in which the check must fail with the case's error, or one that does nothing."""
+        said = self.refuses.get(check, self.refuses.get(f"{direction} {check}"))
+        return contextlib.nullcontext() if said is None else pytest.raises(WavedistillError, match=said)
 
     def build(self, dtype: torch.dtype = torch.float32, seed: int = 0) -> Transform:
         torch.manual_seed(seed)

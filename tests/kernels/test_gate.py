@@ -142,12 +142,26 @@ def test_gates_are_not_overwritten():
 def test_gate_and_gradient_map_over_a_new_axis():
     gates = random_gates(4, 2, 7, 6)
     weights = random_gates(4, 2, 7, 3)
-    assert torch.equal(torch.vmap(gated_unit)(gates), bfloat16_gate(gates))
-    assert torch.equal(torch.vmap(gated_unit, in_dims=1, out_dims=1)(gates), bfloat16_gate(gates))
+    one_rounding = {"rtol": 2.0**-7, "atol": 1e-6}
+    torch.testing.assert_close(torch.vmap(gated_unit)(gates), bfloat16_gate(gates), **one_rounding)
+    torch.testing.assert_close(
+        torch.vmap(gated_unit, in_dims=1, out_dims=1)(gates), bfloat16_gate(gates), **one_rounding
+    )
     leaf = gates[0].clone().requires_grad_()
     gated = gated_unit(leaf)
     expected = torch.stack([torch.autograd.grad(gated, leaf, one, retain_graph=True)[0] for one in weights])
-    assert torch.equal(torch.autograd.grad(gated, leaf, weights, is_grads_batched=True)[0], expected)
+    batched = torch.autograd.grad(gated, leaf, weights, is_grads_batched=True)[0]
+    torch.testing.assert_close(batched, expected, **one_rounding)
+
+
+def test_second_derivatives_of_the_gate():
+    gates = random_gates(2, 5, 8).requires_grad_()
+    reference = gates.detach().float().requires_grad_()
+    found = []
+    for leaf, function in ((gates, gated_unit), (reference, exact)):
+        (first,) = torch.autograd.grad(function(leaf).float().square().sum(), leaf, create_graph=True)
+        found.append(torch.autograd.grad(first.float().square().sum(), leaf)[0].float())
+    torch.testing.assert_close(*found, rtol=0.05, atol=0.02)
 
 
 def test_operators_keep_the_rules_of_torch():

@@ -248,7 +248,7 @@ def test_long_term_prediction_refuses_what_does_not_fit():
     with pytest.raises(WavedistillError, match="needs a LTP as condition, got NoneType"):
         flow.forward(torch.zeros(1, 1, 16))
     with pytest.raises(WavedistillError, match="17 samples, 4 blocks and 3 taps"):
-        flow.forward(torch.zeros(2, 1, 17), predictor(2, 4, 3))
+        flow.forward(torch.zeros(2, 1, 17, dtype=torch.float64), predictor(2, 4, 3))
 
 
 # ---- configuration and training

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from wavedistill.errors import WavedistillError
-from wavedistill.kernels.block_filter import block_fir
+from wavedistill.kernels.block_filter import block_fir, slide_by_products
 from wavedistill.kernels.levinson import levinson_recursion
 from wavedistill.kernels.recursive_filter import recursive_filter
 
@@ -40,21 +40,9 @@ def average_steps(x: Tensor, matrices: Tensor, past: Tensor | None = None) -> Te
 
 
 def _slide(padded: Tensor, matrices: Tensor) -> Tensor:
-    if matrices.shape[-1] == 1 and padded.is_cpu:
+    if matrices.shape[-1] == 1:
         return block_fir(padded[..., 0], matrices[..., 0, 0]).unsqueeze(-1)
     return slide_by_products(padded, matrices)
-
-
-def slide_by_products(padded: Tensor, matrices: Tensor) -> Tensor:
-    """`block_fir` of vectors, y_t = sum_k p_{t + order - 1 - k} C_k(block of t), over all windows of the signal.
-
-    Shapes: padded (batch, order - 1 + steps, n), matrices (batch, blocks, order, n, n) -> (batch, steps, n).
-    """
-    batch, blocks, order, size, _ = matrices.shape
-    steps = padded.shape[1] - order + 1
-    windows = torch.cat([padded[:, order - 1 - k : order - 1 - k + steps] for k in range(order)], dim=-1)
-    by_block = windows.reshape(batch, blocks, steps // blocks, order * size)
-    return (by_block @ matrices.reshape(batch, blocks, order * size, size)).reshape(batch, steps, size)
 
 
 def all_pole(
@@ -79,10 +67,8 @@ def all_pole(
         past = excitation.new_zeros(excitation.shape[0], coefficients.shape[-1])
     if not differentiable:
         _need_no_gradient("all_pole", coefficients, past)
-        if excitation.is_cpu:
-            x = recursive_filter(excitation, coefficients, past)
-            return x, torch.cat([past, x], dim=1)[:, x.shape[1] :]
-    return _all_pole_by_blocks(excitation, coefficients, past)
+    x = (recursive_filter.plain if differentiable else recursive_filter)(excitation, coefficients, past)
+    return x, torch.cat([past, x], dim=1)[:, x.shape[1] :]
 
 
 def _need_no_gradient(function: str, *given: Tensor) -> None:
@@ -92,44 +78,6 @@ def _need_no_gradient(function: str, *given: Tensor) -> None:
             f"{function}: a gradient is asked for in the filter, which the fast way does not give. Call it with "
             "differentiable=True, or detach the filter."
         )
-
-
-def _all_pole_by_blocks(excitation: Tensor, coefficients: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-    """`all_pole` as matrix products.
-
-    Inside a block of n samples the coefficients are constant, so x = H e + C x_past with H the (n, n) Toeplitz matrix
-    of the filter's impulse response: all matrices are made at once, and only the product with the last ``order``
-    samples is sequential.
-    """
-    batch, blocks, size = excitation.shape
-    order = coefficients.shape[-1]
-    from_excitation, from_past = _block_responses(coefficients, size)
-    forced = torch.matmul(from_excitation, excitation.unsqueeze(-1)).squeeze(-1)
-    outputs = []
-    for block in range(blocks):
-        x = forced[:, block] + torch.bmm(from_past[:, block], past.unsqueeze(-1)).squeeze(-1)
-        outputs.append(x)
-        past = x[:, -order:] if size >= order else torch.cat([past, x], dim=1)[:, -order:]
-    return torch.cat(outputs, dim=1), past
-
-
-def _block_responses(coefficients: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """H (batch, blocks, size, size) and C (batch, blocks, size, order) of `all_pole`, computed in float64."""
-    a = coefficients.double()
-    order = a.shape[-1]
-    # L x = e + P past: L is unit lower triangular with -a_k on its k-th subdiagonal, P holds what reaches back.
-    row = torch.arange(size, device=a.device)
-    lag = row[:, None] - row[None, :]
-    padded = torch.cat([-torch.ones_like(a[..., :1]), a, torch.zeros_like(a[..., :1])], dim=-1)
-    toeplitz = -padded[..., torch.where((lag >= 0) & (lag <= order), lag, order + 1)]
-    reach = row[:, None] + order - torch.arange(order, device=a.device)[None, :]
-    history = padded[..., torch.where(reach <= order, reach, order + 1)]
-    identity = torch.eye(size, dtype=a.dtype, device=a.device).expand(toeplitz.shape)
-    solved = torch.linalg.solve_triangular(
-        toeplitz, torch.cat([identity, history], dim=-1), upper=False, unitriangular=True
-    )
-    solved = solved.to(coefficients.dtype)
-    return solved[..., :size], solved[..., size:]
 
 
 def levinson_durbin(autocorrelation: Tensor, *, differentiable: bool = False) -> tuple[Tensor, Tensor]:
@@ -146,14 +94,4 @@ def levinson_durbin(autocorrelation: Tensor, *, differentiable: bool = False) ->
     """
     if not differentiable:
         _need_no_gradient("levinson_durbin", autocorrelation)
-        if autocorrelation.is_cpu:
-            return levinson_recursion(autocorrelation)
-    order = autocorrelation.shape[-1] - 1
-    coefficients = autocorrelation[..., :0]
-    error = autocorrelation[..., 0].clone()
-    for step in range(order):
-        known = (coefficients * autocorrelation[..., 1 : step + 1].flip(-1)).sum(-1)
-        reflection = ((autocorrelation[..., step + 1] - known) / error).unsqueeze(-1)
-        coefficients = torch.cat([coefficients - reflection * coefficients.flip(-1), reflection], dim=-1)
-        error = error * (1.0 - reflection.squeeze(-1).square())
-    return coefficients, error
+    return (levinson_recursion.plain if differentiable else levinson_recursion)(autocorrelation)

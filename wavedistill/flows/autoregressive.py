@@ -49,7 +49,7 @@ from torch import Tensor
 
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.solvers.stepping import CausalStepper, MaskedStepper
-from wavedistill.flows.transform import Transform, broadcast_condition
+from wavedistill.flows.transform import Transform, broadcast_condition, require_dtype
 from wavedistill.nn.causal_network import CausalNetwork, CausalState
 from wavedistill.nn.made import MADE
 
@@ -172,12 +172,13 @@ class AutoregressiveFlow(Transform):
         steps = samples // network.step_size
         if samples % network.step_size:
             raise WavedistillError(
-                f"AutoregressiveFlow needs whole steps of {network.step_size} samples, got {samples} samples."
+                f"AutoregressiveFlow needs whole steps of {network.step_size} samples, got shape {tuple(x.shape)}."
             )
         channels = network.stack.cond.in_features if network.stack.cond is not None else 0
         if channels and not isinstance(cond, Condition):
             cond = Condition(broadcast_condition(cond, channels, x, self).transpose(1, 2))
         features, source = cond if isinstance(cond, Condition) else Condition()
+        require_dtype(x, self, features if channels else None, source if network.source_order else None)
         if channels and (
             features is None
             or features.dim() != 3

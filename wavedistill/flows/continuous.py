@@ -17,9 +17,9 @@ from torch.func import functional_call
 
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.solvers.log_det import NOISES, draw_noise, jacobian
-from wavedistill.flows.transform import Transform
+from wavedistill.flows.transform import Transform, require_sizes
 from wavedistill.nn.coupling_net import CouplingNet, NetworkConfig
-from wavedistill.numerics import full_precision
+from wavedistill.numerics import full_precision, refuse_second_derivative, refuse_vmap, under_torch_func
 
 ADAPTIVE = ("dopri5", "dopri8")
 FIXED = ("rk4", "midpoint", "euler")
@@ -51,14 +51,14 @@ class ContinuousFlow(Transform):
         rtol, atol: of an adaptive solver, for the worst example of a batch; None: 1e-6 in float32, 1e-12 in float64.
         step_size: of a solver with fixed steps.
         adjoint: gradient from a second equation solved backwards, in memory that does not grow with the number of
-            steps, first derivatives only; otherwise through the steps of the solver.
+            steps, first derivatives only; otherwise, and under torch.func, through the steps of the solver.
         generator: source of the noise; None: torch's global one.
 
     Shapes: (batch, dim) or (batch, dim, samples); cond (batch, cond_dim[, frames]).
 
     Raises:
-        WavedistillError: for an argument out of range, where torchdiffeq is not installed, and where the solver gives
-            up.
+        WavedistillError: for an argument out of range, where torchdiffeq is not installed, where the solver gives up,
+            for a second derivative by the adjoint, and under torch.vmap.
 
     Example:
         >>> import torch
@@ -100,9 +100,11 @@ class ContinuousFlow(Transform):
             )
         if step_size is not None and not 0 < step_size <= 1:
             raise WavedistillError(f"ContinuousFlow needs a step_size in (0, 1], got {step_size}.")
+        require_sizes(self, dim=dim)
+        require_sizes(self, 0, cond_dim=cond_dim)
+        network = NetworkConfig.checked(network, self)
         self.dim = dim
         self.cond_dim = cond_dim
-        network = network or NetworkConfig()
         if network.kernel_size > 1:
             self.ranks = (3,)
         self.network = CouplingNet(dim + 1, dim, network, cond_dim)
@@ -167,8 +169,15 @@ class ContinuousFlow(Transform):
             options["atol"] = tolerance if self.atol is None else self.atol
             # a last step that ends at the end: torchdiffeq would step past it and interpolate, which is of low order
             options["options"] = {"norm": _worst_example, "step_t": times[1:]}
+        refuse_vmap("the solution of a differential equation")
+        if under_torch_func() and self.solver in ADAPTIVE:
+            raise WavedistillError(
+                f"torchdiffeq's {self.solver} cannot go through torch.func: take a solver with fixed steps, "
+                f"{', '.join(FIXED)}, or torch.autograd."
+            )
         odeint = plain
-        if self.adjoint:
+        by_adjoint = self.adjoint and not under_torch_func()
+        if by_adjoint:
             odeint = adjoint
             options["adjoint_params"] = (*parameters.values(), *([] if cond is None else [cond]))
             options["adjoint_options"] = (
@@ -182,7 +191,11 @@ class ContinuousFlow(Transform):
                 f"the solver {self.solver} gave up ({stopped}): f is too steep for these tolerances. Raise rtol "
                 "and atol, compute in float64, or train with a smaller learning rate."
             ) from stopped
-        return values[-1], log_dets[-1]
+        results = values[-1], log_dets[-1]
+        for result in results if by_adjoint else ():
+            if result.requires_grad:
+                result.register_hook(_refuse_second)
+        return results
 
 
 def _worst_example(state: tuple[Tensor, ...]) -> Tensor:
@@ -193,6 +206,10 @@ def _worst_example(state: tuple[Tensor, ...]) -> Tensor:
     return torch.stack(
         [part.flatten(1).square().mean(1).sqrt().max() if part.dim() > 1 else part.abs().max() for part in state]
     ).max()
+
+
+def _refuse_second(_: Tensor) -> None:
+    refuse_second_derivative("ContinuousFlow with an adjoint", "take adjoint=False, or torch.func")
 
 
 def _like(rows: Tensor, x: Tensor) -> Tensor:

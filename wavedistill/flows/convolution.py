@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wavedistill.errors import WavedistillError
-from wavedistill.flows.transform import Transform
+from wavedistill.flows.transform import Transform, require_sizes
 from wavedistill.nn.masked_conv import MaskedConv1d
 from wavedistill.numerics import full_precision, log_positive
 
@@ -63,6 +63,7 @@ class CausalConvolution(Transform):
         self, dim: int, kernel_size: int, dilation: int = 1, anticausal: bool = False, max_gain: float | None = None
     ) -> None:
         super().__init__()
+        require_sizes(self, dim=dim, kernel_size=kernel_size, dilation=dilation)
         if max_gain is not None and not 0 < max_gain < 1:
             raise WavedistillError(f"CausalConvolution needs a max_gain between 0 and 1, got {max_gain}.")
         self.dim = dim
@@ -192,6 +193,7 @@ class CircularConvolution(Transform):
 
     def __init__(self, dim: int, kernel_size: int) -> None:
         super().__init__()
+        require_sizes(self, dim=dim, kernel_size=kernel_size)
         self.dim = dim
         weight = 0.1 / math.sqrt(dim * kernel_size) * torch.randn(dim, dim, kernel_size)
         weight[..., 0] += torch.eye(dim)

@@ -16,6 +16,7 @@ References:
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.masks import MASKS, checkerboard, halved_condition, merge, split
 from wavedistill.flows.spline import rational_quadratic_spline
-from wavedistill.flows.transform import Transform
+from wavedistill.flows.transform import Transform, require_sizes
 from wavedistill.nn.coupling_net import CouplingNet, NetworkConfig
 from wavedistill.numerics import full_precision
 
@@ -52,11 +53,12 @@ class _Coupling(Transform):
         if mask not in MASKS:
             raise WavedistillError(f"{name} needs a mask among {', '.join(MASKS)}, got {mask!r}.")
         over_features = mask in ("half", "alternate")
-        if dim < 1 or (over_features and dim < 2):
+        require_sizes(self, dim=dim)
+        require_sizes(self, 0, cond_dim=cond_dim)
+        if over_features and dim < 2:
             raise WavedistillError(
-                f"{name} with mask {mask!r} needs at least {2 if over_features else 1} features (axis 1), got D = "
-                f"{dim}: "
-                "a part must be kept. For a waveform of one channel take mask 'time', or Squeeze before this layer."
+                f"{name} with mask {mask!r} needs at least 2 features (axis 1), got D = {dim}: a part must be kept. "
+                "For a waveform of one channel take mask 'time', or Squeeze before this layer."
             )
         self.dim = dim
         self.mask = mask
@@ -64,8 +66,11 @@ class _Coupling(Transform):
         self.cond_dim = cond_dim
         sizes = ((dim + 1) // 2, dim // 2) if over_features else (dim, dim)
         kept, moved = reversed(sizes) if swap else sizes
-        if not isinstance(network, nn.Module):
-            network = CouplingNet(kept, self.parameters_per_feature * moved, network, cond_dim)
+        if isinstance(network, nn.Module):
+            _require_two_arguments(network, self)
+        else:
+            config = NetworkConfig.checked(network, self)
+            network = CouplingNet(kept, self.parameters_per_feature * moved, config, cond_dim)
         of_samples = isinstance(network, CouplingNet) and network.kernel_size > 1
         if not over_features or of_samples:
             self.ranks = (3,)
@@ -289,3 +294,13 @@ class SplineCoupling(_Coupling):
 
     def _couple(self, moved: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         return rational_quadratic_spline(moved, parameters.movedim(1, -1), self.bound, inverse)
+
+
+def _require_two_arguments(network: nn.Module, owner: nn.Module) -> None:
+    try:
+        inspect.signature(network.forward).bind("kept", "cond")
+    except TypeError:
+        raise WavedistillError(
+            f"{type(owner).__name__} calls its network as network(kept, cond), which {type(network).__name__} does not "
+            "take: wrap it in a module whose forward(kept, cond) does, or give a NetworkConfig."
+        ) from None

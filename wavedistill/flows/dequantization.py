@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from wavedistill.errors import WavedistillError
-from wavedistill.flows.transform import Transform
+from wavedistill.flows.transform import HALF, Transform
 
 
 class Dequantize(Transform):
@@ -45,6 +45,14 @@ class Dequantize(Transform):
             raise WavedistillError(f"Dequantize needs 1 to 23 bits, got {bits}.")
         self.bits = bits
         self.generator = generator
+
+    def _check(self, x: Tensor) -> None:
+        super()._check(x)
+        if x.dtype in HALF:
+            raise WavedistillError(
+                f"Dequantize needs values of torch.float32 or torch.float64, got {x.dtype}, which has too few digits "
+                "for the noise."
+            )
 
     def _forward(self, x: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
         if (

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wavedistill.dsp.filters import all_pole
 from wavedistill.errors import WavedistillError
-from wavedistill.flows.transform import Transform
+from wavedistill.flows.transform import Transform, require_sizes
 
 
 class Scale(Transform):
@@ -60,6 +60,7 @@ class Rescale(Transform):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        require_sizes(self, dim=dim)
         self.dim = dim
         self.log_scale = nn.Parameter(torch.zeros(dim))
 

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.linear import Orthogonal
-from wavedistill.flows.transform import Compose, Transform
+from wavedistill.flows.transform import Compose, Transform, require_sizes
 from wavedistill.numerics import (
     attach_gradient,
     full_precision,
     increasing_root,
     log_mills_ratio,
+    log_normal_tail,
     log_positive,
     normal_quantile_of_tail,
     raw_of_log,
@@ -80,11 +81,9 @@ class MixtureCDF(Transform):
 
     def __init__(self, dim: int, num_components: int = 8, kind: str = "logistic") -> None:
         super().__init__()
-        if kind not in KINDS or num_components < 1:
-            raise WavedistillError(
-                f"MixtureCDF needs kind {' or '.join(map(repr, KINDS))} and at least one component, got {kind!r} "
-                f"and {num_components}."
-            )
+        require_sizes(self, dim=dim, num_components=num_components)
+        if kind not in KINDS:
+            raise WavedistillError(f"MixtureCDF needs kind {' or '.join(map(repr, KINDS))}, got {kind!r}.")
         self.dim = dim
         self.kind = kind
         self.loc = nn.Parameter(torch.empty(dim, num_components))
@@ -112,11 +111,10 @@ class MixtureCDF(Transform):
         y = full_precision(y)
         side = torch.where(y < 0, -1.0, 1.0).to(y)
         size = side * y
-        log_tail = torch.special.log_ndtr(-size)
+        log_tail = log_normal_tail(size)
         x = self._quantile(log_tail, side, size)
-        value, log_hazard = self._tail(x, side)
-        slope = torch.exp(log_hazard).clamp_min(torch.finfo(x.dtype).tiny)
-        x = side * attach_gradient(side * x, log_tail - value, slope)
+        slope = torch.exp(self._tail(x, side)[1]).clamp_min(torch.finfo(x.dtype).tiny)
+        x = side * attach_gradient(side * x, lambda u: log_tail - self._tail(side * u, side)[0], slope)
         return x, -(self._tail(x, side)[1] + log_mills_ratio(size))
 
     @torch.no_grad()
@@ -137,8 +135,9 @@ class MixtureCDF(Transform):
             tails = nn.functional.logsigmoid(-t)
             log_hazards = nn.functional.logsigmoid(t)
         else:
-            tails = torch.special.log_ndtr(-t)
-            log_hazards = -log_mills_ratio(t)
+            log_mills = log_mills_ratio(t)
+            tails = log_normal_tail(t, log_mills)
+            log_hazards = -log_mills
         joint = log_weight + tails
         share = torch.log_softmax(joint, dim=-1)  # of each component in the tail
         return torch.logsumexp(joint, dim=-1), torch.logsumexp(share + log_hazards - log_scale, dim=-1)

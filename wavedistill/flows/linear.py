@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from wavedistill.errors import WavedistillError
-from wavedistill.flows.transform import Transform
+from wavedistill.flows.transform import Transform, require_sizes
 from wavedistill.numerics import full_precision
 
 
@@ -44,6 +44,7 @@ class Orthogonal(Transform):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        require_sizes(self, dim=dim)
         self.dim = dim
         skew = _rotation_logarithm(_random_rotation(dim, torch.float64))
         linear = nn.Linear(dim, dim, bias=False)
@@ -108,6 +109,7 @@ class InvertibleConv1x1(Transform):
 
     def __init__(self, dim: int, lu: bool = False) -> None:
         super().__init__()
+        require_sizes(self, dim=dim)
         self.dim = dim
         rotation = _random_rotation(dim, torch.get_default_dtype())
         self.matrix = _FactorizedMatrix(rotation) if lu else _PlainMatrix(rotation)
@@ -212,8 +214,6 @@ def _terms(log_abs_det: Tensor, x: Tensor) -> Tensor:
 
 def _random_rotation(dim: int, dtype: torch.dtype) -> Tensor:
     """Haar-distributed orthogonal matrix with determinant 1."""
-    if dim < 1:
-        raise WavedistillError(f"a linear map needs at least one feature, got dim={dim}.")
     matrix = nn.init.orthogonal_(torch.empty(dim, dim, dtype=dtype))
     matrix[:, 0] *= torch.linalg.slogdet(matrix).sign  # the determinant as a product of pivots underflows at 350
     return matrix

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from wavedistill.audio.mel import MelConfig, mel_filter_bank
 from wavedistill.dsp.filters import all_pole, levinson_durbin, predict
-from wavedistill.flows.transform import Transform
+from wavedistill.errors import WavedistillError
+from wavedistill.flows.transform import Transform, require_dtype
 
 
 class LPC(NamedTuple):
@@ -95,6 +96,9 @@ class LinearPredictionFlow(Transform):
     Shapes:
         x, u (batch, 1, samples), samples a multiple of the number of blocks.
 
+    Raises:
+        WavedistillError: for a condition that is no `LPC`, or whose blocks do not divide the samples.
+
     Example:
         >>> import torch
         >>> from wavedistill.flows import LinearPredictionFlow, LPC
@@ -111,17 +115,31 @@ class LinearPredictionFlow(Transform):
         self.differentiable = differentiable
 
     def _forward(self, x: Tensor, cond: LPC) -> tuple[Tensor, Tensor]:
+        self._check_condition(x, cond)
         residual = x[:, 0] - predict(x[:, 0], cond.coefficients)
         excitation = _by_block(residual, cond.log_gain) * torch.exp(-cond.log_gain).unsqueeze(-1)
         return excitation.flatten(1).unsqueeze(1), -self._log_gain(x, cond)
 
     def _inverse(self, y: Tensor, cond: LPC) -> tuple[Tensor, Tensor]:
+        self._check_condition(y, cond)
         return self.synthesize(y[:, 0], cond, None)[0].unsqueeze(1), self._log_gain(y, cond)
 
     def synthesize(self, u: Tensor, cond: LPC, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """The inverse with memory: u (batch, samples) and the last samples of x -> x and its last samples."""
         scaled = _by_block(u, cond.log_gain) * torch.exp(cond.log_gain).unsqueeze(-1)
         return all_pole(scaled, cond.coefficients, past, differentiable=self.differentiable)
+
+    def _check_condition(self, x: Tensor, cond: LPC) -> None:
+        if not isinstance(cond, LPC):
+            raise WavedistillError(f"LinearPredictionFlow needs a LPC as condition, got {type(cond).__name__}.")
+        require_dtype(x, self, *cond)
+        blocks = cond.log_gain.shape[1]
+        if cond.coefficients.shape[:2] != (len(x), blocks) or len(cond.log_gain) != len(x) or x.shape[-1] % blocks:
+            raise WavedistillError(
+                f"LinearPredictionFlow needs coefficients ({len(x)}, blocks, order) and log_gain ({len(x)}, blocks) "
+                f"with blocks dividing {x.shape[-1]} samples, got {tuple(cond.coefficients.shape)} and "
+                f"{tuple(cond.log_gain.shape)}."
+            )
 
     @staticmethod
     def _log_gain(x: Tensor, cond: LPC) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from wavedistill.dsp.harmonic_source import Pitch, interpolate_frames
 from wavedistill.errors import WavedistillError
-from wavedistill.flows.transform import Transform
+from wavedistill.flows.transform import Transform, require_dtype, require_sizes
 
 
 class LTP(NamedTuple):
@@ -66,6 +66,7 @@ class LongTermPredictionFlow(Transform):
 
     def __init__(self, max_lag: int) -> None:
         super().__init__()
+        require_sizes(self, max_lag=max_lag)
         self.max_lag = max_lag
 
     @staticmethod
@@ -101,6 +102,7 @@ class LongTermPredictionFlow(Transform):
         """Samples in a block, and taps on either side of the lag."""
         if not isinstance(cond, LTP):
             raise WavedistillError(f"LongTermPredictionFlow needs a LTP as condition, got {type(cond).__name__}.")
+        require_dtype(x, self, cond.taps)
         size, rest = divmod(x.shape[-1], cond.lags.shape[1])
         if rest or cond.taps.shape[-1] % 2 == 0:
             raise WavedistillError(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wavedistill.errors import WavedistillError
-from wavedistill.flows.transform import Transform
+from wavedistill.flows.transform import Transform, require_sizes
 from wavedistill.numerics import full_precision
 
 
@@ -52,7 +52,8 @@ class ActNorm(Transform):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.dim = _at_least_one(dim)
+        require_sizes(self, dim=dim)
+        self.dim = dim
         self.loc = nn.Parameter(torch.zeros(dim))
         self.log_scale = nn.Parameter(torch.zeros(dim))
         self.register_buffer("initialized", torch.tensor(False))
@@ -129,7 +130,8 @@ class InvertibleBatchNorm(Transform):
             raise WavedistillError(
                 f"InvertibleBatchNorm needs momentum in (0, 1] and eps above 0, got {momentum} and {eps}."
             )
-        self.dim = _at_least_one(dim)
+        require_sizes(self, dim=dim)
+        self.dim = dim
         self.momentum = momentum
         self.eps = eps
         self.log_gain = nn.Parameter(torch.zeros(dim))
@@ -175,9 +177,3 @@ def _per_feature(value: Tensor, x: Tensor) -> Tensor:
 def _variance_mean(x: Tensor) -> tuple[Tensor, Tensor]:
     """Of each feature over the batch and the samples, (dim,), float32 at least."""
     return torch.var_mean(full_precision(x), dim=(0,) if x.dim() == 2 else (0, 2), correction=0)
-
-
-def _at_least_one(dim: int) -> int:
-    if dim < 1:
-        raise WavedistillError(f"a normalisation needs at least one feature, got dim={dim}.")
-    return dim

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wavedistill.errors import WavedistillError
-from wavedistill.flows.transform import Transform
+from wavedistill.flows.transform import Transform, require_sizes
 from wavedistill.numerics import full_precision
 
 
@@ -111,10 +111,9 @@ class LearnedPermutation(Transform):
 
     def __init__(self, dim: int, temperature: float = 1.0) -> None:
         super().__init__()
-        if dim < 1 or not temperature > 0:
-            raise WavedistillError(
-                f"LearnedPermutation needs dim of at least 1 and a temperature above 0, got {dim} and {temperature}."
-            )
+        require_sizes(self, dim=dim)
+        if not temperature > 0:
+            raise WavedistillError(f"LearnedPermutation needs a temperature above 0, got {temperature}.")
         self.dim = dim
         self.temperature = temperature
         self.scores = nn.Parameter(torch.arange(dim, dtype=torch.get_default_dtype()))

@@ -16,19 +16,23 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from wavedistill.flows.transform import Transform
+from wavedistill.flows.transform import Transform, require_sizes
 from wavedistill.numerics import attach_gradient, full_precision, increasing_root, positive
 
 
 class _Conditioned(Transform):
-    """A transform whose few parameters get a linear function of the condition added; it starts at zero."""
+    """A transform whose few parameters, ``vectors`` of dim and ``numbers``, get a linear function of the condition
+    added; it starts at zero.
+    """
 
-    def __init__(self, dim: int, cond_dim: int, count: int) -> None:
+    def __init__(self, dim: int, cond_dim: int, vectors: int, numbers: int) -> None:
         super().__init__()
+        require_sizes(self, dim=dim)
+        require_sizes(self, 0, cond_dim=cond_dim)
         self.dim = dim
         self.cond_dim = cond_dim
         if cond_dim:
-            self.from_cond = nn.Parameter(torch.zeros(count, cond_dim))
+            self.from_cond = nn.Parameter(torch.zeros(vectors * dim + numbers, cond_dim))
 
     def _weights(self, own: list[Tensor], x: Tensor, cond: Any) -> tuple[Tensor, ...]:
         """The parameters as (batch or 1, size) for vectors, (batch or 1, size, samples or 1) for waveforms."""
@@ -61,7 +65,8 @@ class Planar(_Conditioned):
     u' is u with its part along w shortened: w.u' = s for s = w.u >= 0 and s / (1 - s) below. Unlike Rezende and
     Mohamed's softplus this never divides by |w|^2, leaves u alone where it is already invertible, and gives 1 + w.u' =
     1 / (1 - s) without cancellation. The inverse solves a + (w.u') tanh(a) = w.y + b, one increasing function of one
-    number.
+    number. Where u' is so large that y - u' tanh(a) cancels, the part of x along w comes from the root: w.x = a - b.
+    Across w, what y's own rounding has lost stays lost.
 
     Args:
         dim: features.
@@ -87,7 +92,7 @@ class Planar(_Conditioned):
     iterations = 10  # of the root finder; 8 bring float64 to its last digit for 1 + w.u' from 1e-14 to 1e14
 
     def __init__(self, dim: int, cond_dim: int = 0) -> None:
-        super().__init__(dim, cond_dim, 2 * dim + 1)
+        super().__init__(dim, cond_dim, vectors=2, numbers=1)
         bound = 1.0 / math.sqrt(dim)
         self.u = nn.Parameter(torch.empty(dim).uniform_(-bound, bound))
         self.w = nn.Parameter(torch.empty(dim).uniform_(-bound, bound))
@@ -99,12 +104,14 @@ class Planar(_Conditioned):
         return x + u * torch.tanh(a), self._slope(a, slope_at_zero).log().squeeze(1)
 
     def _inverse(self, y: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
-        u, w, b, slope_at_zero = self._constrained(y, cond)
+        weights = self._constrained(y, cond)
+        u, w, b, slope_at_zero = weights
         target = (w * y).sum(1, keepdim=True) + b
         slope_at_zero = slope_at_zero.expand_as(target)
         a = self._solve(target, slope_at_zero)
-        a = attach_gradient(a, self._value(a, slope_at_zero) - target, self._slope(a, slope_at_zero))
-        return y - u * torch.tanh(a), -self._slope(a, slope_at_zero).log().squeeze(1)
+        a = attach_gradient(a, lambda a: self._value(a, slope_at_zero) - target, self._slope(a, slope_at_zero))
+        x = y - u * torch.tanh(a)
+        return x + self._lost_along(x, a, weights), -self._slope(a, slope_at_zero).log().squeeze(1)
 
     def _constrained(self, x: Tensor, cond: Any) -> _PlanarWeights:
         u, w, b = self._weights([self.u, self.w, self.b], x, cond)
@@ -113,6 +120,16 @@ class Planar(_Conditioned):
         direction = nn.functional.normalize(w, dim=1, eps=torch.finfo(w.dtype).tiny)
         u = u - excess / (1.0 + excess) * (direction * u).sum(1, keepdim=True) * direction
         return _PlanarWeights(u, w, b, torch.relu(along) + 1.0 / (1.0 + excess))
+
+    @staticmethod
+    @torch.no_grad()
+    def _lost_along(x: Tensor, a: Tensor, weights: _PlanarWeights) -> Tensor:
+        """What x = y - u' tanh(a) lacks along w, where the terms of a - b are smaller than those that cancelled."""
+        u, w, b, _ = weights
+        size, length = (torch.linalg.vector_norm(value, dim=1, keepdim=True) for value in (u, w))
+        smaller = a.abs() + b.abs() < length * size * torch.tanh(a).abs()
+        lost = (a - b - (w * x).sum(1, keepdim=True)) / length
+        return torch.where(smaller, lost, 0.0) * w / length.clamp_min(torch.finfo(w.dtype).tiny)
 
     @staticmethod
     def _value(a: Tensor, slope_at_zero: Tensor) -> Tensor:
@@ -201,7 +218,7 @@ class Radial(_Conditioned):
     """
 
     def __init__(self, dim: int, cond_dim: int = 0) -> None:
-        super().__init__(dim, cond_dim, dim + 2)
+        super().__init__(dim, cond_dim, vectors=1, numbers=2)
         self.center = nn.Parameter(torch.randn(dim))
         self.raw_alpha = nn.Parameter(torch.zeros(1))  # see wavedistill.numerics
         self.raw_gamma = nn.Parameter(0.1 * torch.randn(1))

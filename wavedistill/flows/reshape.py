@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from wavedistill.errors import WavedistillError
-from wavedistill.flows.transform import Mapped, Transform
+from wavedistill.flows.transform import Mapped, Transform, require_sizes
 
 
 class Squeeze(Transform):
@@ -46,8 +46,7 @@ class Squeeze(Transform):
 
     def __init__(self, factor: int) -> None:
         super().__init__()
-        if factor < 1:
-            raise WavedistillError(f"Squeeze needs a factor of at least 1, got {factor}.")
+        require_sizes(self, factor=factor)
         self.factor = factor
 
     def _forward(self, x: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
@@ -95,8 +94,7 @@ class Split(Transform):
 
     def __init__(self, transform: Transform, keep: int) -> None:
         super().__init__()
-        if keep < 1:
-            raise WavedistillError(f"Split needs at least one channel to keep, got keep={keep}.")
+        require_sizes(self, keep=keep)
         self.transform = transform
         self.keep = keep
         self.dim = None if transform.dim is None else transform.dim + keep

@@ -22,7 +22,7 @@ from wavedistill.flows.solvers.log_det import (
     roulette_weights,
     series_log_det,
 )
-from wavedistill.flows.transform import Transform
+from wavedistill.flows.transform import Transform, require_sizes
 from wavedistill.nn.coupling_net import NetworkConfig
 from wavedistill.nn.lipschitz import LipschitzNetwork
 from wavedistill.numerics import full_precision
@@ -104,14 +104,14 @@ class ResidualFlow(Transform):
                 f"ResidualFlow needs log_det of {', '.join(LOG_DETS)} and noise of {', '.join(NOISES)}, got "
                 f"{log_det!r} and {noise!r}."
             )
-        if num_terms < 1 or (max_iterations is not None and max_iterations < 1):
-            raise WavedistillError(
-                f"ResidualFlow needs num_terms and max_iterations of 1 or more, got {num_terms} and {max_iterations}."
-            )
+        require_sizes(self, dim=dim, num_terms=num_terms)
+        require_sizes(self, 0, cond_dim=cond_dim)
+        if max_iterations is not None:
+            require_sizes(self, max_iterations=max_iterations)
+        network = NetworkConfig.checked(network, self)
         self.dim = dim
         self.cond_dim = cond_dim
         self.lipschitz = lipschitz
-        network = network or NetworkConfig()
         if network.kernel_size > 1:
             self.ranks = (3,)
         self.network = LipschitzNetwork(dim, network, cond_dim, lipschitz, activation)

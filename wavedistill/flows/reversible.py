@@ -14,15 +14,14 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.func import functional_call
+from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.normalization import InvertibleBatchNorm
-from wavedistill.flows.transform import Compose, Mapped, Transform
+from wavedistill.flows.transform import Compose, Mapped, Transform, call_with
+from wavedistill.numerics import refuse_second_derivative, under_torch_func
 
 
 class ReversibleSequence(Compose):
@@ -31,7 +30,7 @@ class ReversibleSequence(Compose):
     Values, log-determinants and gradients (by the value, the condition and every parameter, in both directions) are
     those of `Compose`, and so is the state dict. A training step takes two more evaluations of every layer; its memory
     is that of one layer and of the stack's output. Without gradient, under `torch.compile` and under the transforms of
-    `torch.func` (vmap, grad) it runs as `Compose` does.
+    `torch.func` (vmap, grad, hessian) it runs as `Compose` does.
 
     Each layer must be a function of its input, its condition and its parameters: layers that draw random numbers or
     keep statistics of the batch in training (dropout, batch normalisation) are refused there. Gradients are of first
@@ -51,7 +50,8 @@ class ReversibleSequence(Compose):
         those of the layers.
 
     Raises:
-        WavedistillError: in training, for a layer with dropout or running statistics; its name is said.
+        WavedistillError: in training, for a layer with dropout or running statistics; its name is said. And for a
+            second derivative.
 
     Example:
         >>> import torch
@@ -90,12 +90,7 @@ class ReversibleSequence(Compose):
 
     def _plain(self) -> bool:
         """Nothing would be stored, or a function with its own backward pass cannot be traced."""
-        return (
-            torch.compiler.is_compiling()
-            or not torch.is_grad_enabled()
-            or torch._C._are_functorch_transforms_active()
-            or not len(self)
-        )
+        return torch.compiler.is_compiling() or not torch.is_grad_enabled() or under_torch_func() or not len(self)
 
 
 def _recomputed(steps: list[Transform], x: Tensor, cond: Any, per_step: bool) -> Mapped:
@@ -168,8 +163,8 @@ class _Recompute(torch.autograd.Function):
         return tuple(chained)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor, grad_log_det: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative("ReversibleSequence", "take Compose, or torch.func")
         plan = ctx.plan
         (value, *tensors) = ctx.saved_tensors
         wanted = ctx.needs_input_grad[2:]
@@ -194,32 +189,21 @@ def _back(
     grads: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, list[Tensor | None]]:
     """One step backwards: its input, gradients by it, the condition's tensors and the step's parameters."""
-    call = _Call(plan.steps[index])
+    step = plan.steps[index]
     cond = plan.condition(of_cond)
-    named = {f"transform.{name}": value for name, value in zip(plan.names[index], parameters, strict=True)}
+    named = dict(zip(plan.names[index], parameters, strict=True))
     with plan.autocast.again():
         with torch.no_grad():
-            value = functional_call(call, named, ("inverse", output, cond)).value
+            value = call_with(step, named, step.inverse, output, cond).value
         value = value.detach().requires_grad_()
         with torch.enable_grad():
-            mapped = functional_call(call, named, ("forward", value, cond, plan.per_step))
+            mapped = call_with(step, named, step.forward, value, cond, plan.per_step)
     outputs, of_outputs = zip(
         *((out, grad.to(out.dtype)) for out, grad in zip(mapped, grads, strict=True) if out.requires_grad), strict=True
     )
     inputs = [tensor for tensor in (value, *of_cond, *parameters) if tensor.requires_grad]
     found = iter(torch.autograd.grad(outputs, inputs, of_outputs, allow_unused=True))
     return value.detach(), [next(found) if t.requires_grad else None for t in (value, *of_cond, *parameters)]
-
-
-class _Call(nn.Module):
-    """Either direction of a transform as a module's call, which is what `functional_call` takes."""
-
-    def __init__(self, transform: Transform) -> None:
-        super().__init__()
-        self.transform = transform
-
-    def forward(self, direction: str, *args: Any) -> Mapped:
-        return getattr(self.transform, direction)(*args)
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -16,11 +16,31 @@ from wavedistill.kernels.operators import operator
 from wavedistill.kernels.recursive_filter import SIMD
 
 
-@operator(fake=lambda p, c: p.new_empty(p.shape[0], p.shape[1] - c.shape[-1] + 1))
+def slide_by_products(padded: Tensor, matrices: Tensor) -> Tensor:
+    """`block_fir` of vectors, y_t = sum_k p_{t + order - 1 - k} C_k(block of t), over all windows of the signal.
+
+    Shapes: padded (batch, order - 1 + steps, n), matrices (batch, blocks, order, n, n) -> (batch, steps, n).
+    """
+    batch, blocks, order, size, _ = matrices.shape
+    steps = padded.shape[1] - order + 1
+    windows = torch.cat([padded[:, order - 1 - k : order - 1 - k + steps] for k in range(order)], dim=-1)
+    by_block = windows.reshape(batch, blocks, steps // blocks, order * size)
+    return (by_block @ matrices.reshape(batch, blocks, order * size, size)).reshape(batch, steps, size)
+
+
+def _plain(padded: Tensor, coefficients: Tensor) -> Tensor:
+    return slide_by_products(padded.unsqueeze(-1), coefficients[..., None, None]).squeeze(-1)
+
+
+def _plain_backward(gradient: Tensor, padded: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.func.vjp(_plain, padded, coefficients)[1](gradient)
+
+
+@operator(fake=lambda p, c: p.new_empty(p.shape[0], p.shape[1] - c.shape[-1] + 1), plain=_plain)
 def block_fir(padded: Tensor, coefficients: Tensor) -> Tensor:
     """y_t = sum_k c_k(block of t) p_{t + order - 1 - k}: p begins order - 1 samples before y.
 
-    An operator of torch, differentiable in both arguments, so that torch.compile and vmap can go through it.
+    An operator of torch, differentiable in both arguments as often as one likes.
 
     Shapes: padded (batch, order - 1 + blocks * n), coefficients (batch, blocks, order), newest tap first -> (batch,
     blocks * n).
@@ -30,7 +50,7 @@ def block_fir(padded: Tensor, coefficients: Tensor) -> Tensor:
     return y
 
 
-@operator(fake=lambda g, p, c: (p.new_empty(p.shape), c.new_empty(c.shape)))
+@operator(fake=lambda g, p, c: (p.new_empty(p.shape), c.new_empty(c.shape)), plain=_plain_backward)
 def block_fir_backward(gradient: Tensor, padded: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of `block_fir` in its two arguments, from that of its result."""
     of_padded = torch.zeros_like(padded, memory_format=torch.contiguous_format)
@@ -48,7 +68,15 @@ def _backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
     return block_fir_backward(gradient, *ctx.saved_tensors)
 
 
+def _backward_twice(ctx, of_padded: Tensor, of_coefficients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Both gradients are linear in each of the three arguments, and filters again in the others."""
+    gradient, padded, coefficients = ctx.saved_tensors
+    of_gradient = block_fir(of_padded, coefficients) + block_fir(padded, of_coefficients)
+    return of_gradient, *block_fir_backward(gradient, of_padded, of_coefficients)
+
+
 block_fir.differentiate(_backward)
+block_fir_backward.differentiate(_backward_twice)
 
 
 @functools.cache

@@ -8,13 +8,26 @@ from __future__ import annotations
 
 import functools
 
+import torch
 from torch import Tensor
 
 from wavedistill.kernels.operators import operator
 from wavedistill.kernels.recursive_filter import SIMD
 
 
-@operator(fake=lambda r: (r.new_empty(*r.shape[:-1], r.shape[-1] - 1), r.new_empty(r.shape[:-1])))
+def _plain(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
+    order = autocorrelation.shape[-1] - 1
+    coefficients = autocorrelation[..., :0]
+    error = autocorrelation[..., 0].clone()
+    for step in range(order):
+        known = (coefficients * autocorrelation[..., 1 : step + 1].flip(-1)).sum(-1)
+        reflection = ((autocorrelation[..., step + 1] - known) / error).unsqueeze(-1)
+        coefficients = torch.cat([coefficients - reflection * coefficients.flip(-1), reflection], dim=-1)
+        error = error * (1.0 - reflection.squeeze(-1).square())
+    return coefficients, error
+
+
+@operator(fake=lambda r: (r.new_empty(*r.shape[:-1], r.shape[-1] - 1), r.new_empty(r.shape[:-1])), plain=_plain)
 def levinson_recursion(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
     """`wavedistill.dsp.filters.levinson_durbin` as an operator of torch, without gradient.
 

@@ -1,13 +1,16 @@
-"""Compiled loops as operators of torch: torch.compile, torch.export and vmap can go through them.
+"""Compiled loops as operators of torch, each beside the same in torch's own operations.
 
-`torch.library.custom_op` does the same, but imports torch._dynamo at an operator's first call, which costs seconds (the
-first synthesis of a fresh process took 6.9 s with it and 2.3 s without, on one busy core); its parts, registered one by
-one, do not.
+The loop runs on a CPU: by itself, and in torch.compile and torch.export. The plain version runs where a loop cannot: on
+other devices and under the transforms of torch.func (vmap, grad, jacrev, hessian, ...).
+
+`torch.library.custom_op` does the former, but imports torch._dynamo at an operator's first call, which costs seconds
+(the first synthesis of a fresh process took 6.9 s with it and 2.3 s without, on one busy core); its parts, registered
+one by one, do not.
 
 Example:
     >>> import torch
     >>> from wavedistill.kernels.operators import operator
-    >>> @operator(fake=torch.empty_like)
+    >>> @operator(fake=torch.empty_like, plain=torch.neg)
     ... def negated(x: torch.Tensor) -> torch.Tensor:
     ...     return torch.from_numpy(-x.numpy())
     >>> negated(torch.ones(2)), torch.vmap(negated)(torch.ones(1, 2))
@@ -31,45 +34,34 @@ class Operator:
 
     Attributes:
         overload: what a graph of torch.export holds.
+        plain: the same in torch's operations, differentiable as often as they are.
     """
 
-    def __init__(self, function: Callable, fake: Callable) -> None:
+    def __init__(self, function: Callable, fake: Callable, plain: Callable) -> None:
         functools.update_wrapper(self, function)
         self.name = f"{NAMESPACE}::{function.__name__}"
+        self.plain = plain
         torch.library.define(self.name, torch.library.infer_schema(function, mutates_args=()))
         torch.library.impl(self.name, "cpu", function)
         torch.library.register_fake(self.name, fake)
         self.overload = getattr(torch.ops.wavedistill, function.__name__).default
-        torch.library.register_vmap(self.name, _over_batches(self.overload))
 
     def __call__(self, *arguments: Tensor) -> Any:
-        return self.overload(*arguments)
+        return (self.overload if self._suits(arguments[0]) else self.plain)(*arguments)
 
     def differentiate(self, backward: Callable, save: Callable | None = None) -> None:
-        """Give the gradient: ``backward(ctx, gradient)`` from what ``save(ctx, inputs, output)`` kept (all inputs)."""
+        """Give the gradient: ``backward(ctx, *gradients)``, from what ``save(ctx, inputs, output)`` kept (inputs)."""
         torch.library.register_autograd(self.name, backward, setup_context=save or _save_inputs)
 
+    @staticmethod
+    def _suits(x: Tensor) -> bool:
+        return x.is_cpu and (torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active())
 
-def operator(fake: Callable) -> Callable[[Callable], Operator]:
+
+def operator(fake: Callable, plain: Callable) -> Callable[[Callable], Operator]:
     """Decorator that makes an `Operator`; ``fake(*arguments)`` gives empty results of the right shapes and types."""
-    return functools.partial(Operator, fake=fake)
+    return functools.partial(Operator, fake=fake, plain=plain)
 
 
 def _save_inputs(ctx, inputs: tuple[Tensor, ...], output: Any) -> None:
     ctx.save_for_backward(*inputs)
-
-
-def _over_batches(overload: Callable) -> Callable:
-    """vmap's rule: the mapped axis is one more batch axis."""
-
-    def mapped(info, in_dims: tuple[int | None, ...], *arguments: Tensor) -> tuple[Any, Any]:
-        stacked = [
-            value.expand(info.batch_size, *value.shape) if axis is None else value.movedim(axis, 0)
-            for value, axis in zip(arguments, in_dims, strict=True)
-        ]
-        out = overload(*(value.flatten(0, 1) for value in stacked))
-        if isinstance(out, tuple):
-            return tuple(one.unflatten(0, stacked[0].shape[:2]) for one in out), (0,) * len(out)
-        return out.unflatten(0, stacked[0].shape[:2]), 0
-
-    return mapped

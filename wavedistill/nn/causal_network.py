@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wavedistill.dsp.filters import average_steps, predict_steps
+from wavedistill.errors import WavedistillError
 from wavedistill.kernels.wavenet_step import INPUT_RANGE
 from wavedistill.nn.causal_conv import keep_last
 from wavedistill.nn.wavenet_stack import StackConfig, WaveNetStack
@@ -118,6 +119,11 @@ class CausalNetwork(nn.Module):
     def _stack_input(self, x: Tensor, source: Tensor | None, state: CausalState | None) -> Tensor:
         """The step before and one of the source side by side at each step of the stack."""
         batch, samples = x.shape
+        if samples % self.step_size:
+            raise WavedistillError(
+                f"a network that makes {self.step_size} samples (a patch) at a time needs a multiple of them, got "
+                f"shape {tuple(x.shape)}."
+            )
         before = x.new_zeros(batch, self.step_size) if state is None else state.inputs[:, -self.step_size :]
         shifted = torch.cat([before, x[:, : samples - self.step_size]], dim=1).clamp(-INPUT_RANGE, INPUT_RANGE)
         channels = [shifted, source] if self.source_order else [shifted]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,16 @@ class NetworkConfig:
     hidden: int = 64
     num_layers: int = 2
     kernel_size: int = 1
+
+    @classmethod
+    def checked(cls, network: Any, owner: nn.Module) -> NetworkConfig:
+        """What a layer was given as its network: one of these, or None for the defaults; all else is refused."""
+        if network is not None and not isinstance(network, cls):
+            raise WavedistillError(
+                f"{type(owner).__name__} needs network=NetworkConfig(...), the size of its network, got a "
+                f"{type(network).__name__}."
+            )
+        return network or cls()
 
 
 class CouplingNet(nn.Module):

@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from wavedistill.kernels.gate import bfloat16_gate, suits_kernel
 from wavedistill.nn.causal_conv import CausalConv, keep_last
-from wavedistill.numerics import full_precision
+from wavedistill.numerics import full_precision, refuse_second_derivative
 
 
 @dataclass
@@ -168,8 +167,8 @@ class _GatedUnit(torch.autograd.Function):
         return _activate(copy, doubled, openings)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        refuse_second_derivative("a WaveNet's gate in float32", "torch.func (grad, hessian) gives second ones, too")
         tanh, sigmoid = ctx.saved_tensors[0].chunk(2, dim=-1)
         of_filters = torch.ops.aten.tanh_backward(gradient * sigmoid, tanh)
         of_openings = torch.ops.aten.sigmoid_backward(gradient * tanh, sigmoid)

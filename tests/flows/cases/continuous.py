@@ -5,10 +5,13 @@ import importlib.util
 import torch
 from helpers.flow_case import Case, shake
 
-COMPILE = "torchdiffeq branches in Python on the values of its times, also with fixed steps"
-TORCHDIFFEQ = {
-    "compile": COMPILE,
-    "vmap": "torchdiffeq writes the values into a buffer of its own and chooses its steps in Python",
+BRANCHES = "torchdiffeq branches in Python on the values of its times, also with fixed steps"
+COMPILE = {"compile": BRANCHES, "gpu": BRANCHES}
+VMAP = {"vmap": "as one batch"}
+ADAPTIVE = VMAP | {
+    "torch_func": "a solver with fixed steps",
+    "second_derivatives": "adjoint=False",
+    "second_derivatives_by_torch_func": "a solver with fixed steps",
 }
 
 
@@ -26,14 +29,16 @@ if importlib.util.find_spec("torchdiffeq"):
             lambda: continuous(3),
             (3,),
             density=lambda dim: continuous(dim, solver="rk4", step_size=0.5),
-            exempt=TORCHDIFFEQ,
+            exempt=COMPILE,
+            refuses=ADAPTIVE,
         ),
         "continuous-waveform": Case(
             lambda: continuous(1, kernel_size=3, cond_dim=2),
             (1, 5),
             cond=lambda batch: torch.randn(batch, 2),
             events=[(1, 1), (1, 4)],
-            exempt=TORCHDIFFEQ
+            refuses=ADAPTIVE,
+            exempt=COMPILE
             | {
                 "long": (
                     "the exact trace of 240,000 samples takes 240,000 products; test_continuous.py has an estimated one"
@@ -46,6 +51,7 @@ if importlib.util.find_spec("torchdiffeq"):
             (2,),
             tolerance64=1e-7,
             log_det_tolerance=1e-7,
-            exempt=TORCHDIFFEQ,
+            exempt=COMPILE,
+            refuses=VMAP,
         ),
     }

@@ -15,8 +15,9 @@ SEARCH = "the way back is a search whose length depends on the values"
 EXEMPT = {
     "long": "its condition has a frame for every hop of samples; test_mel_contraction.py has long ones",
     "compile": SEARCH,
-    "vmap": SEARCH,
+    "forward gpu": SEARCH,
 }
+REFUSES = {"forward vmap": "as one batch", "forward second_derivatives": "torch.func"}
 
 
 def case(mel, scale):
@@ -28,6 +29,7 @@ def case(mel, scale):
         tolerance32=2e-5,
         tolerance64=1e-9,
         exempt=EXEMPT,
+        refuses=REFUSES,
     )
 
 

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
 from wavedistill.errors import WavedistillError
+from wavedistill.flows.solvers.implicit import attach_derivatives
+from wavedistill.numerics import refuse_second_derivative, refuse_vmap, under_torch_func
 
 Map = Callable[[Tensor], Tensor]
 
@@ -26,7 +28,8 @@ def invert_residual(
     """The x with x + g(x) = y, by x <- y - g(x), which shrinks the error by ``lipschitz`` each time.
 
     The gradient is that of the solution, (I + J)^-1 (dy - dg), from a second iteration with J'; it takes the memory of
-    one evaluation of g and has no second derivative. Compiled (`torch.compile`), the iterations are a loop in the graph
+    one evaluation of g and has no second derivative; under torch.func it is that of the whole Jacobian, with second
+    derivatives. Compiled (`torch.compile`), the iterations are a loop in the graph
     and the gradient is theirs; an example that does not settle becomes NaN, because a graph cannot raise.
 
     Args:
@@ -37,7 +40,8 @@ def invert_residual(
         max_iterations: None: as many as the constant c and the first change of x ask for.
 
     Raises:
-        WavedistillError: where the change is not below the tolerance after that, and for a second derivative.
+        WavedistillError: where the change is not below the tolerance after that, for a second derivative outside
+            torch.func, and under torch.vmap.
 
     Example:
         >>> import torch
@@ -49,8 +53,11 @@ def invert_residual(
     if torch.compiler.is_compiling():
         return _compiled_loop(lambda x: y - g(x), y, lipschitz, tolerance, max_iterations)
 
+    refuse_vmap("the inverse of a residual flow")
     with torch.no_grad():
         solution = _iterate(lambda x: y - g(x), y, lipschitz, tolerance, max_iterations)
+    if under_torch_func():
+        return attach_derivatives(solution, lambda x: x + g(x), y)
     return _ImplicitGradient.apply(y - g(solution), g, solution, (lipschitz, tolerance, max_iterations))
 
 
@@ -66,11 +73,9 @@ class _ImplicitGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        if torch.is_grad_enabled():
-            raise WavedistillError(
-                "the inverse of a residual flow has first derivatives only (create_graph=True was asked for): "
-                "differentiate its forward twice."
-            )
+        refuse_second_derivative(
+            "the inverse of a residual flow", "torch.func (jacrev, hessian) gives second ones, too"
+        )
         (solution,) = ctx.saved_tensors
         _, pullback = torch.func.vjp(ctx.g, solution)
         size = gradient.abs().flatten(1).amax(1).reshape(-1, *(1,) * (gradient.dim() - 1))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from wavedistill.errors import WavedistillError
+from wavedistill.numerics import refuse_second_derivative, under_torch_func
 
 Map = Callable[[Tensor], Tensor]
 NOISES = ("rademacher", "normal")
@@ -66,7 +67,10 @@ def series_log_det(
         memory_efficient: take the gradient from the Neumann series with the same weights, d = sum_k w_k (-1)^(k+1) v'
             dJ J^(k-1) v, which needs one derivative of J where that of each v' J^k v needs k. Both have the same
             expectation over v (the trace is cyclic), this one for any weighting of the examples and in memory that does
-            not grow with the number of terms. First derivatives only.
+            not grow with the number of terms. First derivatives only: torch.func never gets it.
+
+    Raises:
+        WavedistillError: for a second derivative of the ``memory_efficient`` series.
 
     Example:
         >>> import torch
@@ -74,6 +78,7 @@ def series_log_det(
         >>> series_log_det(lambda x: 0.5 * x, torch.ones(1, 2), [1.0] * 20, torch.ones(1, 2))[1]
         tensor([0.8109])
     """
+    memory_efficient = memory_efficient and torch.is_grad_enabled() and not under_torch_func()
     value, pullback = torch.func.vjp(g, x)
     log_det = 0.0
     left = 0.0
@@ -84,9 +89,11 @@ def series_log_det(
             left = left + sign * weight * row  # sum_k w_k (-1)^(k+1) v' J^(k-1)
             (row,) = pullback(row)
             log_det = log_det + sign * weight / k * _dot(row, noise)
-    if memory_efficient and torch.is_grad_enabled():
+    if memory_efficient:
         (row,) = pullback(left)
         gradient = _dot(row, noise)
+        if gradient.requires_grad and not torch.compiler.is_compiling():
+            gradient.register_hook(_refuse_second)
         log_det = log_det + (gradient - gradient.detach())
     return value, log_det
 
@@ -114,6 +121,10 @@ def draw_noise(kind: str, like: Tensor, generator: torch.Generator | None = None
     if kind == "normal":
         return torch.randn(like.shape, generator=generator, device=device).to(like)
     return torch.randint(0, 2, like.shape, generator=generator, device=device).to(like) * 2.0 - 1.0
+
+
+def _refuse_second(_: Tensor) -> None:
+    refuse_second_derivative("a log-determinant with memory_efficient", "take memory_efficient=False")
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 from wavedistill.errors import WavedistillError
+from wavedistill.flows.solvers.implicit import attach_derivatives
+from wavedistill.numerics import refuse_second_derivative, refuse_vmap, under_torch_func
 
 Map = Callable[[Tensor], Tensor]
 
@@ -34,7 +36,8 @@ REGULARIZATION = 1e-12
 def invert_monotone(f: Map, y: Tensor, tolerance: float = 1e-6, max_iterations: int = 300) -> Tensor:
     """The x with f(x) = y.
 
-    The gradient is that of the solution, J'^-1 times the given one, from a second search; first derivatives only.
+    The gradient is that of the solution, J'^-1 times the given one, from a second search, without second derivatives;
+    under torch.func it is that of the whole Jacobian, with them.
 
     Args:
         f: a strongly monotone map of (batch, size) that treats examples separately.
@@ -43,7 +46,8 @@ def invert_monotone(f: Map, y: Tensor, tolerance: float = 1e-6, max_iterations: 
         max_iterations: evaluations of f.
 
     Raises:
-        WavedistillError: where the residual is not below the tolerance after that. NaN stays in its example.
+        WavedistillError: where the residual is not below the tolerance after that, for a second derivative outside
+            torch.func, and under torch.vmap. NaN stays in its example.
 
     Example:
         >>> import torch
@@ -51,10 +55,13 @@ def invert_monotone(f: Map, y: Tensor, tolerance: float = 1e-6, max_iterations: 
         >>> invert_monotone(lambda x: x + 0.5 * torch.tanh(x), torch.tensor([[1.0]]))
         tensor([[0.6983]])
     """
+    refuse_vmap("the inverse of a monotone map")
     with torch.no_grad():
         solution = _search(f, y, tolerance, max_iterations)
     if not torch.is_grad_enabled():
         return solution
+    if under_torch_func():
+        return attach_derivatives(solution, f, y)
     return _ImplicitGradient.apply(y - f(solution), f, solution, (tolerance, max_iterations))
 
 
@@ -69,8 +76,8 @@ class _ImplicitGradient(torch.autograd.Function):
         return solution.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        refuse_second_derivative("the inverse of a monotone map", "torch.func (jacrev, hessian) gives second ones, too")
         (solution,) = ctx.saved_tensors
         _, pullback = torch.func.vjp(ctx.f, solution)
         return _search(lambda v: pullback(v)[0], gradient, *ctx.settings), None, None, None
