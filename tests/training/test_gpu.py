@@ -98,6 +98,7 @@ def test_a_training_step_stays_on_the_device(name):
         assert gpu.holds((parameters, average.state_dict()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("front", but({"sub-bands"}, ["mel-prediction", "sub-bands"]))
 @pytest.mark.parametrize("name", MODELS)
 def test_samples_and_streams_stay_on_the_device(name, front):
