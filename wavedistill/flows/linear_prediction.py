@@ -133,10 +133,11 @@ class LinearPredictionFlow(Transform):
         if not isinstance(cond, LPC):
             raise WavedistillError(f"LinearPredictionFlow needs a LPC as condition, got {type(cond).__name__}.")
         require_dtype(x, self, *cond)
-        blocks = cond.log_gain.shape[1]
-        if cond.coefficients.shape[:2] != (len(x), blocks) or len(cond.log_gain) != len(x) or x.shape[-1] % blocks:
+        batch, blocks = x.shape[0], cond.log_gain.shape[1]  # not len(), which an export would take for a constant
+        fits = cond.coefficients.shape[:2] == (batch, blocks) and cond.log_gain.shape[0] == batch
+        if not fits or x.shape[-1] % blocks:
             raise WavedistillError(
-                f"LinearPredictionFlow needs coefficients ({len(x)}, blocks, order) and log_gain ({len(x)}, blocks) "
+                f"LinearPredictionFlow needs coefficients ({batch}, blocks, order) and log_gain ({batch}, blocks) "
                 f"with blocks dividing {x.shape[-1]} samples, got {tuple(cond.coefficients.shape)} and "
                 f"{tuple(cond.log_gain.shape)}."
             )
