@@ -73,7 +73,7 @@ def test_memory_does_not_grow(voice):
         tensors = (t for t in gc.get_objects() if issubclass(type(t), torch.Tensor))  # isinstance wakes dead proxies
         return sum(t.numel() * t.element_size() for t in tensors)
 
-    long = torch.randn(MEL.n_mels, 60) - 4
+    long = torch.randn(MEL.n_mels, 120) - 4
     stream = voice.stream(long, chunk_seconds=0.04)
     list(itertools.islice(stream, 3))
     early = held()

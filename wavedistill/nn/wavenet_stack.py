@@ -112,11 +112,7 @@ class WaveNetStack(nn.Module):
         inputs = []
         for layer, conv in enumerate(self.convs):
             inputs.append(hidden)
-            gates = conv(hidden, past[layer] if past else None)
-            if conditions is not None:
-                bias = conditions[layer]
-                by_block = gates.reshape(batch, bias.shape[1], time // bias.shape[1], 2 * channels)
-                gates = (by_block + bias.unsqueeze(2)).reshape(batch, time, 2 * channels)
+            gates = conv(hidden, past[layer] if past else None, conditions[layer] if conditions else None)
             gated = gated_unit(gates).reshape(-1, channels)
             skip = gated @ self.skip[layer] if skip is None else torch.addmm(skip, gated, self.skip[layer])
             if layer < len(self.residual):
