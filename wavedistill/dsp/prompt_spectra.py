@@ -58,7 +58,7 @@ class PromptChain:
         count = (held.shape[1] + stft.left * fresh + stft.right * last - self.seen) // hop + 1
         if count < 1 or (fresh and not last and held.shape[1] <= stft.left):
             self.held = held
-            return wave[:, :0]
+            return self._final(None, last) if last and not fresh else wave[:, :0]
         ends = [stft.before(held)] * fresh + [held] + [stft.after(held)] * last
         padded = torch.cat(ends, dim=1)
         made = self._made(padded.unfold(1, self.seen, hop)[:, :count], self.known.take(count))
@@ -94,8 +94,21 @@ class PromptChain:
             total[..., : part.shape[-1]] += part
         return total
 
-    def _final(self, made: Tensor, last: bool) -> Tensor:
-        """The samples that further frames make final."""
+    def _final(self, made: Tensor | None, last: bool) -> Tensor:
+        """The samples that further frames make final; the last are so without any."""
+        stft = self.stft
+        sums = self.sums if made is None else self._summed(made)
+        # the last frame that was made begins n_fft samples before the end
+        following = max(stft.left, stft.mel.hop_length)  # first sample of it that the next one reaches
+        end = sums.shape[1] - (stft.right if last else stft.mel.n_fft - following)
+        self.sums = sums[:, end:].clone()
+        ready = sums[:, min(self.before, end) : end]
+        self.before -= min(self.before, end)
+        out = ready[:-1] / ready[-1:].clamp_min(1e-3)
+        return out + self.wave.take(out.shape[1]) if self.add else out
+
+    def _summed(self, made: Tensor) -> Tensor:
+        """The sums with further frames in them, and in the last row those of their windows."""
         stft = self.stft
         hop = stft.mel.hop_length
         fade = self.fade.to(made)
@@ -106,13 +119,7 @@ class PromptChain:
             start = self.sums.shape[1] - (stft.mel.n_fft - hop)
             sums = nn.functional.pad(sums, (start, 0))
             sums[:, : self.sums.shape[1]] += self.sums
-        # the last frame that was made begins n_fft samples before the end
-        end = sums.shape[1] - stft.right if last else sums.shape[1] - stft.mel.n_fft + max(stft.left - hop, 0) + hop
-        self.sums = sums[:, end:].clone()
-        ready = sums[:, min(self.before, end) : end]
-        self.before -= min(self.before, end)
-        out = ready[:-1] / ready[-1:].clamp_min(1e-3)
-        return out + self.wave.take(out.shape[1]) if self.add else out
+        return sums
 
 
 def waited_hops(stft: MelSTFT) -> int:

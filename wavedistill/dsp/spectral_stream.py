@@ -23,19 +23,18 @@ class SpectralStage:
         stft: frames and windows; ``reflect`` says what stands before the first sample and after the last.
         change: of the frames.
         add: return the wave plus the inverse transform of the changed spectrum, not the inverse transform alone.
-        weights: the sums of squared windows made so far; stages of the same transform share them.
     """
 
-    def __init__(self, stft: MelSTFT, change: Change, add: bool, weights: dict[tuple[int, ...], Tensor]) -> None:
+    def __init__(self, stft: MelSTFT, change: Change, add: bool) -> None:
         self.stft = stft
         self.change = change
         self.add = add
-        self.weights = weights
         self.known = Queue()  # of the frames to come
         self.held: Tensor | None = None  # samples from the first that is not final on
         self.tail: Tensor | None = None  # sums of the windows made over the held samples
         self.before = stft.left  # samples over which windows are made that stand before the first of the wave
         self.frames = 0  # made so far, counted up to those that overlap
+        self.weight: tuple[tuple[int, int], Tensor] | None = None  # the last one, and of how many frames it is
 
     def push(self, wave: Tensor, known: Tensor, last: bool) -> tuple[Tensor, Tensor]:
         """Further samples (batch, n) and what is known of further frames (batch, frames, values), the last ones or not
@@ -73,19 +72,17 @@ class SpectralStage:
     def _weight(self, count: int, dtype: torch.dtype) -> Tensor:
         """The sum of squared windows over the samples of ``count`` new frames, those before them included."""
         key = (self.frames, count)
-        if key not in self.weights:
-            frames = self.frames + count
-            total = self.stft.total_weight(frames, dtype)
-            self.weights[key] = total[:, self.frames * self.stft.mel.hop_length :]
-        return self.weights[key]
+        if self.weight is None or self.weight[0] != key:
+            total = self.stft.total_weight(self.frames + count, dtype)
+            self.weight = key, total[:, self.frames * self.stft.mel.hop_length :]
+        return self.weight[1]
 
 
 class SpectralChain:
     """`SpectralStage` after `SpectralStage`, one for each of the changes."""
 
     def __init__(self, stft: MelSTFT, changes: Sequence[Change], add: bool = False) -> None:
-        weights: dict[tuple[int, ...], Tensor] = {}
-        self.stages = [SpectralStage(stft, change, add, weights) for change in changes]
+        self.stages = [SpectralStage(stft, change, add) for change in changes]
 
     def push(self, wave: Tensor, known: Tensor, last: bool) -> Tensor:
         """As `SpectralStage.push`, from the first stage to the last."""

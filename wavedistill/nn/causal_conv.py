@@ -17,8 +17,7 @@ class CausalConv(nn.Module):
 
     Shapes:
         x (batch, time, in_channels) -> (batch, time, out_channels). Inputs before time 0 are ``past`` where given,
-        (batch, history, in_channels), else zero. ``offset`` (batch, blocks, out_channels), time a multiple of blocks,
-        is added to every output of its block.
+        (batch, history, in_channels), else zero.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1) -> None:
@@ -28,36 +27,42 @@ class CausalConv(nn.Module):
         self.history = (kernel_size - 1) * dilation
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 1, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels))
+        self._taps: tuple[tuple[int, int], tuple[Tensor, ...]] | None = None
         nn.init.uniform_(self.weight, -1.0, 1.0)
         with torch.no_grad():
             self.weight *= math.sqrt(3.0 / (in_channels * kernel_size))
 
-    def forward(self, x: Tensor, past: Tensor | None = None, offset: Tensor | None = None) -> Tensor:
-        if past is None:
-            padded = nn.functional.pad(x, (0, 0, self.history, 0))
-        else:
-            padded = torch.cat([past, x], dim=1)
-        if computes_at_once(x):
-            return self._by_products(padded, offset)
-        image = padded.transpose(1, 2).unsqueeze(2)  # (batch, channels, 1, time) over channels-last memory
+    def forward(self, x: Tensor, past: Tensor | None = None) -> Tensor:
+        # (batch, channels, 1, time) over channels-last memory
+        image = self._padded(x, past).transpose(1, 2).unsqueeze(2)
         weight = self.weight.contiguous(memory_format=torch.channels_last)
         out = nn.functional.conv2d(image, weight, self.bias, dilation=(1, self.dilation))
-        return add_by_block(out.squeeze(2).transpose(1, 2), offset)
+        return out.squeeze(2).transpose(1, 2)
 
-    def _by_products(self, padded: Tensor, offset: Tensor | None) -> Tensor:
-        """One matrix product a tap, each added to the sum where it lies.
-
-        As fast as a convolution for long inputs; for short ones torch has none that is fast (twice its rate and more
-        for 200 steps, measured).
-        """
-        batch = padded.shape[0]
-        time = padded.shape[1] - self.history
-        offset = self.bias.expand(batch, 1, -1) if offset is None else offset + self.bias
-        out = offset.repeat_interleave(time // offset.shape[1], dim=1)
-        for tap, matrix in enumerate(self.step_weight().chunk(self.kernel_size)):
+    def products(self, x: Tensor, past: Tensor | None) -> Tensor:
+        """`forward` without bias, for inputs that `computes_at_once`: one matrix product a tap, added where it lies."""
+        padded = self._padded(x, past)
+        batch, time, _ = x.shape
+        oldest, *others = self._matrices()
+        out = padded[:, :time] @ oldest
+        for tap, matrix in enumerate(others, start=1):
             start = tap * self.dilation
             out.baddbmm_(padded[:, start : start + time], matrix.expand(batch, -1, -1))
         return out
+
+    def _matrices(self) -> tuple[Tensor, ...]:
+        """The kernel's taps (in_channels, out_channels), oldest first, made anew when the weight has changed."""
+        if self.weight.is_inference():
+            return self.step_weight().chunk(self.kernel_size)
+        key = (self.weight.data_ptr(), self.weight._version)
+        if self._taps is None or self._taps[0] != key:
+            self._taps = key, self.step_weight().detach().chunk(self.kernel_size)
+        return self._taps[1]
+
+    def _padded(self, x: Tensor, past: Tensor | None) -> Tensor:
+        if past is None:
+            return nn.functional.pad(x, (0, 0, self.history, 0))
+        return torch.cat([past, x], dim=1)
 
     def step_weight(self) -> Tensor:
         """Kernel as a matrix (kernel_size * in_channels, out_channels), oldest tap first, for stepwise sampling."""
@@ -68,13 +73,6 @@ def computes_at_once(x: Tensor) -> bool:
     """Whether x is float32 on a CPU and its results are wanted without gradient, now and not as a graph."""
     traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
     return x.is_cpu and x.dtype is torch.float32 and not torch.is_grad_enabled() and not traced
-
-
-def add_by_block(x: Tensor, offset: Tensor | None) -> Tensor:
-    """x (batch, time, channels) + offset (batch, blocks, channels), repeated over the steps of its block."""
-    if offset is None:
-        return x
-    return (x.unflatten(1, (offset.shape[1], -1)) + offset.unsqueeze(2)).flatten(1, 2)
 
 
 def keep_last(x: Tensor, past: Tensor | None, length: int) -> Tensor:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from wavedistill.kernels.block_gate import block_gate
 from wavedistill.kernels.gate import bfloat16_gate, suits_kernel
-from wavedistill.nn.causal_conv import CausalConv, keep_last
+from wavedistill.nn.causal_conv import CausalConv, computes_at_once, keep_last
 from wavedistill.numerics import full_precision
 
 
@@ -110,10 +111,9 @@ class WaveNetStack(nn.Module):
         hidden = self.input(x.to(self.input.weight.dtype))
         skip = None
         inputs = []
-        for layer, conv in enumerate(self.convs):
+        for layer in range(len(self.convs)):
             inputs.append(hidden)
-            gates = conv(hidden, past[layer] if past else None, conditions[layer] if conditions else None)
-            gated = gated_unit(gates).reshape(-1, channels)
+            gated = self._gated(layer, hidden, past, conditions).reshape(-1, channels)
             skip = gated @ self.skip[layer] if skip is None else torch.addmm(skip, gated, self.skip[layer])
             if layer < len(self.residual):
                 hidden = torch.addmm(hidden.reshape(-1, channels), gated, self.residual[layer]).view(
@@ -123,6 +123,19 @@ class WaveNetStack(nn.Module):
         with torch.autocast(x.device.type, enabled=False):  # locations and log-scales need more than 8 bits
             out = self.output(full_precision(head))
         return out.view(batch, time, out.shape[-1]), inputs
+
+    def _gated(self, layer: int, hidden: Tensor, past: list[Tensor] | None, conditions: list[Tensor] | None) -> Tensor:
+        """The gated unit of a layer, (batch, time, channels)."""
+        conv = self.convs[layer]
+        before = past[layer] if past else None
+        if computes_at_once(hidden):
+            bias = conv.bias.expand(hidden.shape[0], 1, -1)
+            return block_gate(conv.products(hidden, before), bias + conditions[layer] if conditions else bias)
+        gates = conv(hidden, before)
+        if conditions:
+            blocks = conditions[layer].shape[1]
+            gates = (gates.unflatten(1, (blocks, -1)) + conditions[layer].unsqueeze(2)).flatten(1, 2)
+        return gated_unit(gates)
 
 
 def gated_unit(gates: Tensor) -> Tensor:
