@@ -54,7 +54,7 @@ class SpectralStage:
         spectrum, known = self.change(stft.spectrum(padded), self.known.take(count))
         sums = self._overlapped(stft.frames(spectrum), self.tail)
         end = sums.shape[1] - (stft.right if last else size - hop)
-        start = min(self.before, end)
+        start = self.before if self.before <= end else end  # not min: a graph for any length would keep it
         self.before -= start
         out = sums[:, start:end] / self._weight(count, sums.dtype)[:, start:end]
         if self.add:

@@ -81,22 +81,22 @@ class ConditionStream:
         self.fresh = True
 
     def push(self, mel: Tensor, speaker: Tensor | None, last: bool) -> StudentCondition:
-        """The condition of the frames that a further piece (batch, n_mels, frames) makes final."""
-        upsample = self.encoder.upsample
+        """The condition of the frames that a further piece (batch, n_mels, frames) makes final: as many as it has.
+
+        The first makes `before` and `after` fewer, and must have more.
+        """
+        frames = mel.shape[-1] - (self.before + self.after if self.fresh else 0)
         of_encoder = self._part(mel, self.encoder.context_frames, self.encoder.context_frames, last)
         self.features.put(self.encoder.step(of_encoder, speaker, self.encoding))
-        frames = self.features.steps // upsample
         if self.front.predictor is not None:
             lpc = self.front.predictor.step(self._part(mel, 1, 1, last), self.predicting)
             self.coefficients.put(lpc.coefficients)
             self.log_gain.put(lpc.log_gain)
-            frames = min(frames, self.log_gain.steps // upsample)
         if self.source is not None:
             with torch.autocast(mel.device.type, enabled=False):
                 self._sound(mel)
-            frames = min(frames, self.wave.steps // self.hop)
         self.fresh = False
-        return self._take(frames, frames * upsample)
+        return self._take(frames, frames * self.encoder.upsample)
 
     def _sound(self, mel: Tensor) -> None:
         """Further pitch, and the samples of the source that it makes final."""
