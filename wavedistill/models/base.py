@@ -3,61 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from wavedistill.audio.mel_check import check_block, check_mel
 from wavedistill.distributions import noise_generators
-from wavedistill.dsp.memory import Past
 from wavedistill.dsp.window import Window
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.mel_contraction import MelContraction
 from wavedistill.models.configs import GRID_HOP, ModelConfig
 from wavedistill.models.front import Front
+from wavedistill.models.streaming import MelPiece, StreamRequest, in_chunks, mel_pieces
 from wavedistill.nn.mel_encoder import MelEncoder, extended
-
-
-class MelPiece(NamedTuple):
-    """Further frames (1, n_mels, frames) of a mel, and whether they are its last; then there may be none."""
-
-    frames: Tensor
-    last: bool
-
-
-class StreamRequest(NamedTuple):
-    """What a stream is asked for.
-
-    Attributes:
-        pieces: of the mel; each is answered by the audio that it makes final.
-        draw: the noise of so many further frames, (1, n, samples).
-        speaker, temperature: as in `WaveformModel.sample`.
-        low_latency: as in `WaveformModel.stream`.
-    """
-
-    pieces: Iterator[MelPiece]
-    draw: Callable[[int], Tensor]
-    speaker: Tensor | None
-    temperature: float
-    low_latency: bool
-
-    def extended(self, before: int, after: int) -> Iterator[MelPiece]:
-        """The pieces of the mel continued on both sides by so many copies of its first and last frame."""
-        edge = None
-        for mel, last in self.pieces:
-            parts = [mel[..., :1].expand(-1, -1, before), mel] if edge is None else [mel]
-            edge = mel[..., -1:].clone() if mel.shape[-1] else edge
-            if last:
-                parts.append(edge.expand(-1, -1, after))
-            yield MelPiece(torch.cat(parts, dim=-1), last)
-
-    def windows(self, frames: int) -> Iterator[Window]:
-        """The pieces that become final, each with ``frames`` around it."""
-        past = Past(2 * frames, axis=2)
-        for mel, _ in self.extended(frames, frames):
-            yield Window(past.join(mel), frames, axis=2)
 
 
 class WaveformModel(nn.Module):
@@ -186,7 +146,7 @@ class WaveformModel(nn.Module):
         if frames_per_chunk < 1:
             raise WavedistillError(f"a chunk must hold at least one frame, got {frames_per_chunk}.")
         blocks = iter([mel]) if whole else self._checked(mel)
-        pieces = _pieces(blocks, frames_per_chunk + self.frames_ahead(low_latency), frames_per_chunk)
+        pieces = mel_pieces(blocks, frames_per_chunk + self.frames_ahead(low_latency), frames_per_chunk)
         start = next(pieces)
         self.check_condition(mel if whole else start.frames, speaker, None, 1)
         generators = noise_generators(seed, 1)
@@ -198,7 +158,7 @@ class WaveformModel(nn.Module):
         chunks = self._chunks(StreamRequest(of_model, draw, speaker, temperature, low_latency))
         if self.contraction is not None:
             chunks = self._contracted_chunks(chunks, of_contraction, low_latency)
-        yield from _split(chunks, frames_per_chunk * self.hop_length)
+        yield from in_chunks(chunks, frames_per_chunk * self.hop_length)
 
     def look_ahead(self, low_latency: bool = False) -> dict[str, float]:
         """Milliseconds of mel after a sample's own frame for which each stage of `stream` waits.
@@ -297,33 +257,6 @@ class WaveformModel(nn.Module):
                 f"{num_samples}."
             )
         return batch, num_samples
-
-
-def _pieces(blocks: Iterator[Tensor], first: int, then: int) -> Iterator[MelPiece]:
-    """Blocks (1, n_mels, frames) of a mel as one piece of ``first`` frames, further ones of ``then``, and the rest."""
-    held = None
-    wanted = first
-    for block in blocks:
-        held = block if held is None else torch.cat([held, block], dim=-1)
-        while held.shape[-1] >= wanted:
-            yield MelPiece(held[..., :wanted], False)
-            held = held[..., wanted:]
-            wanted = then
-    if held is None:
-        raise WavedistillError("the mel to stream holds no frames: give at least one block (n_mels, frames).")
-    yield MelPiece(held, True)
-
-
-def _split(chunks: Iterator[Tensor], samples: int) -> Iterator[Tensor]:
-    """Audio (1, 1, n) of any lengths in chunks of so many samples, the last one shorter."""
-    held = None
-    for chunk in chunks:
-        held = chunk if held is None else torch.cat([held, chunk], dim=-1)
-        while held.shape[-1] >= samples:
-            yield held[..., :samples].clone()
-            held = held[..., samples:]
-    if held is not None and held.shape[-1]:
-        yield held
 
 
 def dequantized(audio: Tensor, generator: torch.Generator | None = None) -> Tensor:

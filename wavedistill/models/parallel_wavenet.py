@@ -22,8 +22,9 @@ from wavedistill.dsp.harmonic_source import HarmonicSource
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.autoregressive import AutoregressiveFlow, Condition, LocScale
 from wavedistill.flows.linear_prediction import LPC
-from wavedistill.models.base import StreamRequest, WaveformModel
+from wavedistill.models.base import WaveformModel
 from wavedistill.models.configs import ParallelWaveNetConfig
+from wavedistill.models.streaming import StreamRequest
 from wavedistill.models.student_condition import ConditionStream, StudentCondition
 from wavedistill.nn.causal_network import CausalNetwork, CausalState
 from wavedistill.nn.pitch_predictor import PitchPredictor

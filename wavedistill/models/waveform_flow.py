@@ -30,8 +30,9 @@ from wavedistill.flows.long_term_prediction import LTP, LongTermPredictionFlow, 
 from wavedistill.flows.reshape import Split, Squeeze
 from wavedistill.flows.reversible import ReversibleSequence
 from wavedistill.flows.transform import Compose, Transform
-from wavedistill.models.base import StreamRequest, WaveformModel, dequantized
+from wavedistill.models.base import WaveformModel, dequantized
 from wavedistill.models.configs import WaveformFlowConfig
+from wavedistill.models.streaming import StreamRequest
 from wavedistill.nn.centred_stack import CentredStack
 from wavedistill.nn.pitch_predictor import F0_MIN, PitchPredictor
 from wavedistill.numerics import full_precision

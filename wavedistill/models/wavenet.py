@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from wavedistill.distributions import Gaussian, MixtureOfLogistics, MuLawCategorical
 from wavedistill.dsp.window import Window, trim_parts
 from wavedistill.errors import WavedistillError
-from wavedistill.models.base import StreamRequest, WaveformModel, dequantized
+from wavedistill.models.base import WaveformModel, dequantized
 from wavedistill.models.configs import WaveNetConfig
 from wavedistill.models.sequential_sampling import cached_sampler
+from wavedistill.models.streaming import StreamRequest
 from wavedistill.nn.causal_network import CausalNetwork
 from wavedistill.numerics import full_precision
 
