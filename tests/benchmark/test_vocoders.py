@@ -74,7 +74,9 @@ def test_every_measurement_is_there_and_positive(result):
         for s in (0.1, 0.4)
     }
     assert all(s.real_time > 0 and (s.device, s.threads) == ("cpu", 1) for s in found.speeds)
-    assert [s.system for s in found.streams] == ["student", "student, bf16"] and found.streams[0].first_chunk_ms > 0
+    kinds = ["student", "student, bf16", "student, low latency", "student, bf16, low latency"]
+    assert [s.system for s in found.streams] == kinds and all(s.first_chunk_ms > 0 for s in found.streams)
+    assert found.streams[0].look_ahead_ms > found.streams[2].look_ahead_ms > 0
     assert {s.sampler for s in found.samplers} > {NAIVE, PLAIN, CACHED}
     parallel = [s for s in found.samplers if s.passes is not None]
     assert len(parallel) == 2 and all(s.sweeps >= 1 and s.passes > 0 for s in parallel)
@@ -151,9 +153,8 @@ def known() -> BenchmarkResult:
         )
     ]
     peaks = [GemmPeak("cpu", threads, "fp32", 100e9 * threads) for threads in (1, 2)]
-    return BenchmarkResult(
-        speeds, [StreamSpeed("fast", "cpu", 2, 0.096, 12.3, 15.0)], samplers, training, costs, peaks, [], {"cpu": "C"}
-    )
+    streams = [StreamSpeed("fast", "cpu", 2, 0.096, 688.0, 12.3, 15.0)]
+    return BenchmarkResult(speeds, streams, samplers, training, costs, peaks, [], {"cpu": "C"})
 
 
 def test_ratio_is_the_best_student_over_the_best_cached_sampler_for_one_clip():
@@ -170,7 +171,7 @@ def test_tables_say_what_was_measured():
         "| slow | 16 | 2 | - | - | - |",
         "| vocoder | 24 | - | - | 50 | - |",
     ]
-    assert "| fast | 2 threads | 96 | 12.3 | 15 |" in lines
+    assert "| fast | 2 threads | 96 | 688 | 12.3 | 15 |" in lines
     assert "| draft-verified, fast | 2 threads | 900 | 32 | 0.8 | 1600 | 40 | 2 |" in lines
     assert "| teacher | 2 threads | bf16 | 900 | 300 | 3 |" in lines
     # 2.5 GMAC for a second, 40 of them a second, of a peak of 200: half; the teacher by its cached sampler

@@ -220,6 +220,8 @@ def test_info_says_what_it_is(student, capsys):
     assert exit_code("info", student) == 0
     out = capsys.readouterr().out
     assert "student" in out and "8000 Hz" in out and "hop_length: 64" in out and student in out
+    waits = dict(re.findall(r"look-ahead (of a stream|in low latency): (\d+) ms", out))
+    assert 0 < int(waits["in low latency"]) < int(waits["of a stream"])
 
 
 def test_info_of_a_run_folder(tmp_path, capsys):

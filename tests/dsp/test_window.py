@@ -15,15 +15,6 @@ def test_trim_takes_the_margins_off():
     assert torch.equal(Window(value.transpose(1, 2), 3, axis=2).trim(), value[:, 3:9].transpose(1, 2))
 
 
-def test_parts_of_a_window_cover_it():
-    mel = torch.randn(2, 4, 17)
-    window = Window(mel, 3, axis=2)
-    parts = [window.part(start, min(start + 4, 11)) for start in range(0, 11, 4)]
-    assert [part.value.shape[2] for part in parts] == [10, 10, 9]
-    assert torch.equal(torch.cat([part.trim() for part in parts], dim=2), window.trim())
-    assert torch.equal(parts[1].value, mel[..., 4:14])
-
-
 def test_every_part_of_a_named_tuple_is_trimmed():
     lpc = LPC(torch.randn(2, 10, 3), torch.randn(2, 10))
     trimmed = trim_parts(lpc, 4)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 
 import pytest
 import soundfile
 import torch
+from helpers.chunks import random_lengths
+from helpers.released_voices import CLIP, load_voice
 from helpers.tiny_models import FRONTS, MEL, tiny_flow, tiny_student, tiny_teacher
 
-from wavedistill import Vocoder, save_audio
+from wavedistill import Vocoder, load_audio, save_audio
 from wavedistill.errors import WavedistillError
 
 VOICES = {
     "student": tiny_student,
+    "student with contraction": lambda: tiny_student(front=replace(FRONTS["sub-bands"], mel_contraction=2)),
     "flow": tiny_flow,
     "teacher": tiny_teacher,
     "teacher of steps": lambda: tiny_teacher(linear_order=3, front=FRONTS["sub-bands"]),
@@ -37,6 +41,42 @@ def test_chunks_join_to_the_whole(voice, mel, frames):
     chunks = list(voice.stream(mel, chunk_seconds=frames * 64 / 8000, seed=4))
     assert all(len(chunk) == frames * 64 for chunk in chunks[:-1])
     torch.testing.assert_close(torch.cat(chunks), voice(mel, seed=4), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("low_latency", [False, True])
+def test_a_mel_may_come_in_blocks(voice, mel, low_latency):
+    whole = torch.cat(list(voice.stream(mel, 0.04, seed=4, low_latency=low_latency)))
+    for seed in range(2):
+        asked = []
+
+        def blocks(seed: int = seed, asked: list = asked):
+            for block in mel.split(random_lengths(41, 6, seed), 1):
+                yield block.numpy()
+                asked.append(block.shape[1])
+
+        stream = voice.stream(blocks(), 0.04, seed=4, low_latency=low_latency)
+        first = next(stream)
+        assert len(first) == 5 * 64
+        assert sum(asked) < 5 + voice.model.frames_ahead(low_latency), "the block that completes it is the last"
+        torch.testing.assert_close(torch.cat([first, *stream]), whole, atol=1e-5, rtol=0)
+    if not low_latency:
+        torch.testing.assert_close(whole, voice(mel, seed=4), atol=1e-5, rtol=0)
+
+
+def test_the_bundled_student_streams_in_low_latency():
+    """The same waveform for any chunks, at most 100 ms behind its mel, and not another speech than in one pass."""
+    voice = load_voice("speech-student")
+    audio, rate = load_audio(CLIP)
+    mel = voice.mel(audio, rate)[:, 30:130]
+    assert voice.model.look_ahead(low_latency=True)["in all"] <= 100.0
+    whole = voice(mel, seed=0)
+    torch.testing.assert_close(torch.cat(list(voice.stream(mel, 0.2, seed=0))), whole, atol=1e-5, rtol=0)
+    prompt = torch.cat(list(voice.stream(mel, 0.2, seed=0, low_latency=True)))
+    blocks = iter(mel.split(3, 1))
+    other = torch.cat(list(voice.stream(blocks, 0.33, seed=0, low_latency=True)))
+    torch.testing.assert_close(other, prompt, atol=1e-5, rtol=0)
+    distances = [float((voice.mel(wave) - mel).abs().mean()) for wave in (whole, prompt)]
+    assert distances[0] < distances[1] < 2.0 * distances[0]
 
 
 def test_speaker_and_temperature_reach_the_model(mel):
@@ -73,7 +113,7 @@ def test_memory_does_not_grow(voice):
         tensors = (t for t in gc.get_objects() if issubclass(type(t), torch.Tensor))  # isinstance wakes dead proxies
         return sum(t.numel() * t.element_size() for t in tensors)
 
-    long = torch.randn(MEL.n_mels, 60) - 4
+    long = torch.randn(MEL.n_mels, 120) - 4
     stream = voice.stream(long, chunk_seconds=0.04)
     list(itertools.islice(stream, 3))
     early = held()
@@ -125,5 +165,11 @@ def test_refusals(voice, mel):
         voice.stream(mel, chunk_seconds=0.0)
     with pytest.raises(WavedistillError, match="transposed"):
         voice.stream(mel.T)
+    with pytest.raises(WavedistillError, match="transposed"):
+        next(voice.stream(iter([mel.T])))
+    with pytest.raises(WavedistillError, match="holds no frames"):
+        next(voice.stream(iter([])))
+    with pytest.raises(WavedistillError, match="NaN"):
+        list(voice.stream(iter([mel, torch.full_like(mel, torch.nan)])))
     with pytest.raises(WavedistillError, match="takes no mel"):
         Vocoder(tiny_teacher(mel=None)).stream(mel)

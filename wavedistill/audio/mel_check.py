@@ -33,9 +33,7 @@ def check_mel(mel: Tensor, config: MelConfig) -> Tensor:
         WavedistillError: wrong rank or band count, transposed, not finite, in decibels, base-10 or linear units, or
             louder than any waveform in [-1, 1].
     """
-    _check_shape(mel, config)
-    if not torch.isfinite(mel).all():
-        raise WavedistillError("mel holds NaN or infinite values.")
+    check_block(mel, config)
     low = float(mel.min())
     high = float(mel.max())
     natural_floor = math.log(config.floor)
@@ -56,6 +54,17 @@ def check_mel(mel: Tensor, config: MelConfig) -> Tensor:
     if high > _loudest(tuple(vars(config).items())) + 0.1:
         like = mel_suspicion(mel, config) or "like one of int16 samples, of another norm or of power, not magnitude"
         raise WavedistillError(f"{found}, louder than any waveform in [-1, 1]. It looks {like}. {advice}.")
+    return mel
+
+
+def check_block(mel: Tensor, config: MelConfig) -> Tensor:
+    """Return some frames of a mel, shaped as in `check_mel`, if they have the right bands and are finite.
+
+    A few frames do not tell in which units they are.
+    """
+    _check_shape(mel, config)
+    if not torch.isfinite(mel).all():
+        raise WavedistillError("mel holds NaN or infinite values.")
     return mel
 
 

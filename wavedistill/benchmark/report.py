@@ -134,12 +134,13 @@ class BenchmarkResult:
         return _table(head, rows)
 
     def _streams(self) -> str:
-        head = ["stream", "computed with", "chunk, ms", "first chunk after, ms", "x real time"]
+        head = ["stream", "computed with", "chunk, ms", "look-ahead, ms", "first chunk after, ms", "x real time"]
         rows = [
             [
                 s.system,
                 Setting(s.device, s.threads).title,
                 f"{1000 * s.chunk_seconds:.0f}",
+                f"{s.look_ahead_ms:.0f}",
                 _figure(s.first_chunk_ms),
                 _figure(s.real_time),
             ]

@@ -21,7 +21,7 @@ from wavedistill.data.manifest import read_manifest
 from wavedistill.models.base import WaveformModel
 
 COUNTED_FRAMES = 8
-STREAMED_SECONDS = 1.0
+STREAMED_SECONDS = 3.0
 
 Run = Callable[[], Any]
 
@@ -130,6 +130,7 @@ class StreamSpeed:
 
     Attributes:
         chunk_seconds: audio in a chunk.
+        look_ahead_ms: milliseconds of mel after a chunk that it waits for.
         first_chunk_ms: milliseconds of computing until the first chunk is there.
         real_time: seconds of audio per second of computing, over the whole stream.
     """
@@ -138,6 +139,7 @@ class StreamSpeed:
     device: str
     threads: int
     chunk_seconds: float
+    look_ahead_ms: float
     first_chunk_ms: float
     real_time: float
 
@@ -183,26 +185,31 @@ def time_systems(
 def time_streams(
     models: dict[str, WaveformModel], setting: Setting, chunk_seconds: float, repeats: int, budget: float
 ) -> list[StreamSpeed]:
-    """Latency and rate of ``stream`` over a second of speech, the models in turns; without a mel none streams."""
-    measured: dict[str, list[tuple[float, float]]] = {
-        name: [] for name, model in models.items() if model.config.mel is not None
-    }
+    """Latency and rate of ``stream`` over some seconds of speech, the models in turns, students in low latency, too;
+    without a mel none streams.
+    """
+    streams = {name: (model, False) for name, model in models.items() if model.config.mel is not None}
+    students = {name: model for name, (model, _) in streams.items() if model.role == "student"}
+    streams |= {f"{name}, low latency": (model, True) for name, model in students.items()}
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in streams}
 
     def run(name: str) -> None:
-        measured[name].append(_stream_once(models[name].to(setting.device), setting.device, chunk_seconds))
+        model, low_latency = streams[name]
+        measured[name].append(_stream_once(model.to(setting.device), setting.device, chunk_seconds, low_latency))
 
     interleaved({name: partial(run, name) for name in measured}, repeats, budget, setting.device)
     found = []
     for name, values in measured.items():
         first, rate = (median(column) for column in zip(*values[1:], strict=True))  # without the warm-up
-        model = models[name]
+        model, low_latency = streams[name]
         frames = whole_frames(chunk_seconds, model.sample_rate, model.hop_length)
         chunk = frames * model.hop_length / model.sample_rate
-        found.append(StreamSpeed(name, *setting, chunk, 1000.0 * first, rate))
+        waits = model.look_ahead(low_latency)["in all"]
+        found.append(StreamSpeed(name, *setting, chunk, waits, 1000.0 * first, rate))
     return found
 
 
-def _stream_once(model: WaveformModel, device: str, chunk_seconds: float) -> tuple[float, float]:
+def _stream_once(model: WaveformModel, device: str, chunk_seconds: float, low_latency: bool) -> tuple[float, float]:
     """Seconds until the first chunk, and seconds of audio per second over the whole stream."""
     frames = whole_frames(STREAMED_SECONDS, model.sample_rate, model.hop_length)
     per_chunk = whole_frames(chunk_seconds, model.sample_rate, model.hop_length)
@@ -210,7 +217,7 @@ def _stream_once(model: WaveformModel, device: str, chunk_seconds: float) -> tup
     synchronize(device)
     start = time.perf_counter()
     first = None
-    for _ in model.stream(frames_per_chunk=per_chunk, seed=0, **arguments):
+    for _ in model.stream(frames_per_chunk=per_chunk, seed=0, low_latency=low_latency, **arguments):
         synchronize(device)
         first = first or time.perf_counter() - start
     spent = time.perf_counter() - start

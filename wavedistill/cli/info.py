@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wavedistill.cli.options import checkpoint_help
 from wavedistill.config import to_dict
+
+if TYPE_CHECKING:
+    from wavedistill.models.base import WaveformModel
 
 SUMMARY = "say what a checkpoint is"
 
@@ -31,11 +34,22 @@ def run(args: argparse.Namespace) -> None:
         "licence": card.licence,
         "credit": card.credit,
         "density": f"exact, of {'any waveform' if model.role != 'student' else 'what it makes'} as it is heard",
+        "look-ahead of a stream": _look_ahead(model, low_latency=False),
+        "look-ahead in low latency": _look_ahead(model, low_latency=True) if model.role == "student" else "",
         "measured": card.measured,
         "card": card.path,
     }
     _print_fields({name: value for name, value in facts.items() if value})
     _print_fields(to_dict(model.config))
+
+
+def _look_ahead(model: WaveformModel, low_latency: bool) -> str:
+    """By how much a stream lags behind its mel, and each stage's part; nothing for a model without mel."""
+    if model.config.mel is None:
+        return ""
+    stages = model.look_ahead(low_latency)
+    total = stages.pop("in all")
+    return f"{total:.0f} ms ({', '.join(f'{name} {ms:.0f}' for name, ms in stages.items())})"
 
 
 def _print_fields(values: dict[str, Any], indent: str = "") -> None:

@@ -12,14 +12,17 @@ References:
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from wavedistill.audio.mel import MelConfig, mel_filter_bank
+from wavedistill.dsp import prompt_spectra, spectral_stream
 from wavedistill.dsp.mel_inversion import MelInversion
 from wavedistill.dsp.mel_stft import MelSTFT, power
+from wavedistill.dsp.memory import Past, Queue
 
 
 class Pitch(NamedTuple):
@@ -27,6 +30,18 @@ class Pitch(NamedTuple):
 
     f0: Tensor
     voicing: Tensor
+
+
+@dataclass
+class SourceState:
+    """What a stream of `HarmonicSource` remembers: the pitch of two frames, the phase (batch,) in cycles after the last
+    pulse, the projections, and the voicing of the samples that are not final.
+    """
+
+    pitch: Past
+    phase: Tensor | None
+    chain: spectral_stream.SpectralChain | prompt_spectra.PromptChain
+    voicing: Queue
 
 
 class HarmonicSource(nn.Module):
@@ -37,10 +52,13 @@ class HarmonicSource(nn.Module):
         iterations: further projections after the first; each lets the result look ceil(n_fft / hop_length) frames
             further to both sides.
 
+    Attributes:
+        context_frames: frames on either side that a sample depends on, at most.
+
     Shapes:
-        pitch (batch, frames + 2) with one more frame on either side, log_mel (batch, n_mels, frames), phase (batch,) in
-        cycles at the start -> waveform (batch, frames * hop_length) and the phase after each sample in the same shape.
-        The outer `context_frames` frames of either side are not final.
+        pitch (batch, frames + 2) with one more frame on either side, log_mel (batch, n_mels, frames) -> waveform
+        (batch, frames * hop_length). The pulses begin at phase 0. Beyond the ends there is silence, so that the outer
+        `context_frames` frames of either side are not those of a longer signal.
     """
 
     def __init__(self, mel: MelConfig, iterations: int) -> None:
@@ -51,19 +69,37 @@ class HarmonicSource(nn.Module):
         self.context_frames = (1 + iterations) * self.stft.context_frames
         self.inversion = MelInversion(mel_filter_bank(mel))
 
-    @torch.no_grad()
-    def forward(self, pitch: Pitch, log_mel: Tensor, phase: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        hop = self.mel.hop_length
-        pulses, phases = pulse_train(pitch, hop, self.mel.sample_rate, phase, log_mel.dtype)
-        spectrum = self.stft(pulses)
-        magnitude = self.inversion(log_mel.transpose(1, 2).exp().contiguous(), power(spectrum).sqrt_()).pow(
-            1.0 / self.mel.power
+    def forward(self, pitch: Pitch, log_mel: Tensor) -> Tensor:
+        return self.step(pitch, log_mel, self.stream_state(), last=True)
+
+    def look_ahead(self, low_latency: bool = False) -> int:
+        """Samples of the pulse train after a whole frame that the frame depends on."""
+        if low_latency:
+            return prompt_spectra.look_ahead(self.stft)
+        return spectral_stream.look_ahead(self.stft, 1 + self.iterations)
+
+    def stream_state(self, low_latency: bool = False) -> SourceState:
+        """What a stream remembers, before its first frame; ``low_latency``: see `wavedistill.dsp.prompt_spectra`."""
+        chain = prompt_spectra.PromptChain if low_latency else spectral_stream.SpectralChain
+        return SourceState(
+            Past(2), None, chain(self.stft, [self._fitted, *[_with_magnitude] * self.iterations]), Queue()
         )
-        weight = self.stft.weight(log_mel.shape[-1], log_mel.dtype)
-        wave = self.stft.inverse(_with_magnitude(spectrum, magnitude), weight)
-        for _ in range(self.iterations):
-            wave = self.stft.inverse(_with_magnitude(self.stft(wave), magnitude), weight)
-        return wave * interpolate_frames(pitch.voicing.to(wave.dtype), hop), phases
+
+    @torch.no_grad()
+    def step(self, pitch: Pitch, log_mel: Tensor, state: SourceState, last: bool = False) -> Tensor:
+        """The samples that further frames make final: all but the last `look_ahead`, or all at the last step."""
+        hop = self.mel.hop_length
+        pitch = Pitch(*state.pitch.join(torch.stack(pitch, dim=-1)).unbind(-1))
+        pulses, phases = pulse_train(pitch, hop, self.mel.sample_rate, state.phase, log_mel.dtype)
+        state.phase = phases[:, -1]
+        state.voicing.put(interpolate_frames(pitch.voicing.to(log_mel.dtype), hop))
+        wave = state.chain.push(pulses, log_mel.transpose(1, 2).exp().contiguous(), last)
+        return wave * state.voicing.take(wave.shape[1])
+
+    def _fitted(self, spectrum: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """The spectrum with the magnitudes that fit the mel and are nearest to its own, and these magnitudes."""
+        magnitude = self.inversion(mel, power(spectrum).sqrt_()).pow(1.0 / self.mel.power)
+        return _with_magnitude(spectrum, magnitude)
 
 
 def pulse_train(
@@ -104,5 +140,5 @@ def interpolate_frames(frames: Tensor, hop_length: int) -> Tensor:
     return (centre + offset.clamp_min(0) * (right - centre) + offset.clamp_max(0) * (centre - left)).flatten(1)
 
 
-def _with_magnitude(spectrum: Tensor, magnitude: Tensor) -> Tensor:
-    return spectrum * (magnitude * power(spectrum).clamp_min_(1e-18).rsqrt_())
+def _with_magnitude(spectrum: Tensor, magnitude: Tensor) -> tuple[Tensor, Tensor]:
+    return spectrum * (magnitude * power(spectrum).clamp_min_(1e-18).rsqrt_()), magnitude

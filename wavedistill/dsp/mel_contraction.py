@@ -18,12 +18,13 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from wavedistill.audio.mel import MelConfig, mel_filter_bank
+from wavedistill.dsp import prompt_spectra, spectral_stream
 from wavedistill.dsp.mel_stft import MelSTFT, power
 from wavedistill.errors import WavedistillError
 
@@ -34,6 +35,8 @@ ROUNDING = 1.0 / 32768.0 / math.sqrt(12.0)
 MAX_ROUNDING_GAIN = 0.3
 """By about so many nats at most the inverse of all steps moves a tile's level because of the rounding."""
 TINY = 1e-18
+Stream = spectral_stream.SpectralChain | prompt_spectra.PromptChain
+"""What a stream of the steps remembers."""
 
 
 class MelSteps(nn.Module):
@@ -44,11 +47,8 @@ class MelSteps(nn.Module):
 
     Args:
         mel: settings of the spectrogram.
-        steps: each lets a sample depend on `MelSTFT.context_frames` more frames on either side.
+        steps: each lets a sample depend on about one more window on either side.
         damping: share of the way that a step goes, in (0, 1).
-
-    Attributes:
-        context_frames: frames on either side that a sample depends on.
 
     Shapes:
         wave (batch, frames * hop_length), log_mel (batch, n_mels, frames) -> wave of the same shape; differentiable.
@@ -67,7 +67,6 @@ class MelSteps(nn.Module):
         self.steps = steps
         self.damping = damping
         self.stft = MelSTFT(mel, reflect=True)
-        self.context_frames = steps * self.stft.context_frames
         filters = mel_filter_bank(mel)
         spread = (filters / filters.sum(1, keepdim=True).clamp_min(TINY)).T.contiguous()
         self.register_buffer("filters", filters, persistent=False)
@@ -92,53 +91,50 @@ class MelSteps(nn.Module):
 
     def step(self, log_mel: Tensor) -> Callable[[Tensor], Tensor]:
         """One step towards this mel: a map of waves (batch, frames * hop_length) of log_mel's dtype."""
-        dtype = log_mel.dtype
-        filters, spread = self.filters.to(dtype), self.spread.to(dtype)
-        weight = self.stft.weight(log_mel.shape[-1], dtype)
-        wanted = log_mel.transpose(1, 2).exp()
-        share = self.damping * self.strength(log_mel).transpose(1, 2)
-        exponent = self.mel.power
+        weight = self.stft.weight(log_mel.shape[-1], log_mel.dtype)
+        asked = self._asked(log_mel)
 
         def step(wave: Tensor) -> Tensor:
             if not wave.numel():
                 return wave
-            spectrum = self.stft(wave)
-            magnitude = power(spectrum).add_(max(TINY, self.mel.epsilon)).sqrt_()
-            given = (magnitude if exponent == 1.0 else magnitude.pow(exponent)) @ filters
-            ratio = wanted / given.clamp_min(self.mel.floor)
-            if exponent != 1.0:
-                ratio = ratio.pow(1.0 / exponent)
-            change = (share * (ratio.clamp_max(MAX_RATIO) - 1.0)) @ spread
-            return wave + self.stft.inverse(spectrum * change, weight)
+            return wave + self.stft.inverse(self._change(self.stft(wave), asked)[0], weight)
 
         return step
 
-    def stream(self, chunks: Iterator[Tensor], log_mel: Tensor, frames_per_chunk: int) -> Iterator[Tensor]:
-        """The steps of a wave in chunks (batch, 1, samples); joined, the results equal those of the whole.
+    def look_ahead(self, low_latency: bool = False) -> int:
+        """Samples after a whole frame that the frame depends on."""
+        if low_latency:
+            return prompt_spectra.look_ahead(self.stft)
+        return spectral_stream.look_ahead(self.stft, self.steps)
 
-        Yields (batch, 1, frames_per_chunk * hop_length), the last shorter. Holds no more than a chunk and its context.
+    def stream_state(self, low_latency: bool = False) -> Stream:
+        """What a stream remembers, before its first frame; ``low_latency``: see `wavedistill.dsp.prompt_spectra`."""
+        chain = prompt_spectra.PromptChain if low_latency else spectral_stream.SpectralChain
+        return chain(self.stft, [self._change] * self.steps, add=True)
 
-        Shapes: log_mel (batch, n_mels, frames), whole.
+    def stream_step(self, wave: Tensor, log_mel: Tensor, state: Stream, last: bool) -> Tensor:
+        """The samples that a further piece of wave and mel makes final: those `look_ahead` before its end, or all.
+
+        In low latency the result is nearly that of the whole, else it is that.
         """
-        frames = log_mel.shape[-1]
-        hop = self.mel.hop_length
-        context = self.context_frames
-        first = 0  # the frame that the held samples begin with
-        held = None
-        for start in range(0, frames, frames_per_chunk):
-            end = min(start + frames_per_chunk, frames)
-            last = min(end + context, frames)
-            parts = [] if held is None else [held]
-            have = first + sum(part.shape[1] for part in parts) // hop
-            while have < last:
-                parts.append(next(chunks)[:, 0])
-                have += parts[-1].shape[1] // hop
-            held = torch.cat(parts, dim=1)
-            wave = self(held[:, : (last - first) * hop], log_mel[..., first:last])
-            yield wave[:, (start - first) * hop : (end - first) * hop].unsqueeze(1)
-            keep = max(end - context, 0)
-            held = held[:, (keep - first) * hop :]
-            first = keep
+        return state.push(wave, self._asked(log_mel), last)
+
+    def _asked(self, log_mel: Tensor) -> Tensor:
+        """The mel (batch, frames, n_mels) that is wanted, and beside it the share of the way that a step goes."""
+        return torch.cat([log_mel.exp(), self.damping * self.strength(log_mel)], dim=1).transpose(1, 2)
+
+    def _change(self, spectrum: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+        """By what a step changes the spectrum, and what was asked for."""
+        dtype = asked.dtype
+        wanted, share = asked.chunk(2, dim=-1)
+        exponent = self.mel.power
+        magnitude = power(spectrum).add_(max(TINY, self.mel.epsilon)).sqrt_()
+        given = (magnitude if exponent == 1.0 else magnitude.pow(exponent)) @ self.filters.to(dtype)
+        ratio = wanted / given.clamp_min(self.mel.floor)
+        if exponent != 1.0:
+            ratio = ratio.pow(1.0 / exponent)
+        change = (share * (ratio.clamp_max(MAX_RATIO) - 1.0)) @ self.spread.to(dtype)
+        return spectrum * change, asked
 
 
 def _rounding_level(window: Tensor, filters: Tensor, exponent: float) -> Tensor:

@@ -34,19 +34,13 @@ class MelSTFT(nn.Module):
         self.reflect = reflect
         self.context_frames = -(-mel.n_fft // mel.hop_length)
         self.left = mel.n_fft // 2 if mel.centered else (mel.n_fft - mel.hop_length) // 2
+        self.right = mel.n_fft - mel.hop_length - self.left
         side = mel.n_fft - mel.win_length
         window = nn.functional.pad(torch.hann_window(mel.win_length), (side // 2, side - side // 2))
         self.register_buffer("window", window, persistent=False)
 
     def forward(self, wave: Tensor) -> Tensor:
-        mel = self.mel
-        right = mel.n_fft - mel.hop_length - self.left
-        if self.reflect:
-            before, after = self._mirrored(wave, right)
-            padded = torch.cat([wave[:, before], wave, wave[:, after]], dim=1)
-        else:
-            padded = nn.functional.pad(wave, (self.left, right))
-        return torch.fft.rfft(padded.unfold(1, mel.n_fft, mel.hop_length) * self.window.to(wave.dtype))
+        return self.spectrum(torch.cat([self.before(wave), wave, self.after(wave)], dim=1))
 
     def inverse(self, spectrum: Tensor, weight: Tensor | None = None) -> Tensor:
         """The wave whose spectrum is nearest in the least-squares sense: windowed overlap-add over ``weight``.
@@ -54,25 +48,43 @@ class MelSTFT(nn.Module):
         Args:
             weight: the sum of squared windows, the same for all spectra of one length; None: compute it.
         """
-        mel = self.mel
-        dtype = spectrum.real.dtype
-        weight = self.weight(spectrum.shape[1], dtype) if weight is None else weight
-        frames = torch.fft.irfft(spectrum, n=mel.n_fft) * self.window.to(dtype)
-        return self._overlap_add(frames)[:, self.left : self.left + frames.shape[1] * mel.hop_length] / weight
+        weight = self.weight(spectrum.shape[1], spectrum.real.dtype) if weight is None else weight
+        return self._inner(self.overlap_add(self.frames(spectrum))) / weight
 
     def weight(self, frames: int, dtype: torch.dtype) -> Tensor:
         """The sum of squared windows over each sample, (1, frames * hop_length)."""
-        total = self._overlap_add(self.window.to(dtype).square().expand(1, frames, -1))
-        return total[:, self.left : self.left + frames * self.mel.hop_length].clamp_min(1e-3)
+        return self._inner(self.total_weight(frames, dtype))
 
-    def _mirrored(self, wave: Tensor, right: int) -> tuple[Tensor, Tensor]:
-        """Indices of the samples that stand for the ``left`` before the wave and the ``right`` after it."""
+    def total_weight(self, frames: int, dtype: torch.dtype) -> Tensor:
+        """The same from the first sample that a frame covers to the last, also outside the wave."""
+        return self.overlap_add(self.window.to(dtype).square().expand(1, frames, -1)).clamp_min(1e-3)
+
+    def before(self, wave: Tensor) -> Tensor:
+        """What stands before the first sample of a wave, (batch, left)."""
+        if not self.reflect:
+            return wave.new_zeros(wave.shape[0], self.left)
         last = wave.shape[1] - 1
-        before = torch.arange(self.left, 0, -1, device=wave.device)
-        after = torch.arange(last + 1, last + 1 + right, device=wave.device)
-        return (last - (last - before).abs()).abs().clamp(max=last), (last - (last - after).abs()).abs().clamp(max=last)
+        index = torch.arange(self.left, 0, -1, device=wave.device)
+        return wave[:, (last - (last - index).abs()).abs().clamp(max=last)]
 
-    def _overlap_add(self, frames: Tensor) -> Tensor:
+    def after(self, wave: Tensor) -> Tensor:
+        """What stands after the last sample of a wave, (batch, right)."""
+        if not self.reflect:
+            return wave.new_zeros(wave.shape[0], self.right)
+        last = wave.shape[1] - 1
+        index = torch.arange(last + 1, last + 1 + self.right, device=wave.device)
+        return wave[:, (last - (last - index).abs()).abs().clamp(max=last)]
+
+    def spectrum(self, padded: Tensor) -> Tensor:
+        """Of a wave with what stands before and after it."""
+        frames = padded.unfold(1, self.mel.n_fft, self.mel.hop_length)
+        return torch.fft.rfft(frames * self.window.to(padded.dtype))
+
+    def frames(self, spectrum: Tensor) -> Tensor:
+        """Windowed frames (batch, frames, n_fft) of a spectrum, to be overlapped."""
+        return torch.fft.irfft(spectrum, n=self.mel.n_fft) * self.window.to(spectrum.real.dtype)
+
+    def overlap_add(self, frames: Tensor) -> Tensor:
         """(batch, frames, n_fft) -> (batch, n_fft + (frames - 1) * hop_length)."""
         size = self.mel.n_fft
         hop = self.mel.hop_length
@@ -83,6 +95,9 @@ class MelSTFT(nn.Module):
         for part in range(size // hop):  # whole hops overlap: a few additions instead of a scatter
             total[:, part : part + frames.shape[1]] += frames[..., part * hop : (part + 1) * hop]
         return total.flatten(1)
+
+    def _inner(self, padded: Tensor) -> Tensor:
+        return padded[:, self.left : padded.shape[1] - self.right]
 
 
 def power(spectrum: Tensor) -> Tensor:

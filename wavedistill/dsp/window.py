@@ -23,8 +23,8 @@ class Window:
         >>> import torch
         >>> from wavedistill.dsp.window import Window
         >>> window = Window(torch.arange(8).unsqueeze(0), margin=2)
-        >>> window.trim(), window.part(0, 2).value
-        (tensor([[2, 3, 4, 5]]), tensor([[0, 1, 2, 3, 4, 5]]))
+        >>> window.trim()
+        tensor([[2, 3, 4, 5]])
     """
 
     value: Tensor
@@ -33,14 +33,8 @@ class Window:
 
     def trim(self) -> Tensor:
         """The value without its margins."""
-        return self._between(self.margin, self.value.shape[self.axis] - self.margin)
-
-    def part(self, start: int, end: int) -> Window:
-        """Steps ``start`` to ``end`` (exclusive) of the trimmed value, with the margins that they have here."""
-        return Window(self._between(start, end + 2 * self.margin), self.margin, self.axis)
-
-    def _between(self, start: int, end: int) -> Tensor:
-        return self.value[(*(slice(None),) * self.axis, slice(start, end))]
+        end = self.value.shape[self.axis] - self.margin
+        return self.value[(*(slice(None),) * self.axis, slice(self.margin, end))]
 
 
 def trim_parts(parts: Parts, margin: int) -> Parts:

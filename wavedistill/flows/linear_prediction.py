@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from wavedistill.audio.mel import MelConfig, mel_filter_bank
 from wavedistill.dsp.filters import all_pole, levinson_durbin, predict
+from wavedistill.dsp.memory import Past
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.transform import Transform, require_dtype
 
@@ -62,29 +63,33 @@ class MelLPC(nn.Module):
         self.register_buffer("to_autocorrelation", _mel_to_autocorrelation(mel, order), persistent=False)
         self.register_buffer("lag_window", _lag_window(mel.sample_rate, order, lag_window), persistent=False)
 
-    @torch.no_grad()
     def forward(self, log_mel: Tensor) -> LPC:
+        return self.step(nn.functional.pad(log_mel, (1, 1), mode="replicate"), self.stream_state())
+
+    def stream_state(self) -> Past:
+        """What a stream remembers, before its first frame."""
+        return Past(2, axis=2)
+
+    @torch.no_grad()
+    def step(self, log_mel: Tensor, state: Past) -> LPC:
+        """The predictors of the frames that further ones make final: each needs one on either side."""
         power = (log_mel.double() * (2.0 / self.mel.power)).exp().transpose(1, 2)
         autocorrelation = (power @ self.to_autocorrelation.double()).transpose(1, 2)
-        blocks = self._interpolate(autocorrelation).transpose(1, 2) * self.lag_window.double()
+        blocks = self._interpolate(state.join(autocorrelation)).transpose(1, 2) * self.lag_window.double()
         quantisation = (1.0 / 32768.0) ** 2 / 12.0
         blocks[..., 0] = blocks[..., 0] * (1.0 + self.white_noise) + quantisation
         coefficients, error = levinson_durbin(blocks)
         return LPC(coefficients.to(log_mel.dtype), (0.5 * error.log()).to(log_mel.dtype))
 
     def _interpolate(self, frames: Tensor) -> Tensor:
-        """(batch, lags, frames) -> (batch, lags, frames * upsample), linear between the frames' centres."""
-        count = frames.shape[-1]
+        """(batch, lags, frames + 2) -> (batch, lags, frames * upsample), linear between the frames' centres."""
+        count = frames.shape[-1] - 2
         positions = (
             torch.arange(count * self.upsample, device=frames.device, dtype=frames.dtype) + 0.5
-        ) / self.upsample
-        if not self.mel.centered:
-            positions = positions - 0.5
-        positions = positions.clamp(0, count - 1)
+        ) / self.upsample + (1.0 if self.mel.centered else 0.5)
         left = positions.floor().long()
-        right = (left + 1).clamp(max=count - 1)
         weight = positions - left
-        return frames[..., left] * (1.0 - weight) + frames[..., right] * weight
+        return frames[..., left] * (1.0 - weight) + frames[..., left + 1] * weight
 
 
 class LinearPredictionFlow(Transform):
@@ -116,13 +121,16 @@ class LinearPredictionFlow(Transform):
 
     def _forward(self, x: Tensor, cond: LPC) -> tuple[Tensor, Tensor]:
         self._check_condition(x, cond)
-        residual = x[:, 0] - predict(x[:, 0], cond.coefficients)
-        excitation = _by_block(residual, cond.log_gain) * torch.exp(-cond.log_gain).unsqueeze(-1)
-        return excitation.flatten(1).unsqueeze(1), -self._log_gain(x, cond)
+        return self.analyze(x[:, 0], cond, None).unsqueeze(1), -self._log_gain(x, cond)
 
     def _inverse(self, y: Tensor, cond: LPC) -> tuple[Tensor, Tensor]:
         self._check_condition(y, cond)
         return self.synthesize(y[:, 0], cond, None)[0].unsqueeze(1), self._log_gain(y, cond)
+
+    def analyze(self, x: Tensor, cond: LPC, past: Tensor | None) -> Tensor:
+        """The forward map with memory: x (batch, samples) and the samples (batch, order) before it -> u."""
+        residual = _by_block(x - predict(x, cond.coefficients, past), cond.log_gain)
+        return (residual * torch.exp(-cond.log_gain).unsqueeze(-1)).flatten(1)
 
     def synthesize(self, u: Tensor, cond: LPC, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """The inverse with memory: u (batch, samples) and the last samples of x -> x and its last samples."""

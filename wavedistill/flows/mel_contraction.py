@@ -20,14 +20,13 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from wavedistill.audio.mel import MelConfig
-from wavedistill.dsp.mel_contraction import MelSteps
+from wavedistill.dsp.mel_contraction import MelSteps, Stream
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.solvers.krylov import krylov_log_det
 from wavedistill.flows.solvers.log_det import draw_noise, exact_log_det
@@ -63,9 +62,6 @@ class MelContraction(Transform):
         damping: share of the way that a step goes at most, in (0, 1).
         probes: of the estimate; its standard error falls with their square root.
 
-    Attributes:
-        context_frames: frames on either side that a sample of the data depends on.
-
     Shapes: (batch, 1, frames * hop_length); cond, the log-mel, (batch, n_mels, frames).
 
     Raises:
@@ -96,7 +92,6 @@ class MelContraction(Transform):
         self.steps = MelSteps(mel, steps, damping)
         self.cond_dim = mel.n_mels
         self.probes = probes
-        self.context_frames = self.steps.context_frames
 
     def contract(self, wave: Tensor, log_mel: Tensor) -> Tensor:
         """Latent -> data without log-determinant; differentiable. Shapes as in `inverse`."""
@@ -108,9 +103,22 @@ class MelContraction(Transform):
         with torch.autocast(wave.device.type, enabled=False):
             return self._latents(wave[:, 0], log_mel)[-1].unsqueeze(1).to(wave)
 
-    def stream(self, chunks: Iterator[Tensor], log_mel: Tensor, frames_per_chunk: int) -> Iterator[Tensor]:
-        """`contract` in chunks; as `MelSteps.stream`."""
-        return self.steps.stream(chunks, log_mel, frames_per_chunk)
+    def look_ahead(self, low_latency: bool = False) -> int:
+        """Samples of the latent after a whole frame that the frame of the data depends on."""
+        return self.steps.look_ahead(low_latency)
+
+    def stream_state(self, low_latency: bool = False) -> Stream:
+        """What a stream of `contract_chunk` remembers, before its first chunk."""
+        return self.steps.stream_state(low_latency)
+
+    def contract_chunk(self, wave: Tensor, log_mel: Tensor, state: Stream, last: bool) -> Tensor:
+        """`contract` of a signal in chunks: the samples that a further one makes final, `look_ahead` before its end.
+
+        Joined, they equal the whole; in low latency nearly. The last chunk gives all that is left, and may be empty.
+
+        Shapes: wave (batch, 1, samples), log_mel (batch, n_mels, frames); the one may be ahead of the other.
+        """
+        return self.steps.stream_step(wave[:, 0], log_mel, state, last).unsqueeze(1)
 
     def estimate_log_det(self, wave: Tensor, log_mel: Tensor) -> LogDetEstimate:
         """Log-determinant of latent -> data at a latent waveform, from probes whatever its length.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wavedistill.audio.io import check_scale, resample
 from wavedistill.audio.mel import LogMelSpectrogram
-from wavedistill.audio.mel_check import check_mel, mel_suspicion
+from wavedistill.audio.mel_check import check_block, check_mel, mel_suspicion
 from wavedistill.errors import WavedistillError
 from wavedistill.inference.stream import stream
 from wavedistill.models.base import WaveformModel
@@ -215,20 +215,34 @@ class Vocoder:
 
     def stream(
         self,
-        mel: Tensor | np.ndarray,
+        mel: Tensor | np.ndarray | Iterator[Tensor | np.ndarray],
         chunk_seconds: float = 0.5,
         seed: int = 0,
         *,
         temperature: float = 1.0,
         speaker: int | str | None = None,
+        low_latency: bool = False,
     ) -> Iterator[Tensor]:
         """Audio of a mel (n_mels, frames) in chunks (samples,), each computed when it is asked for.
 
         Joined, the chunks equal ``vocoder(mel, seed=seed)`` for any ``chunk_seconds``, to 1e-5, and a teacher's, which
         feeds its rounding back, to about 1e-4; memory does not grow with the length.
+
+        Args:
+            mel: whole, or an iterator of blocks (n_mels, any number of frames), as an acoustic model makes them one
+                after another. No more are asked for than the next chunk needs, which is its own length and
+                ``vocoder.model.look_ahead()["in all"]`` milliseconds.
+            low_latency: let a student wait for less of the mel, at most 100 ms with the usual frames. The waveform is
+                then another, nearly as good one, the same for any ``chunk_seconds``.
         """
-        mel = self._one_mel(_tensor(mel)).to(self.device)
-        return stream(self.model, mel, seed, chunk_seconds, temperature=temperature, speaker=self._speaker(speaker))
+        if isinstance(mel, Iterator):
+            self._need_mel()
+            mel = (check_block(_tensor(block).float(), self.mel_config).to(self.device) for block in mel)
+            mel = (block[0] if block.ndim == 3 else block for block in mel)
+        else:
+            mel = self._one_mel(_tensor(mel)).to(self.device)
+        options = {"temperature": temperature, "speaker": self._speaker(speaker), "low_latency": low_latency}
+        return stream(self.model, mel, seed, chunk_seconds, **options)
 
     def _need_mel(self) -> None:
         if self.mel_config is None:

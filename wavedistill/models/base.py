@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Literal, NamedTuple
+import itertools
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from wavedistill.audio.mel_check import check_mel
+from wavedistill.audio.mel_check import check_block, check_mel
 from wavedistill.distributions import noise_generators
 from wavedistill.dsp.window import Window
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.mel_contraction import MelContraction
 from wavedistill.models.configs import GRID_HOP, ModelConfig
 from wavedistill.models.front import Front
+from wavedistill.models.streaming import MelPiece, StreamRequest, in_chunks, mel_pieces
 from wavedistill.nn.mel_encoder import MelEncoder, extended
-
-
-class StreamRequest(NamedTuple):
-    """What a stream is asked for.
-
-    Attributes:
-        mel: (1, n_mels, frames).
-        frames_per_chunk: of the mel, in each chunk but the last.
-        draw: the noise of so many further frames, (1, n, samples).
-        speaker, temperature: as in `WaveformModel.sample`.
-    """
-
-    mel: Tensor
-    frames_per_chunk: int
-    draw: Callable[[int], Tensor]
-    speaker: Tensor | None
-    temperature: float
-
-    def spans(self) -> Iterator[tuple[int, int]]:
-        """First frame of each chunk, and the one after its last."""
-        frames = self.mel.shape[-1]
-        for start in range(0, frames, self.frames_per_chunk):
-            yield start, min(start + self.frames_per_chunk, frames)
 
 
 class WaveformModel(nn.Module):
@@ -143,33 +122,80 @@ class WaveformModel(nn.Module):
     @torch.inference_mode()
     def stream(
         self,
-        mel: Tensor,
+        mel: Tensor | Iterator[Tensor],
         frames_per_chunk: int,
         seed: int | None = None,
         temperature: float = 1.0,
         speaker: Tensor | None = None,
+        *,
+        low_latency: bool = False,
     ) -> Iterator[Tensor]:
         """The waveform of `sample`, chunk after chunk, in memory that does not grow with its length.
 
-        Shapes: mel (1, n_mels, frames) -> chunks (1, 1, frames_per_chunk * hop_length), the last one shorter.
+        Args:
+            mel: (1, n_mels, frames), whole, or an iterator of such pieces of any length, of which no more are taken
+                than a chunk needs: those up to `look_ahead` after it.
+            low_latency: let a student's stages wait for less of the mel than in `sample`: at most 100 ms with the usual
+                frames. The waveform is then another, nearly as good one, the same for any chunks.
+
+        Yields (1, 1, frames_per_chunk * hop_length), the last one shorter.
         """
-        self.check_condition(mel, speaker, None, 1)
+        whole = isinstance(mel, Tensor)
+        if self.config.mel is None:
+            raise WavedistillError("this model takes no mel, and only mels are streamed: use sample(num_samples=...).")
         if frames_per_chunk < 1:
             raise WavedistillError(f"a chunk must hold at least one frame, got {frames_per_chunk}.")
-        generators = noise_generators(seed, mel.shape[0])
-        chunks = self._chunks(
-            StreamRequest(
-                mel,
-                frames_per_chunk,
-                lambda frames: self._draw(generators, frames).to(self.device),
-                speaker,
-                temperature,
-            )
-        )
-        yield from chunks if self.contraction is None else self.contraction.stream(chunks, mel, frames_per_chunk)
+        blocks = iter([mel]) if whole else self._checked(mel)
+        pieces = mel_pieces(blocks, frames_per_chunk + self.frames_ahead(low_latency), frames_per_chunk)
+        start = next(pieces)
+        self.check_condition(mel if whole else start.frames, speaker, None, 1)
+        generators = noise_generators(seed, 1)
+        of_model, of_contraction = itertools.tee(itertools.chain([start], pieces))
+
+        def draw(frames: int) -> Tensor:
+            return self._draw(generators, frames).to(self.device)
+
+        chunks = self._chunks(StreamRequest(of_model, draw, speaker, temperature, low_latency))
+        if self.contraction is not None:
+            chunks = self._contracted_chunks(chunks, of_contraction, low_latency)
+        yield from in_chunks(chunks, frames_per_chunk * self.hop_length)
+
+    def look_ahead(self, low_latency: bool = False) -> dict[str, float]:
+        """Milliseconds of mel after a sample's own frame for which each stage of `stream` waits.
+
+        Stages side by side wait for the longest of them, "contraction" waits after them, and "in all" is by how much a
+        stream lags behind its mel, in whole frames. What is not named waits for nothing.
+        """
+        stages = self._look_ahead(low_latency)
+        if self.contraction is not None:
+            stages["contraction"] = self.contraction.look_ahead(low_latency)
+        stages["in all"] = self.frames_ahead(low_latency) * self.hop_length
+        return {name: 1000.0 * samples / self.sample_rate for name, samples in stages.items()}
+
+    def frames_ahead(self, low_latency: bool = False) -> int:
+        """Mel frames after a chunk that a stream waits for before it yields the chunk."""
+        waits = [max(self._look_ahead(low_latency).values())]
+        if self.contraction is not None:
+            waits.append(self.contraction.look_ahead(low_latency))
+        return sum(-(-samples // self.hop_length) for samples in waits)
+
+    def _look_ahead(self, low_latency: bool) -> dict[str, int]:
+        """Samples after its own frame for which each stage before the contraction waits, side by side with others."""
+        raise NotImplementedError
+
+    def _checked(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
+        for block in blocks:
+            yield check_block(block, self.config.mel).to(self.device)
+
+    def _contracted_chunks(
+        self, chunks: Iterator[Tensor], pieces: Iterator[MelPiece], low_latency: bool
+    ) -> Iterator[Tensor]:
+        state = self.contraction.stream_state(low_latency)
+        for audio, (mel, last) in zip(chunks, pieces, strict=True):
+            yield self.contraction.contract_chunk(audio, mel, state, last)
 
     def _chunks(self, asked: StreamRequest) -> Iterator[Tensor]:
-        """What `stream` yields, before the contraction."""
+        """For each piece of the mel the samples (1, 1, n) that it makes final, before the contraction."""
         raise NotImplementedError
 
     def draw_noise(self, batch: int, samples: int, seed: int | list[int] | None) -> Tensor:

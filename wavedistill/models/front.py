@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from wavedistill.audio.mel import MelConfig
@@ -61,6 +62,9 @@ class Front(Transform):
     `condition(mel)` makes what forward and inverse need, once per mel. With ``bands`` M, u holds the M coefficients of
     the first block of M samples, then those of the second, and so on; samples must be a multiple of M. No value of u
     depends on samples after its block.
+
+    Attributes:
+        history: samples before its own that a value of u depends on.
     """
 
     def __init__(self, config: FrontConfig, mel: MelConfig | None, upsample: int) -> None:
@@ -70,6 +74,7 @@ class Front(Transform):
                 "front: mel_prediction_order needs a mel-conditioned model; set it to 0 or give a mel."
             )
         self.config = config
+        self.history = max(1, config.mel_prediction_order)
         self.block = math.gcd(mel.hop_length, 64) if mel is not None else 64
         if config.mel_prediction_order:
             self.predictor = MelLPC(mel, config.mel_prediction_order, upsample, config.white_noise, config.lag_window)
@@ -84,18 +89,34 @@ class Front(Transform):
 
     def forward(self, x: Tensor, cond: LPC | None = None, per_step: bool = False) -> Mapped:
         mapped = self.transform.forward(x, cond, per_step)
-        if self.split is None:
-            return mapped
-        return mapped._replace(value=self.split.forward(mapped.value).value.transpose(1, 2).reshape(x.shape))
+        return mapped._replace(value=self._split(mapped.value))
 
     def inverse(self, y: Tensor, cond: LPC | None = None, per_step: bool = False) -> Mapped:
         return self.transform.inverse(self._joined(y), cond, per_step)
+
+    def _split(self, u: Tensor) -> Tensor:
+        """Bands of (batch, 1, samples), block after block."""
+        if self.split is None:
+            return u
+        return self.split.forward(u).value.transpose(1, 2).reshape(u.shape)
 
     def _joined(self, u: Tensor) -> Tensor:
         """The split undone, (batch, 1, samples)."""
         if self.split is None:
             return u
         return self.split.inverse(u.reshape(u.shape[0], -1, self.config.bands).transpose(1, 2)).value
+
+    def analyze(self, x: Tensor, cond: LPC | None, past: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward` with memory: x (batch, samples) and the last `history` samples before it -> u and those of x.
+
+        No log-determinant is computed.
+        """
+        following = torch.cat([past, x], dim=1)
+        if cond is None:
+            u = self.config.scale * (x - self.config.pre_emphasis * following[:, :-1])
+        else:
+            u = self.transform.analyze(x, cond, past)
+        return self._split(u.unsqueeze(1))[:, 0], following[:, x.shape[1] :].clone()
 
     def synthesize(self, u: Tensor, cond: LPC | None, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """`inverse` with memory: u (batch, samples) and the waveform's last samples -> waveform and its last samples.

@@ -19,12 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from wavedistill.dsp.harmonic_source import HarmonicSource
-from wavedistill.dsp.window import Window, trim_parts
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.autoregressive import AutoregressiveFlow, Condition, LocScale
 from wavedistill.flows.linear_prediction import LPC
-from wavedistill.models.base import StreamRequest, WaveformModel
+from wavedistill.models.base import WaveformModel
 from wavedistill.models.configs import ParallelWaveNetConfig
+from wavedistill.models.streaming import StreamRequest
+from wavedistill.models.student_condition import ConditionStream, StudentCondition
 from wavedistill.nn.causal_network import CausalNetwork, CausalState
 from wavedistill.nn.pitch_predictor import PitchPredictor
 from wavedistill.numerics import LOG_2PI
@@ -56,26 +57,7 @@ class StreamState(NamedTuple):
     """What a stream remembers between chunks."""
 
     flows: list[CausalState | None]
-    phase: Tensor | None
     past: Tensor | None
-
-
-class Harmonics(NamedTuple):
-    """The harmonic source in the front's domain (batch, samples), its phase (batch,) where the next chunk begins, and
-    the pitch logits (batch, frames, bins).
-    """
-
-    source: Tensor | None
-    phase: Tensor | None
-    pitch_logits: Tensor | None
-
-
-class StudentCondition(NamedTuple):
-    """The conditions that a mel and a speaker give to the flows and the front, and the harmonic source."""
-
-    flows: Condition
-    lpc: LPC | None
-    harmonics: Harmonics
 
 
 class ParallelWaveNet(WaveformModel):
@@ -136,7 +118,7 @@ class ParallelWaveNet(WaveformModel):
 
         Shapes: noise (batch, 1, samples) standard normal, samples = frames * hop_length where there is a mel.
         """
-        return self._run(noise[:, 0], self._window(mel), speaker, None, in_pieces)[0]
+        return self._run(noise[:, 0], self._condition(mel, speaker), None, in_pieces)[0]
 
     @torch.inference_mode()
     def sample(
@@ -169,16 +151,18 @@ class ParallelWaveNet(WaveformModel):
         return self.contracted(output.audio, mel)
 
     def _chunks(self, asked: StreamRequest) -> Iterator[Tensor]:
-        window = self._window(asked.mel)
+        conditions = self._condition_stream(asked.low_latency)
         state = None
-        for start, end in asked.spans():
-            noise = asked.draw(end - start)[:, 0] * asked.temperature
-            output, state = self._run(noise, window.part(start, end), asked.speaker, state, in_pieces=True)
+        for mel, last in asked.extended(conditions.before, conditions.after):
+            condition = conditions.push(mel, asked.speaker, last)
+            frames = condition.flows.features.shape[1] // self.config.cond_upsample
+            noise = asked.draw(frames)[:, 0] * asked.temperature
+            output, state = self._run(noise, condition, state, in_pieces=True)
             yield output.audio
 
     def condition(self, mel: Tensor | None, speaker: Tensor | None = None) -> tuple[Condition, LPC | None]:
         """What the flows and the front are given in a pass over the whole of ``mel`` (batch, n_mels, frames)."""
-        condition = self._condition(self._window(mel), speaker, None)
+        condition = self._condition(mel, speaker)
         return condition.flows, condition.lpc
 
     def log_prob(
@@ -216,26 +200,16 @@ class ParallelWaveNet(WaveformModel):
             return log_prob
         return log_prob - self.contraction.inverse(output.audio, mel).log_det
 
-    @property
-    def context_frames(self) -> int:
-        """Mel frames on either side of a chunk that its samples depend on."""
-        if not self.source:
-            return max(1, self.conditioning.context_frames)
-        whitening = max(1, -(-self.config.front.mel_prediction_order // self.hop_length))
-        source = PitchPredictor.context_frames + 1 + self.source.context_frames + whitening
-        return max(source, self.conditioning.context_frames)
-
-    def _window(self, mel: Tensor | None) -> Window | None:
-        return None if mel is None else self._in_context(mel, self.context_frames)
+    def _look_ahead(self, low_latency: bool) -> dict[str, int]:
+        return self._condition_stream(low_latency).look_ahead
 
     def _run(
-        self, noise: Tensor, mel: Window | None, speaker: Tensor | None, state: StreamState | None, in_pieces: bool
+        self, noise: Tensor, condition: StudentCondition, state: StreamState | None, in_pieces: bool
     ) -> tuple[StudentOutput, StreamState]:
         """The pass over noise (batch, samples), continued from ``state``.
 
         The state returned serves the next chunk of a stream; only a pass in pieces can be continued.
         """
-        condition = self._condition(mel, speaker, state)
         u = noise
         loc = torch.zeros_like(noise)
         log_scale = torch.zeros_like(noise)
@@ -253,9 +227,8 @@ class ParallelWaveNet(WaveformModel):
         with torch.autocast(u.device.type, enabled=False):
             audio, past = self.front.synthesize(u, condition.lpc, state.past if state else None)
         audio = audio.unsqueeze(1)
-        harmonics = condition.harmonics
-        output = StudentOutput(audio, u, loc, log_scale, condition.lpc, harmonics.pitch_logits)
-        return output, StreamState(states, harmonics.phase, past)
+        output = StudentOutput(audio, u, loc, log_scale, condition.lpc, condition.pitch_logits)
+        return output, StreamState(states, past)
 
     def _in_pieces(
         self, flow: AutoregressiveFlow, u: Tensor, condition: Condition, state: CausalState | None
@@ -278,31 +251,13 @@ class ParallelWaveNet(WaveformModel):
             pieces.append(piece)
         return LocScale(*(torch.cat(parts, dim=1) for parts in zip(*pieces, strict=True))), state
 
-    def _condition(self, mel: Window | None, speaker: Tensor | None, state: StreamState | None) -> StudentCondition:
-        """The condition over the window's inner frames."""
+    def _condition(self, mel: Tensor | None, speaker: Tensor | None) -> StudentCondition:
+        """The condition of a whole mel."""
         if mel is None:
-            return StudentCondition(Condition(self.features(None, speaker)), None, Harmonics(None, None, None))
-        blocks = mel.margin * self.config.cond_upsample
-        features = Window(self.features(mel.value, speaker), blocks).trim()
-        lpc = self.front.condition(mel.value)
-        harmonics = self._harmonics(mel, lpc, state)
-        if lpc is not None:
-            lpc = trim_parts(lpc, blocks)
-        return StudentCondition(Condition(features, harmonics.source), lpc, harmonics)
+            return StudentCondition(Condition(self.features(None, speaker)))
+        stream = self._condition_stream()
+        continued = nn.functional.pad(mel, (stream.before, stream.after), mode="replicate")
+        return stream.push(continued, speaker, last=True)
 
-    def _harmonics(self, mel: Window, lpc: LPC | None, state: StreamState | None) -> Harmonics:
-        """The harmonic source over the window's inner frames; ``lpc`` over all of the window."""
-        if self.source is None:
-            return Harmonics(None, None, None)
-        unsure = PitchPredictor.context_frames  # pitch nearer to the window's end than this is not final
-        outer = unsure + 1  # and the source needs one more frame of it on either side
-        with torch.autocast(mel.value.device.type, enabled=False):
-            logits = self.pitch(mel.value)
-            pitch = trim_parts(self.pitch.decode(logits), unsure)
-            log_mel = Window(mel.value, outer, mel.axis).trim()
-            wave, phases = self.source(pitch, log_mel, state.phase if state else None)
-            if lpc is not None:
-                lpc = trim_parts(lpc, outer * self.config.cond_upsample)
-            whitened = self.front.forward(wave.unsqueeze(1), lpc).value[:, 0]
-        source = Window(whitened, (mel.margin - outer) * self.hop_length).trim()
-        return Harmonics(source, phases[:, source.shape[1] - 1], Window(logits, mel.margin).trim())
+    def _condition_stream(self, low_latency: bool = False) -> ConditionStream:
+        return ConditionStream(self.conditioning, self.front, self.pitch, self.source, self.hop_length, low_latency)

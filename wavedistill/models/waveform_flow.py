@@ -30,8 +30,9 @@ from wavedistill.flows.long_term_prediction import LTP, LongTermPredictionFlow, 
 from wavedistill.flows.reshape import Split, Squeeze
 from wavedistill.flows.reversible import ReversibleSequence
 from wavedistill.flows.transform import Compose, Transform
-from wavedistill.models.base import StreamRequest, WaveformModel, dequantized
+from wavedistill.models.base import WaveformModel, dequantized
 from wavedistill.models.configs import WaveformFlowConfig
+from wavedistill.models.streaming import StreamRequest
 from wavedistill.nn.centred_stack import CentredStack
 from wavedistill.nn.pitch_predictor import F0_MIN, PitchPredictor
 from wavedistill.numerics import full_precision
@@ -218,12 +219,15 @@ class WaveformFlow(WaveformModel):
         audio, _ = self._run(drawn, window, speaker, None)
         return audio[..., :samples]
 
+    def _look_ahead(self, low_latency: bool) -> dict[str, int]:
+        return {"couplings and their condition": (self.reach_frames + self._context_frames) * self.hop_length}
+
     def _chunks(self, asked: StreamRequest) -> Iterator[Tensor]:
-        window = self._in_context(asked.mel, self.reach_frames + self._context_frames)
         state = StreamState(asked.draw(2 * self.reach_frames) * asked.temperature, None, None)
-        for start, end in asked.spans():
-            noise = torch.cat([state.noise, asked.draw(end - start) * asked.temperature], dim=-1)
-            audio, state = self._run(noise, window.part(start, end), asked.speaker, state)
+        for part in asked.windows(self.reach_frames + self._context_frames):
+            drawn = asked.draw(part.value.shape[-1] - 2 * part.margin)
+            noise = torch.cat([state.noise, drawn * asked.temperature], dim=-1)
+            audio, state = self._run(noise, part, asked.speaker, state)
             yield audio
 
     def _run(

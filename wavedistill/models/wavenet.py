@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from wavedistill.distributions import Gaussian, MixtureOfLogistics, MuLawCategorical
 from wavedistill.dsp.window import Window, trim_parts
 from wavedistill.errors import WavedistillError
-from wavedistill.models.base import StreamRequest, WaveformModel, dequantized
+from wavedistill.models.base import WaveformModel, dequantized
 from wavedistill.models.configs import WaveNetConfig
 from wavedistill.models.sequential_sampling import cached_sampler
+from wavedistill.models.streaming import StreamRequest
 from wavedistill.nn.causal_network import CausalNetwork
 from wavedistill.numerics import full_precision
 
@@ -182,23 +183,20 @@ class WaveNet(WaveformModel):
                 bar.update(count)
         return self.contracted(self.front.inverse(u.unsqueeze(1), condition).value, mel)
 
-    @property
-    def context_frames(self) -> int:
-        """Mel frames on either side of a chunk that its samples depend on."""
-        return max(1, self.conditioning.context_frames)
+    def _look_ahead(self, low_latency: bool) -> dict[str, int]:
+        return {"mel encoder": self.conditioning.context_frames * self.hop_length}
 
     def _chunks(self, asked: StreamRequest) -> Iterator[Tensor]:
-        window = self._in_context(asked.mel, self.context_frames)
-        blocks = window.margin * self.config.cond_upsample
-        sampler = cached_sampler(self.predictor, self.distribution, asked.mel.shape[0], asked.temperature)
+        context = self.conditioning.context_frames
+        blocks = context * self.config.cond_upsample
+        sampler = cached_sampler(self.predictor, self.distribution, 1, asked.temperature)
         past = None
-        for start, end in asked.spans():
-            part = window.part(start, end)
+        for part in asked.windows(context):
             features = Window(self.features(part.value, asked.speaker), blocks).trim()
             lpc = self.front.condition(part.value)
             if lpc is not None:
                 lpc = trim_parts(lpc, blocks)
-            noise = asked.draw(end - start).transpose(1, 2)
+            noise = asked.draw(part.value.shape[-1] - 2 * part.margin).transpose(1, 2)
             u = full_precision(features.new_zeros(noise.shape[:2]))
             for _ in sampler.fill(u, 0, noise.to(u), features):
                 pass

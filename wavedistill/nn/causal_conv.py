@@ -27,23 +27,52 @@ class CausalConv(nn.Module):
         self.history = (kernel_size - 1) * dilation
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 1, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels))
+        self._taps: tuple[tuple[int, int], tuple[Tensor, ...]] | None = None
         nn.init.uniform_(self.weight, -1.0, 1.0)
         with torch.no_grad():
             self.weight *= math.sqrt(3.0 / (in_channels * kernel_size))
 
     def forward(self, x: Tensor, past: Tensor | None = None) -> Tensor:
-        if past is None:
-            padded = nn.functional.pad(x, (0, 0, self.history, 0))
-        else:
-            padded = torch.cat([past, x], dim=1)
-        image = padded.transpose(1, 2).unsqueeze(2)  # (batch, channels, 1, time) over channels-last memory
+        # (batch, channels, 1, time) over channels-last memory
+        image = self._padded(x, past).transpose(1, 2).unsqueeze(2)
         weight = self.weight.contiguous(memory_format=torch.channels_last)
         out = nn.functional.conv2d(image, weight, self.bias, dilation=(1, self.dilation))
         return out.squeeze(2).transpose(1, 2)
 
+    def products(self, x: Tensor, past: Tensor | None) -> Tensor:
+        """`forward` without bias, for inputs that `computes_at_once`: one matrix product a tap, added where it lies."""
+        padded = self._padded(x, past)
+        batch, time, _ = x.shape
+        oldest, *others = self._matrices()
+        out = padded[:, :time] @ oldest
+        for tap, matrix in enumerate(others, start=1):
+            start = tap * self.dilation
+            out.baddbmm_(padded[:, start : start + time], matrix.expand(batch, -1, -1))
+        return out
+
+    def _matrices(self) -> tuple[Tensor, ...]:
+        """The kernel's taps (in_channels, out_channels), oldest first, made anew when the weight has changed."""
+        if self.weight.is_inference():
+            return self.step_weight().chunk(self.kernel_size)
+        key = (self.weight.data_ptr(), self.weight._version)
+        if self._taps is None or self._taps[0] != key:
+            self._taps = key, self.step_weight().detach().chunk(self.kernel_size)
+        return self._taps[1]
+
+    def _padded(self, x: Tensor, past: Tensor | None) -> Tensor:
+        if past is None:
+            return nn.functional.pad(x, (0, 0, self.history, 0))
+        return torch.cat([past, x], dim=1)
+
     def step_weight(self) -> Tensor:
         """Kernel as a matrix (kernel_size * in_channels, out_channels), oldest tap first, for stepwise sampling."""
         return self.weight[:, :, 0, :].permute(2, 1, 0).reshape(-1, self.weight.shape[0]).contiguous()
+
+
+def computes_at_once(x: Tensor) -> bool:
+    """Whether x is float32 on a CPU and its results are wanted without gradient, now and not as a graph."""
+    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return x.is_cpu and x.dtype is torch.float32 and not torch.is_grad_enabled() and not traced
 
 
 def keep_last(x: Tensor, past: Tensor | None, length: int) -> Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from wavedistill.dsp.memory import Past
+
 
 class MelEncoder(nn.Module):
     """Convolutions over frames, then nearest upsampling to blocks and one more convolution.
@@ -36,16 +38,28 @@ class MelEncoder(nn.Module):
             self.frames = None
 
     def forward(self, mel: Tensor | None, speaker: Tensor | None = None) -> Tensor:
-        table = self.speaker(speaker).unsqueeze(-1) if self.speaker is not None else 0.0
         if self.frames is None:
-            return table.transpose(1, 2)
-        hidden = normalized(extended(mel, self.context_frames))
-        for conv in self.frames:
-            hidden = nn.functional.leaky_relu(conv(hidden) + table, 0.2)
-        hidden = hidden.repeat_interleave(self.upsample, dim=-1)
-        hidden = nn.functional.leaky_relu(self.blocks(hidden), 0.2).transpose(1, 2)
-        edge = self.upsample - 1  # one frame is left on either side, the last convolution took one block of it
-        return hidden[:, edge : hidden.shape[1] - edge]
+            return self._table(speaker).transpose(1, 2)
+        return self.step(extended(mel, self.context_frames), speaker, self.stream_state())
+
+    def stream_state(self) -> list[Past]:
+        """What a stream remembers, before its first frame."""
+        return [Past(2, axis=2) for _ in range(len(self.frames) + 1)]
+
+    def step(self, mel: Tensor, speaker: Tensor | None, state: list[Past]) -> Tensor:
+        """Features of the frames that further ones make final: each needs `context_frames` on either side."""
+        table = self._table(speaker)
+        hidden = normalized(mel)
+        *before_frames, before_blocks = state
+        for conv, past in zip(self.frames, before_frames, strict=True):
+            hidden = nn.functional.leaky_relu(conv(past.join(hidden)) + table, 0.2)
+        blocks = before_blocks.join(hidden).repeat_interleave(self.upsample, dim=-1)
+        edge = self.upsample - 1  # of the frames on either side one block is seen
+        blocks = blocks[..., edge : blocks.shape[-1] - edge]
+        return nn.functional.leaky_relu(self.blocks(blocks), 0.2).transpose(1, 2)
+
+    def _table(self, speaker: Tensor | None) -> Tensor | float:
+        return self.speaker(speaker).unsqueeze(-1) if self.speaker is not None else 0.0
 
 
 def extended(mel: Tensor, frames: int) -> Tensor:

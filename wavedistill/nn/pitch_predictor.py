@@ -13,12 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from wavedistill.dsp.harmonic_source import Pitch
+from wavedistill.dsp.memory import Past
 from wavedistill.nn.mel_encoder import extended, normalized
 from wavedistill.numerics import full_precision
 
 F0_MIN = 60.0
 F0_MAX = 500.0
 NUM_BINS = 96
+PROMPT_FRAMES = 1
+"""Frames after its own that the pitch of a frame waits for where latency counts."""
 
 
 class PitchPredictor(nn.Module):
@@ -39,13 +42,34 @@ class PitchPredictor(nn.Module):
         self.register_buffer("centres", centres, persistent=False)
 
     def forward(self, mel: Tensor) -> Tensor:
+        return self.step(extended(mel, self.context_frames), self.stream_state())
+
+    def stream_state(self) -> list[Past]:
+        """What a stream remembers, before its first frame."""
+        return [Past(2, axis=2) for _ in self.convs]
+
+    def step(self, mel: Tensor, state: list[Past]) -> Tensor:
+        """Logits of the frames that further ones make final: each needs `context_frames` on either side."""
         # out of training in double precision: the phase of the source sums f0 over a whole utterance, so that rounding
         # that differs between chunks, batches and threads would be heard in it
         dtype = mel.dtype if self.training else torch.float64
-        hidden = normalized(extended(mel, self.context_frames)).to(dtype)
-        for conv in self.convs:
-            hidden = nn.functional.leaky_relu(_convolve(conv, hidden), 0.1)
+        hidden = normalized(mel).to(dtype)
+        for conv, past in zip(self.convs, state, strict=True):
+            hidden = nn.functional.leaky_relu(_convolve(conv, past.join(hidden)), 0.1)
         return _convolve(self.output, hidden).transpose(1, 2)
+
+    def prompt_state(self) -> Past:
+        """What a stream of `prompt_step` remembers, before its first frame."""
+        return Past(self.context_frames + PROMPT_FRAMES, axis=2)
+
+    def prompt_step(self, mel: Tensor, state: Past) -> Tensor:
+        """Logits of the frames that further ones make final, where each waits for `PROMPT_FRAMES` after it only, and is
+        given the last of them again in place of those that come later.
+        """
+        windows = state.join(mel).unfold(2, self.context_frames + 1 + PROMPT_FRAMES, 1)  # (batch, n_mels, frames, n)
+        seen = windows.transpose(1, 2).flatten(0, 1)
+        seen = nn.functional.pad(seen, (0, self.context_frames - PROMPT_FRAMES), mode="replicate")
+        return self.step(seen, self.stream_state()).unflatten(0, (mel.shape[0], -1)).squeeze(2)
 
     def decode(self, logits: Tensor) -> Pitch:
         """Mean log-frequency of the five bins around the likeliest, the probability of voicing; without gradient."""

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wavedistill.kernels.block_gate import block_gate
 from wavedistill.kernels.gate import bfloat16_gate, suits_kernel
-from wavedistill.nn.causal_conv import CausalConv, keep_last
+from wavedistill.nn.causal_conv import CausalConv, computes_at_once, keep_last
 from wavedistill.numerics import full_precision, refuse_second_derivative
 
 
@@ -109,14 +110,9 @@ class WaveNetStack(nn.Module):
         hidden = self.input(x.to(self.input.weight.dtype))
         skip = None
         inputs = []
-        for layer, conv in enumerate(self.convs):
+        for layer in range(len(self.convs)):
             inputs.append(hidden)
-            gates = conv(hidden, past[layer] if past else None)
-            if conditions is not None:
-                bias = conditions[layer]
-                by_block = gates.reshape(batch, bias.shape[1], time // bias.shape[1], 2 * channels)
-                gates = (by_block + bias.unsqueeze(2)).reshape(batch, time, 2 * channels)
-            gated = gated_unit(gates).reshape(-1, channels)
+            gated = self._gated(layer, hidden, past, conditions).reshape(-1, channels)
             skip = gated @ self.skip[layer] if skip is None else torch.addmm(skip, gated, self.skip[layer])
             if layer < len(self.residual):
                 hidden = torch.addmm(hidden.reshape(-1, channels), gated, self.residual[layer]).view(
@@ -126,6 +122,19 @@ class WaveNetStack(nn.Module):
         with torch.autocast(x.device.type, enabled=False):  # locations and log-scales need more than 8 bits
             out = self.output(full_precision(head))
         return out.view(batch, time, out.shape[-1]), inputs
+
+    def _gated(self, layer: int, hidden: Tensor, past: list[Tensor] | None, conditions: list[Tensor] | None) -> Tensor:
+        """The gated unit of a layer, (batch, time, channels)."""
+        conv = self.convs[layer]
+        before = past[layer] if past else None
+        if computes_at_once(hidden):
+            bias = conv.bias.expand(hidden.shape[0], 1, -1)
+            return block_gate(conv.products(hidden, before), bias + conditions[layer] if conditions else bias)
+        gates = conv(hidden, before)
+        if conditions:
+            blocks = conditions[layer].shape[1]
+            gates = (gates.unflatten(1, (blocks, -1)) + conditions[layer].unsqueeze(2)).flatten(1, 2)
+        return gated_unit(gates)
 
 
 def gated_unit(gates: Tensor) -> Tensor:

@@ -1,0 +1,101 @@
+"""Waves changed frame by frame of their short-time spectra, several times over, while they come in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from wavedistill.dsp.mel_stft import MelSTFT
+from wavedistill.dsp.memory import Queue
+
+Change = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(spectrum of some frames, what is known of each) -> (new spectrum, what the next stage is to know of each)."""
+
+
+class SpectralStage:
+    """One way to the spectra and back; joined, the waves that come out are those of the whole.
+
+    A sample is final when the last frame that covers it is, which is up to n_fft - 1 samples later.
+
+    Args:
+        stft: frames and windows; ``reflect`` says what stands before the first sample and after the last.
+        change: of the frames.
+        add: return the wave plus the inverse transform of the changed spectrum, not the inverse transform alone.
+    """
+
+    def __init__(self, stft: MelSTFT, change: Change, add: bool) -> None:
+        self.stft = stft
+        self.change = change
+        self.add = add
+        self.known = Queue()  # of the frames to come
+        self.held: Tensor | None = None  # samples from the first that is not final on
+        self.tail: Tensor | None = None  # sums of the windows made over the held samples
+        self.before = stft.left  # samples over which windows are made that stand before the first of the wave
+        self.frames = 0  # made so far, counted up to those that overlap
+        self.weight: tuple[tuple[int, int], Tensor] | None = None  # the last one, and of how many frames it is
+
+    def push(self, wave: Tensor, known: Tensor, last: bool) -> tuple[Tensor, Tensor]:
+        """Further samples (batch, n) and what is known of further frames (batch, frames, values), the last ones or not
+        -> the samples that have become final and what the next stage is to know of the frames that were made.
+        """
+        stft = self.stft
+        hop, size = stft.mel.hop_length, stft.mel.n_fft
+        self.known.put(known)
+        fresh = self.tail is None
+        held = wave if self.held is None else torch.cat([self.held, wave], dim=1)
+        count = (held.shape[1] + stft.left * fresh + stft.right * last - size) // hop + 1
+        if count < 1 or (fresh and not last and held.shape[1] <= stft.left):  # not one frame, or no start to mirror
+            self.held = held
+            return held[:, :0], known[:, :0]
+        ends = [stft.before(held)] * fresh + [held] + [stft.after(held)] * last
+        padded = torch.cat(ends, dim=1)
+        spectrum, known = self.change(stft.spectrum(padded), self.known.take(count))
+        sums = self._overlapped(stft.frames(spectrum), self.tail)
+        end = sums.shape[1] - (stft.right if last else size - hop)
+        start = self.before if self.before <= end else end  # not min: a graph for any length would keep it
+        self.before -= start
+        out = sums[:, start:end] / self._weight(count, sums.dtype)[:, start:end]
+        if self.add:
+            out = padded[:, start:end] + out
+        self.held, self.tail = padded[:, count * hop :].clone(), sums[:, count * hop :].clone()
+        self.frames = min(self.frames + count, -(-size // hop))
+        return out, known
+
+    def _overlapped(self, frames: Tensor, tail: Tensor | None) -> Tensor:
+        sums = self.stft.overlap_add(frames)
+        if tail is not None:
+            sums[:, : tail.shape[1]] += tail
+        return sums
+
+    def _weight(self, count: int, dtype: torch.dtype) -> Tensor:
+        """The sum of squared windows over the samples of ``count`` new frames, those before them included."""
+        key = (self.frames, count)
+        if self.weight is None or self.weight[0] != key:
+            total = self.stft.total_weight(self.frames + count, dtype)
+            self.weight = key, total[:, self.frames * self.stft.mel.hop_length :]
+        return self.weight[1]
+
+
+class SpectralChain:
+    """`SpectralStage` after `SpectralStage`, one for each of the changes."""
+
+    def __init__(self, stft: MelSTFT, changes: Sequence[Change], add: bool = False) -> None:
+        self.stages = [SpectralStage(stft, change, add) for change in changes]
+
+    def push(self, wave: Tensor, known: Tensor, last: bool) -> Tensor:
+        """As `SpectralStage.push`, from the first stage to the last."""
+        for stage in self.stages:
+            wave, known = stage.push(wave, known, last)
+        return wave
+
+
+def look_ahead(stft: MelSTFT, stages: int) -> int:
+    """Samples by which so many stages wait for the wave before they give a whole frame of it."""
+    hop, size = stft.mel.hop_length, stft.mel.n_fft
+    samples = 0
+    for _ in range(stages):
+        last_frame = -(-(samples + stft.left) // hop) - 1  # the last that covers one of them
+        samples = last_frame * hop - stft.left + size
+    return samples
