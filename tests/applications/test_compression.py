@@ -93,7 +93,7 @@ def test_code_has_the_length_that_training_makes_small():
     inputs = np.zeros((3000, network["weight_1"].shape[1]), np.float32)
     centres = np.zeros(3000)
     scales = np.zeros(3000)
-    loops().observe(new_state(1), pcm.samples, inputs, centres, scales, -32768.0, 32767.0)
+    loops().observe_all(new_state(1), pcm.samples, inputs, centres, scales, -32768.0, 32767.0)
     x = torch.from_numpy(inputs)
     for number in (1, 2, 3):
         weight = torch.from_numpy(network[f"weight_{number}"][0])

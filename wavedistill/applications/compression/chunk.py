@@ -132,9 +132,8 @@ def _decode(data: bytes, frames: int, channels: int, bits: int, network: np.ndar
     state = new_state(channels)
     probabilities = state.mixture["probabilities"][0]
     samples = np.zeros((frames, channels), np.int64)
-    begin, advance = loops().begin, loops().advance
-    begin(state, network, low, high)
-    position = 0
+    advance = loops().advance
+    position = advance(state, network, samples, -1, 0, raw, 0, low, high)
     for place in range(samples.size):
         try:
             symbol = decoder.decode(family(probabilities, perfect=False))

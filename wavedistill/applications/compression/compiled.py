@@ -1,8 +1,8 @@
 """The codec's inner loops, compiled by numba at their first use (the machine code is cached on disk).
 
-The functions beside this module are plain Python; here they are compiled without fast arithmetic. LLVM then neither
-reorders sums nor fuses multiplications with additions, so that every processor gives the same bits. The encoder and the
-decoder both run `look` before and `take` after each sample.
+All are plain Python functions, compiled without fast arithmetic. LLVM then neither reorders sums nor fuses
+multiplications with additions, so that every processor gives the same bits. The encoder and the decoder both run
+`distribution` before and `take` after each sample.
 """
 
 from __future__ import annotations
@@ -20,14 +20,6 @@ from wavedistill.applications.compression.network import MIXTURE, SYMBOLS, cut, 
 from wavedistill.applications.compression.raw_bits import read_value, write_value
 
 _OPTIONS = {"error_model": "numpy"}
-_PARTS = (
-    *(arithmetic.exp2, arithmetic.log2),
-    *(least_squares.dot, least_squares.accumulate, least_squares.solve),
-    *(cascade.clamped, cascade.predict, cascade.adapt_gradient_predictors, cascade.adapt, cascade.hear),
-    *(features.limited, features.observe, features.adapt_envelope, features.remember),
-    *(network.linear, network.rectify, network.mix, network.cut),
-    *(raw_bits.write_bits, raw_bits.read_bits, raw_bits.write_value, raw_bits.read_value),
-)
 
 
 class State(NamedTuple):
@@ -45,26 +37,103 @@ class State(NamedTuple):
 
 
 class Loops(NamedTuple):
-    """The compiled functions; samples are int64 of shape (frames, channels), ``low`` and ``high`` their range.
-
-    Attributes:
-        encode: (state, network, samples, start, stop, low, high, symbols, probabilities, bits, position) -> position:
-            code the samples (in their order, channel by channel) from start to stop, counted over both channels.
-        begin: (state, network, low, high): the distribution of the first sample.
-        advance: (state, network, samples, place, symbol, bits, position, low, high) -> position: decode the sample at
-            ``place`` and fill the distribution of the next one.
-        observe: (state, samples, inputs, centres, scales, low, high): what the network is trained on.
-    """
+    """The compiled functions `encode`, `advance` and `observe_all`."""
 
     encode: Callable
-    begin: Callable
     advance: Callable
-    observe: Callable
+    observe_all: Callable
 
 
 def new_state(channels: int) -> State:
     """The state at a chunk's start."""
     return State(np.zeros(channels, CHANNEL), np.zeros(channels, HISTORY), np.zeros(1, MIXTURE))
+
+
+def look(state, c, low, high):
+    """Predict the next sample of channel c, which lies in [low, high], and fill the network's inputs."""
+    stereo = len(state.channels) == 2
+    surprise = 0.0
+    if stereo:
+        surprise = state.histories[1 - c].surprise
+    predict(state.channels[c], stereo, low, high)
+    observe(state.histories[c], state.channels[c], surprise)
+
+
+def distribution(state, network, c, low, high):
+    """Fill ``state.mixture`` for the next sample of channel c."""
+    look(state, c, low, high)
+    history = state.histories[c]
+    mixture = state.mixture[0]
+    mix(network[0], history.features, state.channels[c].stacked[0], history.scale, mixture)
+    cut(mixture, low, high)
+
+
+def take(state, c, sample):
+    """Adapt to the sample of channel c."""
+    stereo = len(state.channels) == 2
+    x = np.float64(sample)
+    remember(state.histories[c], state.channels[c], x)
+    adapt(state.channels[c], x, stereo)
+    if stereo:
+        hear(state.channels[1 - c], x)
+
+
+def encode(state, network, samples, start, stop, low, high, symbols, probabilities, bits, position):
+    """Code samples (frames, channels) in their order, channel by channel, from place ``start`` to ``stop``.
+
+    Fills ``symbols`` (stop - start,), ``probabilities`` (stop - start, SYMBOLS) and, from ``position`` on, ``bits``;
+    returns the position after them.
+    """
+    for place in range(start, stop):
+        t, c = divmod(place, len(state.channels))
+        distribution(state, network, c, low, high)
+        mixture = state.mixture[0]
+        for i in range(SYMBOLS):
+            probabilities[place - start, i] = mixture.probabilities[i]
+        x = samples[t, c]
+        symbol, position = write_value(x - mixture.first, mixture.shift, bits, position)
+        symbols[place - start] = symbol
+        take(state, c, x)
+    return position
+
+
+def advance(state, network, samples, place, symbol, bits, position, low, high):
+    """Decode the sample at ``place`` into ``samples`` and fill the distribution of the next one.
+
+    Place -1 has no sample: the coding begins. Returns the position in ``bits``.
+    """
+    if place >= 0:
+        t, c = divmod(place, len(state.channels))
+        mixture = state.mixture[0]
+        offset, position = read_value(symbol, mixture.shift, bits, position)
+        x = min(max(mixture.first + offset, np.int64(low)), np.int64(high))
+        samples[t, c] = x
+        take(state, c, x)
+    distribution(state, network, (place + 1) % len(state.channels), low, high)
+    return position
+
+
+def observe_all(state, samples, inputs, centres, scales, low, high):
+    """Fill what the network is trained on: ``inputs`` (places, FEATURES), the predictions and the mean errors."""
+    for place in range(samples.size):
+        t, c = divmod(place, len(state.channels))
+        look(state, c, low, high)
+        for i in range(FEATURES):
+            inputs[place, i] = state.histories[c].features[i]
+        centres[place] = state.channels[c].stacked[0]
+        scales[place] = state.histories[c].scale
+        take(state, c, samples[t, c])
+
+
+_PARTS = (
+    *(arithmetic.exp2, arithmetic.log2),
+    *(least_squares.dot, least_squares.accumulate, least_squares.solve),
+    *(cascade.clamped, predict, cascade.adapt_gradient_predictors, adapt, hear),
+    *(features.limited, observe, features.adapt_envelope, remember),
+    *(network.linear, network.rectify, mix, cut),
+    *(raw_bits.write_bits, raw_bits.read_bits, write_value, read_value),
+    *(look, distribution, take),
+)
 
 
 @functools.cache
@@ -76,69 +145,4 @@ def loops() -> Loops:
     for part in _PARTS:
         register_jitable(**_OPTIONS)(part)
     compiled = numba.njit(cache=True, nogil=True, **_OPTIONS)
-
-    @compiled
-    def look(channels, histories, c, low, high):
-        stereo = len(channels) == 2
-        predict(channels[c], stereo, low, high)
-        observe(histories[c], channels[c], histories[1 - c].surprise if stereo else 0.0)
-
-    @compiled
-    def distribution(channels, histories, mixture, network, c, low, high):
-        look(channels, histories, c, low, high)
-        history = histories[c]
-        mix(network[0], history.features, channels[c].stacked[0], history.scale, mixture[0])
-        cut(mixture[0], low, high)
-
-    @compiled
-    def take(channels, histories, c, sample):
-        stereo = len(channels) == 2
-        x = np.float64(sample)
-        remember(histories[c], channels[c], x)
-        adapt(channels[c], x, stereo)
-        if stereo:
-            hear(channels[1 - c], x)
-
-    @compiled
-    def encode(state, network, samples, start, stop, low, high, symbols, probabilities, bits, position):
-        mixture = state.mixture
-        for place in range(start, stop):
-            t, c = divmod(place, len(state.channels))
-            distribution(state.channels, state.histories, mixture, network, c, low, high)
-            for i in range(SYMBOLS):
-                probabilities[place - start, i] = mixture[0].probabilities[i]
-            x = samples[t, c]
-            offset = x - mixture[0].first
-            symbol, position = write_value(offset, mixture[0].shift, bits, position)
-            symbols[place - start] = symbol
-            take(state.channels, state.histories, c, x)
-        return position
-
-    @compiled
-    def begin(state, network, low, high):
-        distribution(state.channels, state.histories, state.mixture, network, 0, low, high)
-
-    @compiled
-    def advance(state, network, samples, place, symbol, bits, position, low, high):
-        t, c = divmod(place, len(state.channels))
-        mixture = state.mixture[0]
-        offset, position = read_value(symbol, mixture.shift, bits, position)
-        x = min(max(mixture.first + offset, np.int64(low)), np.int64(high))
-        samples[t, c] = x
-        take(state.channels, state.histories, c, x)
-        c = (c + 1) % len(state.channels)
-        distribution(state.channels, state.histories, state.mixture, network, c, low, high)
-        return position
-
-    @compiled
-    def observe_all(state, samples, inputs, centres, scales, low, high):
-        for place in range(samples.size):
-            t, c = divmod(place, len(state.channels))
-            look(state.channels, state.histories, c, low, high)
-            for i in range(FEATURES):
-                inputs[place, i] = state.histories[c].features[i]
-            centres[place] = state.channels[c].stacked[0]
-            scales[place] = state.histories[c].scale
-            take(state.channels, state.histories, c, samples[t, c])
-
-    return Loops(encode, begin, advance, observe_all)
+    return Loops(compiled(encode), compiled(advance), compiled(observe_all))

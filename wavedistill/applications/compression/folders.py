@@ -61,7 +61,7 @@ def compress(
     Raises:
         WavedistillError: missing inputs or codec, or outputs that cannot be told apart.
     """
-    codec = load_codec(checkpoint)
+    codec = _load(checkpoint, progress)
     out = Path(out)
     pairs = [(path, out / f"{relative}{SUFFIX}") for relative, path in _find(inputs, SUFFIXES, out)]
 
@@ -104,7 +104,7 @@ def decompress(
     Raises:
         WavedistillError: missing inputs or codec, or outputs that cannot be told apart.
     """
-    codec = load_codec(checkpoint)
+    codec = _load(checkpoint, progress)
     out = Path(out)
     pairs = [(path, out / relative) for relative, path in _find(inputs, (SUFFIX,), out)]
 
@@ -124,6 +124,17 @@ def decompress(
         report.bytes_after += output.stat().st_size
 
     return _each(pairs, one, "decompressing", progress)
+
+
+def _load(checkpoint: str | Path | None, progress: bool) -> Codec:
+    from tqdm import tqdm
+
+    with tqdm(
+        total=1, desc="loading the codec (the first time, compiling it)", leave=False, disable=not progress
+    ) as bar:
+        codec = load_codec(checkpoint)
+        bar.update()
+    return codec
 
 
 def _each(pairs: Iterable[tuple[Path, Path]], one: Callable, title: str, progress: bool) -> Report:

@@ -71,5 +71,5 @@ def _observe(samples: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray, np
     centres = np.zeros(samples.size)
     scales = np.zeros(samples.size)
     low, high = -float(1 << (bits - 1)), float((1 << (bits - 1)) - 1)
-    loops().observe(new_state(samples.shape[1]), samples, inputs, centres, scales, low, high)
+    loops().observe_all(new_state(samples.shape[1]), samples, inputs, centres, scales, low, high)
     return inputs, (samples.ravel() - centres).astype(np.float32), scales.astype(np.float32)
