@@ -13,11 +13,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wavedistill.applications.compression import arithmetic, cascade, features, least_squares, network, raw_bits
-from wavedistill.applications.compression.cascade import CHANNEL, adapt, hear, predict
-from wavedistill.applications.compression.features import FEATURES, HISTORY, observe, remember
-from wavedistill.applications.compression.network import MIXTURE, SYMBOLS, cut, mix
-from wavedistill.applications.compression.raw_bits import read_value, write_value
+from wavedistill.applications.compression.arithmetic import exp2, log2
+from wavedistill.applications.compression.cascade import (
+    CHANNEL,
+    adapt,
+    adapt_gradient_predictors,
+    clamped,
+    hear,
+    predict,
+)
+from wavedistill.applications.compression.features import FEATURES, HISTORY, adapt_envelope, limited, observe, remember
+from wavedistill.applications.compression.least_squares import accumulate, dot, solve
+from wavedistill.applications.compression.network import MIXTURE, SYMBOLS, cut, linear, mix, rectify
+from wavedistill.applications.compression.raw_bits import read_bits, read_value, write_bits, write_value
 
 _OPTIONS = {"error_model": "numpy"}
 
@@ -126,12 +134,11 @@ def observe_all(state, samples, inputs, centres, scales, low, high):
 
 
 _PARTS = (
-    *(arithmetic.exp2, arithmetic.log2),
-    *(least_squares.dot, least_squares.accumulate, least_squares.solve),
-    *(cascade.clamped, predict, cascade.adapt_gradient_predictors, adapt, hear),
-    *(features.limited, observe, features.adapt_envelope, remember),
-    *(network.linear, network.rectify, mix, cut),
-    *(raw_bits.write_bits, raw_bits.read_bits, write_value, read_value),
+    *(exp2, log2, dot, accumulate, solve),
+    *(clamped, predict, adapt_gradient_predictors, adapt, hear),
+    *(limited, observe, adapt_envelope, remember),
+    *(linear, rectify, mix, cut),
+    *(write_bits, read_bits, write_value, read_value),
     *(look, distribution, take),
 )
 
