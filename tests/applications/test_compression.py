@@ -22,6 +22,7 @@ from wavedistill.applications.compression.model import load_codec
 from wavedistill.applications.compression.network import SYMBOLS
 from wavedistill.applications.compression.pcm import Pcm
 from wavedistill.applications.compression.raw_bits import LONGEST, read_value, write_value
+from wavedistill.errors import WavedistillError
 
 
 def round_trip(pcm: Pcm) -> int:
@@ -142,6 +143,19 @@ def test_samples_as_symbols_and_bits(shift):
         for offset in (middle + distance, middle - distance):
             symbol, written = write_value(np.int64(offset), shift, bits, 0)
             assert 0 <= symbol < SYMBOLS and read_value(symbol, shift, bits[:written], 0) == (offset, written)
+
+
+def test_flushing_denormal_numbers_is_refused():
+    import torch
+
+    pcm = make_pcm("sine", frames=9, channels=1, subtype="PCM_16", sample_rate=16000, seed=1)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot")
+    try:
+        with pytest.raises(WavedistillError, match="denormal"):
+            encode(pcm, load_codec())
+    finally:
+        torch.set_flush_denormal(False)
 
 
 CODE = """

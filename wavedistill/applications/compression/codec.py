@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ CHUNK_SECONDS = 10
 
 def encode(pcm: Pcm, codec: Codec, progress: Progress = lambda _: None) -> bytes:
     """Samples -> the bytes of a ``.wdc`` file; ``progress`` is told how many samples are coded."""
+    _check_denormals()
     frames, channels = pcm.samples.shape
     header = Header(
         codec.fingerprint,
@@ -48,8 +50,10 @@ def decode(
         progress: is told how many samples are decoded.
 
     Raises:
-        WavedistillError: written with another model, damaged chunks, or samples whose CRC is not that of the header.
+        WavedistillError: a process that flushes denormal numbers to zero, a file written with another model,
+            damaged chunks, or samples whose CRC is not that of the header.
     """
+    _check_denormals()
     header = container.header
     if header.fingerprint != codec.fingerprint:
         raise WavedistillError(
@@ -76,6 +80,16 @@ def decode(
             "report this with the file"
         )
     return pcm
+
+
+def _check_denormals() -> None:
+    """Refuse to code where numbers below 2^-1022 are flushed to zero: a long silence would give other bits there."""
+    tiniest = math.ulp(0.0)
+    if tiniest * 1.0 == 0.0:
+        raise WavedistillError(
+            "this process flushes denormal numbers to zero, so its files might not decode elsewhere: call "
+            "torch.set_flush_denormal(False) first"
+        )
 
 
 def describe_damage(container: Container) -> str:

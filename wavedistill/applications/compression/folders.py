@@ -66,6 +66,7 @@ def compress(
     pairs = [(path, out / f"{relative}{SUFFIX}") for relative, path in _find(inputs, SUFFIXES, out)]
 
     def one(path: Path, output: Path, report: Report, tell: Callable[[int], object]) -> None:
+        remove_leftovers(output.parent, output.name)
         pcm = read_pcm(path)
         if _holds(output, pcm_crc(pcm), codec):
             report.skipped.append(output)
@@ -111,6 +112,7 @@ def decompress(
     def one(path: Path, output: Path, report: Report, tell: Callable[[int], object]) -> None:
         container = read_container(path)
         output = _named(output, container.header.format)
+        remove_leftovers(output.parent, output.name)
         if output.exists():
             if pcm_crc(read_pcm(output)) != container.header.crc:
                 raise WavedistillError(f"{path}: {output} exists and holds other samples: move it away first")
@@ -148,7 +150,6 @@ def _each(pairs: Iterable[tuple[Path, Path]], one: Callable, title: str, progres
             bar.set_postfix_str(f"file {number} of {len(pairs)}")
             try:
                 check_name(output)
-                remove_leftovers(output.parent, output.name)
                 one(path, output, report, bar.update)
             except WavedistillError as error:
                 report.failures.append(str(error))
