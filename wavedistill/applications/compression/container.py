@@ -128,6 +128,8 @@ def unpack(data: bytes, path: Path) -> Container:
     end = _FIXED.size + num_chunks * _CHUNK.size
     if len(data) < end + _CRC.size or _CRC.unpack_from(data, end)[0] != zlib.crc32(data[:end]):
         raise damaged
+    if form >= len(FORMATS) or subtype >= len(_SUBTYPES) or channels not in (1, 2):
+        raise damaged
     header = Header(fingerprint, frames, chunk_frames, rate, channels, FORMATS[form], _SUBTYPES[subtype], crc)
     chunks: list[bytes | None] = []
     place = end + _CRC.size

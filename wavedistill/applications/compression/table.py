@@ -42,7 +42,7 @@ class Program(NamedTuple):
 
 PROGRAMS = {
     "FLAC -8": Program(
-        ["flac", "-8", "-s", "-f", "-o", "{packed}", "{wav}"],
+        ["flac", "-8", "--no-padding", "-s", "-f", "-o", "{packed}", "{wav}"],
         ["flac", "-d", "-s", "-f", "-o", "{out}", "{packed}"],
         ".flac",
     ),
@@ -131,7 +131,7 @@ def table(rows: dict[str, Row]) -> str:
     head += [f"smaller than {name}" for name in systems if name != OURS]
     head += [f"{name}, x real time" for name in systems]
     lines = []
-    for title, row in rows.items():
+    for title, row in sorted(rows.items(), key=lambda pair: _order(pair[0])):
         line = [title, row.files, f"{row.seconds:.0f}", f"{row.bits / row.samples:.0f}"]
         line += [f"{8 * row.costs[name].size / row.samples:.3f}" for name in systems]
         line += [f"{1 - row.costs[OURS].size / row.costs[name].size:.1%}" for name in systems if name != OURS]
@@ -140,6 +140,11 @@ def table(rows: dict[str, Row]) -> str:
             line.append(f"{row.seconds / cost.encoding:.3g} / {row.seconds / cost.decoding:.3g}")
         lines.append(line)
     return markdown_table(head, lines)
+
+
+def _order(title: str) -> tuple[bool, str]:
+    """Corpora first, each before its speakers."""
+    return not title.endswith(", all") and ": " not in title, title
 
 
 def _timed(call: Callable[[], object]) -> tuple:
