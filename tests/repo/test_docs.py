@@ -12,6 +12,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -161,6 +162,7 @@ def newcomer(tmp_path, monkeypatch) -> Path:
     save_pretrained(tiny_student(speakers=["piano", "flute"]), bundled / "notes-student")
     save_pretrained(tiny_teacher(speakers=["piano", "flute"]), bundled / "notes-teacher")
     save_pretrained(tiny_flow(), bundled / "speech-flow")
+    shutil.copytree(ROOT / "checkpoints" / "codec", bundled / "codec")
     monkeypatch.setattr(assets, "_PACKAGE", tmp_path / "package")
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     make_tones(tmp_path / "data" / "speech", seconds=1.1)

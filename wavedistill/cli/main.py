@@ -23,6 +23,8 @@ VERBS = (
     "synthesize",
     "sample",
     "evaluate",
+    "compress",
+    "decompress",
     "doctor",
     "playground",
     "export",
