@@ -31,6 +31,7 @@ VERBS = [
     "synthesize",
     "sample",
     "evaluate",
+    "score",
     "doctor",
     "playground",
     "export",

@@ -24,6 +24,7 @@ LAYERS = [
     {"training", "inference"},
     {"evaluation", "benchmark", "doctor", "playground"},
     {"ablation", "notes"},
+    {"applications"},
     {"quickstart"},
     {"cli"},
     {"__main__"},

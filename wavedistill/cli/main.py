@@ -23,6 +23,7 @@ VERBS = (
     "synthesize",
     "sample",
     "evaluate",
+    "score",
     "doctor",
     "playground",
     "export",

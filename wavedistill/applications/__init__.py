@@ -1,0 +1,1 @@
+"""What an exact density is good for: sounds scored, morphed and restored."""
