@@ -32,6 +32,7 @@ VERBS = [
     "sample",
     "evaluate",
     "score",
+    "morph",
     "doctor",
     "playground",
     "export",

@@ -24,6 +24,7 @@ VERBS = (
     "sample",
     "evaluate",
     "score",
+    "morph",
     "doctor",
     "playground",
     "export",

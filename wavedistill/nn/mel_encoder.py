@@ -18,8 +18,8 @@ class MelEncoder(nn.Module):
         upsample: blocks per frame.
 
     Shapes:
-        mel (batch, n_mels, frames), speaker (batch,) -> (batch, frames * upsample, channels); without a mel
-        (batch, 1, channels).
+        mel (batch, n_mels, frames), speaker (batch,) indices or (batch, num_speakers) weights, which mix the speakers'
+        vectors -> (batch, frames * upsample, channels); without a mel (batch, 1, channels).
     """
 
     context_frames = 3
@@ -36,7 +36,7 @@ class MelEncoder(nn.Module):
             self.frames = None
 
     def forward(self, mel: Tensor | None, speaker: Tensor | None = None) -> Tensor:
-        table = self.speaker(speaker).unsqueeze(-1) if self.speaker is not None else 0.0
+        table = self._speaker_vector(speaker).unsqueeze(-1) if self.speaker is not None else 0.0
         if self.frames is None:
             return table.transpose(1, 2)
         hidden = normalized(extended(mel, self.context_frames))
@@ -46,6 +46,10 @@ class MelEncoder(nn.Module):
         hidden = nn.functional.leaky_relu(self.blocks(hidden), 0.2).transpose(1, 2)
         edge = self.upsample - 1  # one frame is left on either side, the last convolution took one block of it
         return hidden[:, edge : hidden.shape[1] - edge]
+
+    def _speaker_vector(self, speaker: Tensor) -> Tensor:
+        """(batch, channels)."""
+        return speaker @ self.speaker.weight if speaker.is_floating_point() else self.speaker(speaker)
 
 
 def extended(mel: Tensor, frames: int) -> Tensor:
