@@ -13,6 +13,7 @@ from helpers.tiny_models import speech_like, tiny_student, tiny_teacher
 from wavedistill import save_audio
 from wavedistill.applications import anomalous_notes, synthetic_speech
 from wavedistill.applications.anomalous_notes import FAULTS, WRONG_INSTRUMENT, measure_notes
+from wavedistill.applications.strangeness import SCORES
 from wavedistill.applications.synthetic_speech import Corpora, measure_speech
 from wavedistill.data.manifest import Entry, write_manifest
 from wavedistill.errors import WavedistillError
@@ -76,7 +77,7 @@ def test_faulty_notes_are_told_from_normal_ones(tmp_path):
     table = measure_notes(notes_of(tmp_path / "notes"), teacher, tmp_path / "out")
     rows = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in table.splitlines()}
     assert {*FAULTS, WRONG_INSTRUMENT, "harmonic mean"} <= rows.keys()
-    assert rows["fault"][1:] == list(anomalous_notes.SCORES)
+    assert rows["fault"][1:] == list(SCORES)
     assert all(re.fullmatch(r"\d\.\d\d \(\d\.\d\d-\d\.\d\d\), \d\.\d\d", cell) for cell in rows["clipped"][1:])
     assert float(rows[WRONG_INSTRUMENT][-1][:4]) > 0.9
     with pytest.raises(WavedistillError, match="no notes"):
@@ -113,6 +114,6 @@ def test_synthetic_speech_is_told_from_people(tmp_path, monkeypatch):
     )
     text = measure_speech(corpora, teacher, student, tmp_path / "out")
     rows = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ") for line in text.splitlines()}
-    assert rows["synthetic speech"][1:] == list(synthetic_speech.SCORES)
+    assert rows["synthetic speech"][1:] == list(SCORES)
     assert rows["noisy"][-1].startswith("1.00") and rows["the same"][-1].startswith("0.50")
     assert {"text-to-speech, d", "people, median", *synthetic_speech.PROBES} <= rows.keys()

@@ -151,6 +151,18 @@ def test_only_gaussian_teachers_score(tmp_path):
         score(tmp_path / "a.wav", LoadedModel("tiny", "tiny", tiny_teacher(distribution="mol")))
 
 
+def test_speakers_are_asked_for_and_checked(tmp_path):
+    save_audio(tmp_path / "a.wav", speech_like(0.4), 8000)
+    known = LoadedModel("tiny", "tiny", tiny_teacher(speakers=["x", "y"]))
+    assert "give one of x, y with --speaker" in str(score(tmp_path / "a.wav", known).failures)
+    x, y = (score(tmp_path / "a.wav", known, speaker=name).scores[0].statistics.bits for name in "xy")
+    assert x != y
+    with pytest.raises(WavedistillError, match="know the speaker z: give one of x, y"):
+        score(tmp_path / "a.wav", known, speaker="z")
+    with pytest.raises(WavedistillError, match="no speakers, leave it out"):
+        score(tmp_path / "a.wav", LoadedModel("tiny", "tiny", tiny_teacher()), speaker="x")
+
+
 def test_the_verb_fits_a_detector_and_uses_it(tmp_path, teacher_folder, capsys):
     for n in range(12):
         save_audio(tmp_path / "normal" / f"{n}.wav", speech_like(0.5, seed=n), 8000)

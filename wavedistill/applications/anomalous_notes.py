@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavedistill.applications.detector import fit_gaussian, mahalanobis
 from wavedistill.applications.roc import Separation, harmonic_mean, separation
 from wavedistill.applications.scoring import ScoreReport, score
+from wavedistill.applications.strangeness import SCORES, Values, detector_scores, likelihood_scores
 from wavedistill.audio.io import load_audio, resample, save_audio
 from wavedistill.audio.mel import LogMelSpectrogram
 from wavedistill.data.manifest import Entry, read_manifest, write_manifest
@@ -36,8 +36,6 @@ CLIPPED_AT = 0.7
 """Of the note's peak."""
 HUM = 0.003
 """Amplitude of 50 Hz; half and a quarter of it at 100 and 150 Hz."""
-SCORES = ("bits", "bits - LP's", "typicality", "mel, no model", "detector")
-"""Columns of the table: raw likelihood, and what else there is."""
 _EXACT_RATE = 3000  # largest number in the ratio of a resampling
 
 
@@ -141,31 +139,24 @@ def fault_table(found: dict[str, dict[str, Separation]]) -> str:
     return markdown_table(["fault", *SCORES], [*rows, ["harmonic mean", *means]])
 
 
-def _scores(heard: dict[str, list[Entry]], report: ScoreReport, loaded: LoadedModel) -> dict[str, dict[str, float]]:
-    """score -> sound -> how strange it is; detectors are fitted to each instrument's training notes."""
-    statistics = {one.name: one.statistics for one in report.scores}
-    values: dict[str, dict[str, float]] = {name: {} for name in SCORES}
-    for name, s in statistics.items():
-        values["bits"][name] = s.bits
-        values["bits - LP's"][name] = s.bits - s.linear_prediction_bits
-        values["typicality"][name] = s.typicality
-    front_end = loaded.front_end
+def _scores(heard: dict[str, list[Entry]], report: ScoreReport, loaded: LoadedModel) -> dict[str, Values]:
+    """Of each of `SCORES`; detectors are fitted to each instrument's training notes.
+
+    The detector without a model knows the note that was struck, too: it looks at the mel less the template's.
+    """
+    values = likelihood_scores(report) | {name: {} for name in ("mel, no model", "detector")}
     for instrument in dict.fromkeys(entry.speaker for entry in heard["train"]):
-        own = {kind: [e for e in group if e.speaker == instrument] for kind, group in heard.items()}
-        noise = {e.id: statistics[e.id].features for group in own.values() for e in group}
-        mels = {e.id: mel_features(e, front_end) for group in own.values() for e in group}
-        for name, features in (("detector", noise), ("mel, no model", mels)):
-            normal = fit_gaussian(np.stack([features[e.id] for e in own["train"]]))
-            values[name] |= {sound: mahalanobis(one, *normal) for sound, one in features.items()}
+        own = [entry for group in heard.values() for entry in group if entry.speaker == instrument]
+        mels = {entry.id: _away_from_template(entry, loaded.front_end) for entry in own}
+        normal = [entry.id for entry in heard["train"] if entry.speaker == instrument]
+        for name, found in detector_scores(report, mels, normal).items():
+            values[name] |= found
     return values
 
 
-def mel_features(entry: Entry, front_end: LogMelSpectrogram) -> np.ndarray:
-    """What a detector without a model looks at: mean and deviation over time of the mel less its template's."""
-    rate = front_end.config.sample_rate
-    audio, condition = (load_audio(path, rate)[0] for path in (entry.audio, entry.condition))
-    away = front_end(audio) - front_end(condition)
-    return torch.cat([away.mean(1), away.std(1)]).double().numpy()
+def _away_from_template(entry: Entry, front_end: LogMelSpectrogram) -> Tensor:
+    audio, condition = (load_audio(path, front_end.config.sample_rate)[0] for path in (entry.audio, entry.condition))
+    return front_end(audio) - front_end(condition)
 
 
 def _groups(values: dict[str, float], heard: dict[str, list[Entry]], fault: str) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -25,7 +25,7 @@ from wavedistill.errors import WavedistillError
 from wavedistill.files import read_json, write_json
 
 FORMAT = 1
-FEWEST_SOUNDS = 10
+FEWEST_SOUNDS = 8
 """A detector is fitted to so many sounds at least."""
 FOLDS = 5
 

@@ -106,7 +106,7 @@ class ScoreReport:
     @property
     def features(self) -> np.ndarray:
         """(sounds, features)."""
-        return np.stack([one.statistics.features for one in self.scores])
+        return np.array([one.statistics.features for one in self.scores])
 
     def fit(self, model: str) -> Detector:
         """A detector of sounds unlike these, which the teacher of fingerprint ``model`` has scored."""
@@ -158,6 +158,11 @@ def score(
             f"score needs the density of every sample: {loaded.name} is a {loaded.model.role_name}, give a teacher"
         )
     loaded.model.need_gaussian("score")
+    if speaker is not None and speaker not in (known := loaded.model.config.speakers):
+        raise WavedistillError(
+            f"{loaded.name} does not know the speaker {speaker}: "
+            + (f"give one of {', '.join(known)}" if known else "it has no speakers, leave it out")
+        )
     if detector is not None and not isinstance(detector, Detector):
         detector = load_detector(detector, loaded.key)
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
@@ -182,6 +187,11 @@ def _score(
     pictures: bool,
 ) -> SoundScore:
     clip, mel = load_sound(sound, loaded, speaker)
+    if (known := loaded.model.config.speakers) and clip.speaker not in known:
+        raise WavedistillError(
+            f"{sound.path}: {loaded.name} does not know its speaker, {clip.speaker or 'which nothing tells'}: give one "
+            f"of {', '.join(known)} with --speaker"
+        )
     hop_seconds = loaded.model.hop_length / loaded.model.sample_rate
     statistics = _statistics(clip, mel, loaded, folder)
     energy = log_energy(statistics.energy)

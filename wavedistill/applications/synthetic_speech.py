@@ -16,16 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavedistill.applications.detector import fit_gaussian, mahalanobis
 from wavedistill.applications.roc import Separation, separation
 from wavedistill.applications.scoring import ScoreReport, score
+from wavedistill.applications.strangeness import SCORES, Values, detector_scores, likelihood_scores
 from wavedistill.audio.io import load_audio, save_audio
 from wavedistill.audio.mel import LogMelSpectrogram
 from wavedistill.evaluation.systems import Clip, LoadedModel, System, anchor_systems, load_clips
 from wavedistill.text import markdown_table
 
-SCORES = ("bits", "bits - LP's", "typicality", "mel, no model", "detector")
-"""Columns of the table: raw likelihood, and what else there is."""
 VOCODERS = ("Griffin-Lim", "WORLD")
 PROBES = ("silence", "tone", "white noise")
 """Signals that show what raw likelihood likes."""
@@ -140,29 +138,14 @@ def _probes(rate: int) -> dict[str, Tensor]:
     return dict(zip(PROBES, (torch.zeros(2 * rate), 0.3 * torch.sin(2 * torch.pi * 220 * time), noise), strict=True))
 
 
-def _scores(report: ScoreReport, folder: Path, front_end: LogMelSpectrogram) -> dict[str, dict[str, float]]:
-    """score -> sound -> how strange it is."""
-    statistics = {one.name: one.statistics for one in report.scores}
-    noise = {name: s.features for name, s in statistics.items()}
-    mels = {name: _mel_features(folder / f"{name}.wav", front_end) for name in statistics}
-    values = {
-        "bits": {name: s.bits for name, s in statistics.items()},
-        "bits - LP's": {name: s.bits - s.linear_prediction_bits for name, s in statistics.items()},
-        "typicality": {name: s.typicality for name, s in statistics.items()},
-    }
-    for column, features in (("mel, no model", mels), ("detector", noise)):
-        normal = fit_gaussian(np.stack([one for name, one in features.items() if name.startswith("normal/")]))
-        values[column] = {name: mahalanobis(one, *normal) for name, one in features.items()}
-    return values
+def _scores(report: ScoreReport, folder: Path, front_end: LogMelSpectrogram) -> dict[str, Values]:
+    """Of each of `SCORES`; the detectors are fitted to the speakers that the teacher knows."""
+    mels = {one.name: front_end(load_audio(folder / f"{one.name}.wav")[0]) for one in report.scores}
+    normal = [name for name in mels if name.startswith("normal/")]
+    return likelihood_scores(report) | detector_scores(report, mels, normal)
 
 
-def _mel_features(path: Path, front_end: LogMelSpectrogram) -> np.ndarray:
-    """What a detector without a model looks at: mean and deviation over time of the log-mel spectrogram."""
-    mel = front_end(load_audio(path)[0])
-    return torch.cat([mel.mean(1), mel.std(1)]).double().numpy()
-
-
-def _separations(values: dict[str, dict[str, float]], people: list[Clip], kind: str) -> dict[str, Separation]:
+def _separations(values: dict[str, Values], people: list[Clip], kind: str) -> dict[str, Separation]:
     """Of each score: within each person where it is their speech said again, else all people from all of the kind."""
     found = {}
     for column, scored in values.items():
