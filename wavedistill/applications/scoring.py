@@ -211,7 +211,7 @@ def _score(
 
 def _statistics(clip: Clip, mel: Tensor, loaded: LoadedModel, folder: Path | None) -> SoundStatistics:
     """Computed, or as an earlier run stored them for this very sound, condition and model."""
-    key = digest(clip.key, mel.cpu().numpy().tobytes(), loaded.key, clip.speaker, _VERSION)
+    key = digest(clip.key, mel.cpu().numpy().tobytes(), loaded.key, str(loaded.speaker(clip)), _VERSION)
     path = None if folder is None else folder / "sounds" / f"{clip.id}.json"
     if path is not None and path.is_file():
         stored = read_json(path)

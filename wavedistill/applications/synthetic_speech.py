@@ -14,14 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from wavedistill.applications.roc import Separation, separation
 from wavedistill.applications.scoring import ScoreReport, score
 from wavedistill.applications.strangeness import SCORES, Values, detector_scores, likelihood_scores
 from wavedistill.audio.io import load_audio, save_audio
-from wavedistill.audio.mel import LogMelSpectrogram
-from wavedistill.evaluation.systems import Clip, LoadedModel, System, anchor_systems, load_clips
+from wavedistill.data.manifest import Entry, write_manifest
+from wavedistill.evaluation.systems import Clip, LoadedModel, System, anchor_systems, load_clips, original
 from wavedistill.text import markdown_table
 
 VOCODERS = ("Griffin-Lim", "WORLD")
@@ -37,13 +36,15 @@ class Corpora:
         normal: people the teacher was trained on; the split "valid" is used.
         unheard: people it was not, by manifest -> speakers; the split "test" is used.
         synthetic: voices of text-to-speech, the same.
-        clips: of each speaker, at most.
+        clips: of each unheard speaker and voice, at most.
+        normal_clips: of the people the teacher was trained on, at most.
     """
 
     normal: str
     unheard: Mapping[str, tuple[str, ...]]
     synthetic: Mapping[str, tuple[str, ...]]
     clips: int = 10
+    normal_clips: int = 50
 
 
 def measure_speech(
@@ -63,19 +64,18 @@ def measure_speech(
     """
     out = Path(out)
     loaded = LoadedModel.load(teacher, str(teacher), "cpu")
-    _write(out / "clips" / "normal", _clips({corpora.normal: None}, "valid", 5 * corpora.clips, loaded), loaded)
     people = _clips(corpora.unheard, "test", corpora.clips, loaded)
-    kinds = {"people": people} | {system.name: _again(system, people, out) for system in _vocoders(student, loaded)}
+    synthetic = {system.name: (system, people) for system in _vocoders(student, loaded)}
     for manifest, speakers in corpora.synthetic.items():
         for speaker in speakers:
-            kinds[f"text-to-speech, {speaker}"] = _clips({manifest: (speaker,)}, "test", corpora.clips, loaded)
-    for kind, clips in kinds.items():
-        _write(out / "clips" / kind, clips, loaded)
-    for name, audio in _probes(loaded.model.sample_rate).items():
-        save_audio(out / "clips" / "probes" / f"{name}.wav", audio, loaded.model.sample_rate)
-    report = score(out / "clips", loaded, out, pictures=False, progress=progress)
-    values = _scores(report, out / "clips", loaded.front_end)
-    found = {kind: _separations(values, people, kind) for kind in kinds if kind != "people"}
+            clips = _clips({manifest: (speaker,)}, "test", corpora.clips, loaded)
+            synthetic[f"text-to-speech, {speaker}"] = (original(), clips)
+    normal = _clips({corpora.normal: None}, "valid", corpora.normal_clips, loaded)
+    given = {"normal": (original(), normal), "people": (original(), people), "probes": (original(), _probes(loaded))}
+    entries = [entry for kind, made in (given | synthetic).items() for entry in _write(out, kind, *made, loaded)]
+    report = score(write_manifest(out / "manifest.jsonl", entries), loaded, out, pictures=False, progress=progress)
+    values = _scores(report, entries, loaded)
+    found = {kind: _separations(values, people, kind, clips) for kind, (_, clips) in synthetic.items()}
     return f"{speech_table(found)}\n\n{probe_table(report)}"
 
 
@@ -116,47 +116,49 @@ def _vocoders(student: str | Path, loaded: LoadedModel) -> list[System]:
     return [*anchors, LoadedModel.load(student, Path(student).name, "cpu").system(0)]
 
 
-def _again(system: System, clips: list[Clip], out: Path) -> list[Clip]:
-    """The clips as the system says them, kept in ``out``."""
-    made = []
+def _write(out: Path, kind: str, system: System, clips: list[Clip], loaded: LoadedModel) -> list[Entry]:
+    """The clips as the system says them, each kept as soon as it is made."""
+    entries = []
     for clip in clips:
-        path = out / "clips" / system.name / f"{clip.id}.wav"
-        audio = load_audio(path)[0] if path.is_file() else system.generate([clip])[0]
-        made.append(Clip(clip.id, clip.speaker, audio))
-    return made
+        path = out / "clips" / kind / f"{clip.id}.wav"
+        if not path.is_file():
+            save_audio(path, system.generate([clip])[0], loaded.model.sample_rate)
+        seconds = len(clip.audio) / loaded.model.sample_rate
+        name = f"{kind}/{clip.id}"
+        entries.append(Entry(id=name, audio=str(path.absolute()), duration=seconds, speaker=clip.speaker, split="test"))
+    return entries
 
 
-def _write(folder: Path, clips: list[Clip], loaded: LoadedModel) -> None:
-    for clip in clips:
-        if not (folder / f"{clip.id}.wav").is_file():
-            save_audio(folder / f"{clip.id}.wav", clip.audio, loaded.model.sample_rate)
-
-
-def _probes(rate: int) -> dict[str, Tensor]:
+def _probes(loaded: LoadedModel) -> list[Clip]:
+    rate = loaded.model.sample_rate
     time = torch.arange(2 * rate) / rate
     noise = 0.05 * torch.randn(2 * rate, generator=torch.Generator().manual_seed(0))
-    return dict(zip(PROBES, (torch.zeros(2 * rate), 0.3 * torch.sin(2 * torch.pi * 220 * time), noise), strict=True))
+    waves = (torch.zeros(2 * rate), 0.3 * torch.sin(2 * torch.pi * 220 * time), noise)
+    return [Clip(name, "none", wave) for name, wave in zip(PROBES, waves, strict=True)]
 
 
-def _scores(report: ScoreReport, folder: Path, front_end: LogMelSpectrogram) -> dict[str, Values]:
+def _scores(report: ScoreReport, entries: list[Entry], loaded: LoadedModel) -> dict[str, Values]:
     """Of each of `SCORES`; the detectors are fitted to the speakers that the teacher knows."""
-    mels = {one.name: front_end(load_audio(folder / f"{one.name}.wav")[0]) for one in report.scores}
+    mels = {entry.id: loaded.front_end(load_audio(entry.audio)[0]) for entry in entries}
     normal = [name for name in mels if name.startswith("normal/")]
     return likelihood_scores(report) | detector_scores(report, mels, normal)
 
 
-def _separations(values: dict[str, Values], people: list[Clip], kind: str) -> dict[str, Separation]:
-    """Of each score: within each person where it is their speech said again, else all people from all of the kind."""
-    found = {}
-    for column, scored in values.items():
-        synthetic = {name.removeprefix(f"{kind}/"): v for name, v in scored.items() if name.startswith(f"{kind}/")}
-        real = {clip.id: scored[f"people/{clip.id}"] for clip in people}
-        groups = [(list(real), list(synthetic))]
-        if synthetic.keys() == real.keys():
-            speakers = dict.fromkeys(clip.speaker for clip in people)
-            members = [[clip.id for clip in people if clip.speaker == speaker] for speaker in speakers]
-            groups = [(own, own) for own in members]
-        found[column] = separation(
-            [(np.array([real[n] for n in a]), np.array([synthetic[n] for n in b])) for a, b in groups]
+def _separations(values: dict[str, Values], people: list[Clip], kind: str, clips: list[Clip]) -> dict[str, Separation]:
+    """Of each score: within each person where it is their clips said again, else all people from all of the kind."""
+    groups = [(people, clips)]
+    if clips is people:
+        speakers = dict.fromkeys(clip.speaker for clip in people)
+        groups = [(own := [clip for clip in people if clip.speaker == speaker], own) for speaker in speakers]
+    return {
+        column: separation(
+            [
+                (
+                    np.array([scored[f"people/{clip.id}"] for clip in real]),
+                    np.array([scored[f"{kind}/{clip.id}"] for clip in fake]),
+                )
+                for real, fake in groups
+            ]
         )
-    return found
+        for column, scored in values.items()
+    }
