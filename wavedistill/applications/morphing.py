@@ -21,7 +21,7 @@ import copy
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -93,7 +93,7 @@ def morph(
     *,
     device: str = "cpu",
     progress: Callable[[Iterable], Iterable] = iter,
-) -> dict:
+) -> dict[str, Any]:
     """Morph a file into another: step-00.wav and so on, joined.wav, morph.png and, last, morph.json.
 
     Args:
@@ -123,8 +123,9 @@ def morph(
     rate = loaded.model.sample_rate
     pause = torch.zeros(round(PAUSE_SECONDS * rate))
     joined = [piece for wave in made.waves for piece in (wave, pause)][:-1]
-    for number, wave in enumerate(made.waves):
-        save_audio(out / f"step-{number:02d}.wav", wave, rate)
+    written = {save_audio(out / f"step-{number:02d}.wav", wave, rate) for number, wave in enumerate(made.waves)}
+    for left in {*out.glob("step-*.wav")} - written:  # of a morph with more steps
+        left.unlink()
     save_audio(out / "joined.wav", torch.cat(joined), rate)
     titles = [clips[0].id, *(f"step {n}" for n in range(1, config.steps - 1)), clips[1].id]
     mels = {f"{n:02d} {t}": loaded.front_end(w) for n, (t, w) in enumerate(zip(titles, made.waves, strict=True))}

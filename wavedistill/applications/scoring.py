@@ -16,6 +16,7 @@ from wavedistill.applications.score_picture import plot_score
 from wavedistill.applications.sound_statistics import SoundStatistics, feature_names, sound_statistics
 from wavedistill.applications.sounds import Sound, find_sounds, load_sound
 from wavedistill.errors import WavedistillError
+from wavedistill.evaluation.statistics import plain
 from wavedistill.evaluation.systems import Clip, LoadedModel, digest
 from wavedistill.files import printable, read_json, write_json, write_text
 from wavedistill.models.wavenet import WaveNet
@@ -60,8 +61,7 @@ class SoundScore:
     def to_json(self) -> dict[str, Any]:
         values = {name: value for name, value in vars(self).items() if name not in ("statistics", "spans")}
         statistics = {name: _plain(value) for name, value in vars(self.statistics).items()}
-        spans = [vars(span) for span in self.spans]
-        return {k: v for k, v in values.items() if v == v} | {"spans": spans, "statistics": statistics}
+        return plain(values) | {"spans": [vars(span) for span in self.spans], "statistics": statistics}
 
 
 @dataclass
@@ -135,7 +135,7 @@ def score(
         out: folder for scores.md, scores.json and, in sounds/, each sound's statistics and picture; statistics that
             are there are not computed again. None keeps nothing.
         speaker: of sounds that do not tell theirs, for a model with speakers.
-        detector: of `fit`, or its file: adds an anomaly score and its p-value.
+        detector: of `ScoreReport.fit`, or its file: adds an anomaly score and its p-value.
         pictures: draw them, where there is ``out``.
         device: where the model runs; of a loaded one its own.
         progress: wraps the iterable of sounds; tqdm for example.
@@ -197,16 +197,16 @@ def _score(
     energy = log_energy(statistics.energy)
     usual = robust(energy) if detector is None else (detector.frame_center, detector.frame_scale)
     deviations = (energy - usual[0]) / usual[1]
-    scored = SoundScore(
-        sound.name, len(clip.audio) / loaded.model.sample_rate, hop_seconds, statistics, _spans(deviations, hop_seconds)
-    )
+    anomaly = p_value = math.nan
     if detector is not None:
         anomaly = detector.score(statistics.features)
-        scored = SoundScore(**vars(scored) | {"anomaly": anomaly, "p_value": detector.p_value(anomaly)})
+        p_value = detector.p_value(anomaly)
+    seconds = len(clip.audio) / loaded.model.sample_rate
+    spans = _spans(deviations, hop_seconds)
     if folder is not None and pictures:
-        marks = [(span.start, span.end) for span in scored.spans]
+        marks = [(span.start, span.end) for span in spans]
         plot_score(sound.name, mel[0], statistics, marks, hop_seconds, folder / "sounds" / f"{sound.name}.png")
-    return scored
+    return SoundScore(sound.name, seconds, hop_seconds, statistics, spans, anomaly, p_value)
 
 
 def _statistics(clip: Clip, mel: Tensor, loaded: LoadedModel, folder: Path | None) -> SoundStatistics:

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
         args.out,
         config,
         device=str(resolve_device(args.device)),
-        progress=partial(tqdm, unit="step", dynamic_ncols=True),
+        progress=partial(tqdm, unit="pass", dynamic_ncols=True),
     )
     first, last = found["errors"]
     print(f"{args.steps} steps written to {args.out}; the ends are the sounds given, to {first:.1e} and {last:.1e}")
