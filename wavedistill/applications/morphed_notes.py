@@ -15,12 +15,12 @@ from wavedistill.text import markdown_table
 
 STEPS = 5
 PAIRS = (
-    ("piano", 60, "piano", 67),
-    ("trumpet", 67, "trumpet", 60),
+    ("piano", 60, "piano", 66),
+    ("trumpet", 66, "trumpet", 60),
     ("piano", 60, "flute", 60),
-    ("guitar", 57, "trumpet", 64),
+    ("guitar", 57, "trumpet", 63),
 )
-"""Instrument and pitch of both ends, all of `VELOCITY`."""
+"""Instrument and pitch of both ends, all of `VELOCITY`, and as the pitches lie 3 or 6 apart, of one length."""
 VELOCITY = 100
 
 
