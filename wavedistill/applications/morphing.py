@@ -3,7 +3,7 @@
 A Gaussian teacher and a one-stage flow are bijections between waveform and noise, given a condition. Both sounds are
 encoded exactly; between them, frame after frame of `hop_length` values,
 
-    z = |z| (sin((1 - t) w) / sin w * za / |za| + sin(t w) / sin w * zb / |zb|),    |z| = (1 - t) |za| + t |zb|
+    z = |z| (sin((1 - t) w) / sin w * za / |za| + sin(t w) / sin w * zb / |zb|),    |z|^2 = (1 - t) |za|^2 + t |zb|^2
 
 where w is the angle between za and zb. So the norm is kept, at which nearly all of the noise's probability lies; on a
 straight line it would be smaller by up to a third. The log-mel condition goes in a straight line. Speech is aligned
@@ -169,17 +169,17 @@ def morph_sounds(
 
 
 def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """Spherical interpolation of vectors (..., dim), and linear interpolation of their norms.
+    """Spherical interpolation of vectors (..., dim), and linear interpolation of their squared norms.
 
     Example:
         >>> slerp(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 3.0]), 0.5)
-        tensor([1.4142, 1.4142])
+        tensor([1.5811, 1.5811])
     """
     norms = [v.norm(dim=-1, keepdim=True).clamp_min(1e-12) for v in (a, b)]
     a, b = a / norms[0], b / norms[1]
     angle = torch.acos((a * b).sum(-1, keepdim=True).clamp(-1.0, 1.0)).clamp(1e-4, torch.pi - 1e-4)
     mixed = (torch.sin((1 - t) * angle) * a + torch.sin(t * angle) * b) / torch.sin(angle)
-    length = (1 - t) * norms[0] + t * norms[1]
+    length = ((1 - t) * norms[0].square() + t * norms[1].square()).sqrt()
     return length * mixed / mixed.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
 
