@@ -31,6 +31,8 @@ VERBS = [
     "synthesize",
     "sample",
     "evaluate",
+    "score",
+    "morph",
     "doctor",
     "playground",
     "export",
@@ -77,7 +79,9 @@ def test_every_verb_has_help_and_a_function(verb, capsys):
     assert callable(importlib.import_module(f"wavedistill.cli.{verb}").run)
 
 
-@pytest.mark.parametrize("verb", ["synthesize", "sample", "evaluate", "export", "info", "demo", "distill"])
+@pytest.mark.parametrize(
+    "verb", ["synthesize", "sample", "evaluate", "score", "morph", "export", "info", "demo", "distill"]
+)
 def test_help_names_every_bundled_checkpoint(verb, capsys):
     assert exit_code(verb, "--help") == 0
     out = capsys.readouterr().out

@@ -198,7 +198,15 @@ def walk(command: list[str]) -> None:
             check(command)
         else:
             assert run_cli([*rest, *TINY, *options]) == 0
-    elif program == "wavedistill" and rest[0] in ("prepare", "synthesize", "sample", "info", "doctor", "export"):
+    elif program == "wavedistill" and rest[0] in (
+        "prepare",
+        "synthesize",
+        "sample",
+        "info",
+        "doctor",
+        "export",
+        "score",
+    ):
         assert run_cli(rest) == 0
     elif program == "wavedistill" and rest[0] == "evaluate" and "--limit" in rest:
         assert run_cli([*rest, "--limit", "1"]) == 0

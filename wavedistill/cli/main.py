@@ -25,6 +25,8 @@ VERBS = (
     "evaluate",
     "compress",
     "decompress",
+    "score",
+    "morph",
     "doctor",
     "playground",
     "export",

@@ -111,15 +111,22 @@ def student_divergence(
 
 
 class SampleNats(NamedTuple):
-    """``own`` -log p of every sample of a waveform under a teacher and the ``entropy`` along its path, (1, samples)."""
+    """A waveform under a teacher, sample by sample, (1, samples) each.
+
+    Attributes:
+        own: -log p in nats.
+        entropy: of the distribution that the sample was expected from; NaN for a teacher that is not Gaussian.
+        noise: the noise z of a Gaussian teacher, (z^2 - 1) / 2 = own - entropy; NaN for another.
+    """
 
     own: Tensor
     entropy: Tensor
+    noise: Tensor
 
 
 @torch.inference_mode()
 def sample_nats(teacher: WaveNet, audio: Tensor, mel: Tensor | None, speaker: Tensor | None) -> SampleNats:
-    """Nats of every sample of a waveform under a teacher; ``entropy`` is NaN for a teacher that is not Gaussian.
+    """Nats and noise of every sample of a waveform under a teacher, before its contraction to the mel.
 
     Shapes: audio (1, 1, samples), mel (1, n_mels, frames), speaker (1,).
     """
@@ -127,10 +134,12 @@ def sample_nats(teacher: WaveNet, audio: Tensor, mel: Tensor | None, speaker: Te
     u = teacher.front.forward(audio, predictor).value[:, 0]
     parameters, shift = teacher.predict(u, mel, speaker)
     slope = teacher.front.log_slope(u, predictor)
-    entropy = torch.full_like(u, math.nan)
+    entropy = noise = torch.full_like(u, math.nan)
     if isinstance(teacher.distribution, Gaussian):
-        entropy = Gaussian.entropy(teacher.distribution.loc_scale(parameters, shift)[1] - slope)
-    return SampleNats(-teacher.distribution.log_prob(parameters, shift, u) - slope, entropy)
+        loc, log_scale = teacher.distribution.loc_scale(parameters, shift)
+        entropy = Gaussian.entropy(log_scale - slope)
+        noise = (u - loc) * torch.exp(-log_scale)
+    return SampleNats(-teacher.distribution.log_prob(parameters, shift, u) - slope, entropy, noise)
 
 
 def teacher_nats(
@@ -143,7 +152,8 @@ def teacher_nats(
     """
     audio = dequantized(audio) if dequantize else audio
     nats = sample_nats(teacher, audio, mel, speaker)
-    return {"samples": audio.shape[-1] - skip} | _means(nats._asdict(), skip) | amplitude(audio[0, 0, skip:])
+    means = _means({"own": nats.own, "entropy": nats.entropy}, skip)
+    return {"samples": audio.shape[-1] - skip} | means | amplitude(audio[0, 0, skip:])
 
 
 def amplitude(audio: Tensor) -> dict[str, float]:

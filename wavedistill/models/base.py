@@ -245,10 +245,7 @@ class WaveformModel(nn.Module):
             num_samples = mel.shape[-1] * self.hop_length
         if speaker is not None:
             batch = speaker.shape[0] if mel is None else batch
-            if speaker.shape != (batch,) or not bool(((speaker >= 0) & (speaker < len(self.config.speakers))).all()):
-                raise WavedistillError(
-                    f"speaker must be {batch} indices in 0..{len(self.config.speakers) - 1}, got {speaker.tolist()}."
-                )
+            self._check_speaker(speaker, batch)
         if not num_samples or num_samples < 0:
             raise WavedistillError(f"num_samples must be above 0, got {num_samples}.")
         if num_samples % self.step_size:
@@ -257,6 +254,14 @@ class WaveformModel(nn.Module):
                 f"{num_samples}."
             )
         return batch, num_samples
+
+    def _check_speaker(self, speaker: Tensor, batch: int) -> None:
+        known = len(self.config.speakers)
+        if speaker.is_floating_point():
+            if speaker.shape != (batch, known):
+                raise WavedistillError(f"speaker must be {batch} x {known} weights, got shape {tuple(speaker.shape)}.")
+        elif speaker.shape != (batch,) or not bool(((speaker >= 0) & (speaker < known)).all()):
+            raise WavedistillError(f"speaker must be {batch} indices in 0..{known - 1}, got {speaker.tolist()}.")
 
 
 def dequantized(audio: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -20,8 +20,8 @@ class MelEncoder(nn.Module):
         upsample: blocks per frame.
 
     Shapes:
-        mel (batch, n_mels, frames), speaker (batch,) -> (batch, frames * upsample, channels); without a mel
-        (batch, 1, channels).
+        mel (batch, n_mels, frames), speaker (batch,) indices or (batch, num_speakers) weights, which mix the speakers'
+        vectors -> (batch, frames * upsample, channels); without a mel (batch, 1, channels).
     """
 
     context_frames = 3
@@ -59,7 +59,11 @@ class MelEncoder(nn.Module):
         return nn.functional.leaky_relu(self.blocks(blocks), 0.2).transpose(1, 2)
 
     def _table(self, speaker: Tensor | None) -> Tensor | float:
-        return self.speaker(speaker).unsqueeze(-1) if self.speaker is not None else 0.0
+        return self._speaker_vector(speaker).unsqueeze(-1) if self.speaker is not None else 0.0
+
+    def _speaker_vector(self, speaker: Tensor) -> Tensor:
+        """(batch, channels)."""
+        return speaker @ self.speaker.weight if speaker.is_floating_point() else self.speaker(speaker)
 
 
 def extended(mel: Tensor, frames: int) -> Tensor:

@@ -50,7 +50,7 @@ def note_frequency(midi_pitch: float) -> float:
     return 440.0 * 2.0 ** ((midi_pitch - 69) / 12)
 
 
-def note_template(midi_pitch: int, seconds: float = 1.5, velocity: int = 96, sample_rate: int = 16000) -> Tensor:
+def note_template(midi_pitch: float, seconds: float = 1.5, velocity: int = 96, sample_rate: int = 16000) -> Tensor:
     """The template of a note, (samples,) float32, ``round(seconds * sample_rate)`` long.
 
     x(t) = g a(t) sum_k k^-1.5 10^(-(5 + 2.5 k f0 / kHz) t / 20) cos(2 pi k f0 t), over all harmonics below 0.45
@@ -58,7 +58,7 @@ def note_template(midi_pitch: int, seconds: float = 1.5, velocity: int = 96, sam
     127) dB), a(t) rises within 4 ms and falls by 200 dB a second from `RELEASE_SECONDS` before the end.
 
     Args:
-        midi_pitch: 60 is middle C.
+        midi_pitch: 60 is middle C; a fraction lies between two notes.
         seconds: of the whole note, more than `RELEASE_SECONDS`.
         velocity: how hard the key is struck, 1 to 127.
         sample_rate: Hz.
