@@ -47,6 +47,7 @@ def checkpoints(tmp_path_factory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def served(app, checkpoints, monkeypatch_module):
     monkeypatch_module.setattr(app.shutil, "which", lambda name: "/usr/bin/" + name)  # the tab is there in any case
+    monkeypatch_module.setattr(app, "tts_is_installed", lambda: True)
     served = app.launch(free_port(), list(checkpoints.values()), block=False, quiet=True)
     yield served
     served.close()
@@ -194,6 +195,7 @@ def test_tabs_are_there_only_with_a_model_for_them(app, served, checkpoints):
     assert tabs_of(app.build_demo([checkpoints["student"], checkpoints["notes"]])) == [
         "Synthesise",
         "Stream",
+        "Text",
         "Notes",
         "Flows",
     ]
