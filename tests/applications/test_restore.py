@@ -9,10 +9,12 @@ import torch
 from helpers.tiny_models import MEL, speech_like, tiny_student, tiny_teacher
 
 from wavedistill import cli, load_audio, save_audio
-from wavedistill.applications import restoration
+from wavedistill.applications import restoration, restored_speech
 from wavedistill.applications.extrapolation import bridge, extrapolate, repeat_period
 from wavedistill.applications.gap_filling import Filling, RestoreConfig, gap_mel, gap_samples, restore_sound
 from wavedistill.applications.restoration import read_gap, read_gaps, restore
+from wavedistill.applications.restored_speech import gaps_of, measure_restoration
+from wavedistill.data.manifest import Entry, write_manifest
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.systems import LoadedModel, on_grid
 from wavedistill.models.base import dequantized
@@ -171,3 +173,27 @@ def test_the_mel_of_a_gap_depends_on_what_is_known_only():
     assert torch.equal(mel, gap_mel(other, [(1600, 1760)], teacher))
     far = (1760 + MEL.n_fft) // MEL.hop_length + 1
     assert torch.equal(mel[:, far:], teacher.front_end(audio)[:, far:])
+
+
+def test_the_measurement_fills_the_same_gaps_in_every_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(restored_speech, "MILLISECONDS", (20,))
+    entries = []
+    for number in range(2):
+        path = save_audio(tmp_path / f"{number}.wav", speech_like(2.1, seed=number), RATE)
+        entries.append(Entry(id=str(number), audio=str(path), duration=2.1, speaker="a", split="test"))
+    checkpoint = save_pretrained(tiny_teacher(front=BANDS), tmp_path / "teacher")
+    manifest = write_manifest(tmp_path / "manifest.jsonl", entries)
+    table = measure_restoration(manifest, checkpoint, clips=1, config=RestoreConfig(2))
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    found = {system: values for _, system, *values in rows}
+    assert len(found) == 7
+    assert float(found["zeros"][0]) == 0.0  # nothing is left of the sound
+    assert float(found["linear prediction, both sides"][0]) > 3.0  # a tone is easy to continue
+    assert float(found["nothing lost"][1]) > 4.6 and float(found["nothing lost"][2]) > 1.0
+    assert 0.0 <= float(found["teacher"][3]) <= 1.0 <= float(found["teacher"][4]) <= 2.0
+
+
+def test_silence_is_not_cut_out_of_a_clip():
+    audio = sound(2.0)
+    audio[: RATE + 400] = 0.0
+    assert gaps_of(audio, 0.02, RATE) == [(12000, 12160)]

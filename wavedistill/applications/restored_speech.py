@@ -95,7 +95,7 @@ def _clip_values(
         "zeros": _filled(clip.audio, spans, lambda audio, start, stop: torch.zeros(stop - start)),
         "last period": _filled(clip.audio, spans, lambda a, start, stop: repeat_period(a[:start], stop - start, rate)),
         "linear prediction": _filled(clip.audio, spans, lambda a, start, stop: extrapolate(a[:start], stop - start)),
-        "the same, both sides": _filled(clip.audio, spans, bridge),
+        "linear prediction, both sides": _filled(clip.audio, spans, bridge),
         "teacher, unweighed": unweighed,
         "teacher": restored.audio,
     }
