@@ -299,8 +299,8 @@ def test_demo_hands_over_port_and_checkpoints(monkeypatch):
     calls = []
     app = type("App", (), {"launch": lambda **k: calls.append(k)})
     monkeypatch.setattr("wavedistill.assets.load_web_app", lambda: app)
-    assert exit_code("demo", "--port", 7999, "--checkpoint", "a", "--checkpoint", "b") == 0
-    assert calls == [{"port": 7999, "checkpoints": ["a", "b"]}]
+    assert exit_code("demo", "--port", 7999, "--checkpoint", "a", "--checkpoint", "b", "--root-path", "/voice") == 0
+    assert calls == [{"port": 7999, "checkpoints": ["a", "b"], "root_path": "/voice"}]
 
 
 def test_demo_says_at_once_what_it_loads_and_where_the_page_will_be(monkeypatch, capsys):

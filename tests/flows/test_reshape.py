@@ -92,7 +92,7 @@ def test_split_hands_the_condition_on():
 
 @pytest.mark.parametrize("keep", [0, -1])
 def test_split_keeps_something(keep):
-    with pytest.raises(WavedistillError, match="at least one channel"):
+    with pytest.raises(WavedistillError, match="keep, a whole number of at least 1, got keep="):
         Split(Scale(2.0), keep=keep)
 
 

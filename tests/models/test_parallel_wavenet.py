@@ -246,7 +246,13 @@ def test_bfloat16_networks_are_close_and_leave_scales_and_density_in_float32(kin
     torch.testing.assert_close(rebuilt, output.excitation)
 
 
-@pytest.mark.parametrize("patch_size, bands", [(48, 1), (0, 1), (-1, 1), (16, 8)])
+@pytest.mark.parametrize("patch_size", [0, -1])
+def test_a_patch_holds_something(patch_size):
+    with pytest.raises(WavedistillError, match=f"patch_size must be from 1 to .*, got {patch_size}"):
+        ParallelWaveNetConfig(patch_size=patch_size)
+
+
+@pytest.mark.parametrize("patch_size, bands", [(48, 1), (16, 8)])
 def test_patches_must_fit_the_blocks_of_the_condition(patch_size, bands):
     message = rf"patch_size \* front.bands must divide the 64 samples .*, got {patch_size} \* {bands}\."
     with pytest.raises(WavedistillError, match=message):

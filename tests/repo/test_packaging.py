@@ -83,7 +83,7 @@ def test_command_and_requirements(wheel):
     metadata = archive.read(entry_points.replace("entry_points.txt", "METADATA")).decode()
     assert "Requires-Python: >=3.11" in metadata
     assert "Requires-Dist: torch<2.15,>=2.11" in metadata
-    assert {"metrics", "eval", "ode", "ray", "onnx", "peers", "dev"} == {
+    assert {"metrics", "eval", "ode", "ray", "onnx", "tts", "peers", "dev"} == {
         line.split(": ")[1] for line in metadata.splitlines() if line.startswith("Provides-Extra")
     }
 

@@ -17,7 +17,14 @@ from wavedistill.models.wavenet import WaveNet, WaveNetConfig
 WIDE = 1280
 NARROW = 400
 HEIGHT = 900
-TABS = {"Synthesise": "Synthesise", "Sample": "Sample", "Stream": "Stream", "Notes": "Scale", "Flows": "Train"}
+TABS = {
+    "Synthesise": "Synthesise",
+    "Sample": "Sample",
+    "Stream": "Stream",
+    "Text": "Speak",
+    "Notes": "Scale",
+    "Flows": "Train",
+}
 """Tabs and their buttons."""
 
 

@@ -209,6 +209,7 @@ def test_tabs_are_usable_only_with_what_they_need(app, checkpoints, monkeypatch)
     assert "/sample" not in endpoints(app.build_demo([checkpoints["student"]]))
     assert endpoints(app.build_demo([checkpoints["free"]])) == {"/sample", "/playground"}
     monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(app, "tts_is_installed", lambda: False)
     assert endpoints(app.build_demo(list(checkpoints.values()))) == {
         "/synthesize",
         "/teacher",

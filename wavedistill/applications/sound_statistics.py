@@ -109,13 +109,13 @@ def nats_in_pieces(
     frames = mel.shape[-1]
     piece = max(1, round(piece_seconds * teacher.sample_rate / hop))
     order = teacher.config.front.mel_prediction_order
-    past = -(-(teacher.receptive_field + order) // hop) + teacher.context_frames
+    past = -(-(teacher.receptive_field + order) // hop) + teacher.conditioning.context_frames
     whole = dequantized(audio[None, None].to(teacher.device))
     parts = []
     for start in range(0, frames, piece):
         end = min(start + piece, frames)
         first = max(0, start - past)
-        last = min(frames, end + teacher.context_frames)
+        last = min(frames, end + teacher.conditioning.context_frames)
         nats = sample_nats(teacher, whole[..., first * hop : last * hop], mel[..., first:last], speaker)
         parts.append([values[:, (start - first) * hop : (end - first) * hop] for values in nats])
     return SampleNats(*(torch.cat(values, dim=1) for values in zip(*parts, strict=True)))

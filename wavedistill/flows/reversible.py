@@ -20,7 +20,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.normalization import InvertibleBatchNorm
-from wavedistill.flows.transform import Compose, Mapped, Transform, call_with
+from wavedistill.flows.transform import Compose, Mapped, Transform, call_with, require_tensor
 from wavedistill.numerics import refuse_second_derivative, under_torch_func
 
 
@@ -94,6 +94,7 @@ class ReversibleSequence(Compose):
 
 
 def _recomputed(steps: list[Transform], x: Tensor, cond: Any, per_step: bool) -> Mapped:
+    require_tensor(x, ReversibleSequence)
     leaves, structure = tree_flatten(cond)
     named = [dict(step.named_parameters()) for step in steps]
     plan = _Plan(

@@ -207,7 +207,7 @@ def _check_numbers(config: Any, where: str = "") -> None:
             _check_numbers(value, f"{name}.")
         elif isinstance(value, float) and not math.isfinite(value):
             raise WavedistillError(f"{name} must be a finite number, got {value}.")
-        elif isinstance(value, int) and not isinstance(value, bool):
+        elif one.type == "int":
             least = 0 if one.name in MAY_BE_ZERO else 1
             most = LARGEST_BY_NAME.get(one.name, LARGEST)
             if not least <= value <= most:

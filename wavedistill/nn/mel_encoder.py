@@ -59,11 +59,11 @@ class MelEncoder(nn.Module):
         return nn.functional.leaky_relu(self.blocks(blocks), 0.2).transpose(1, 2)
 
     def _table(self, speaker: Tensor | None) -> Tensor | float:
-        return self._speaker_vector(speaker).unsqueeze(-1) if self.speaker is not None else 0.0
-
-    def _speaker_vector(self, speaker: Tensor) -> Tensor:
-        """(batch, channels)."""
-        return speaker @ self.speaker.weight if speaker.is_floating_point() else self.speaker(speaker)
+        """The speaker's share, (batch, channels, 1): of an index, or of weights that mix speakers."""
+        if self.speaker is None:
+            return 0.0
+        mixed = speaker.is_floating_point()
+        return (speaker @ self.speaker.weight if mixed else self.speaker(speaker)).unsqueeze(-1)
 
 
 def extended(mel: Tensor, frames: int) -> Tensor:
