@@ -9,7 +9,7 @@ import torch
 from helpers.tiny_models import MEL, speech_like, tiny_student, tiny_teacher
 
 from wavedistill import cli, load_audio, save_audio
-from wavedistill.applications import restoration, restored_speech
+from wavedistill.applications import gap_filling, restoration, restored_speech
 from wavedistill.applications.extrapolation import bridge, extrapolate, repeat_period
 from wavedistill.applications.gap_filling import Filling, RestoreConfig, gap_mel, gap_samples, restore_sound
 from wavedistill.applications.restoration import read_gap, read_gaps, restore
@@ -77,6 +77,20 @@ def test_without_sound_after_the_gap_all_candidates_weigh_alike():
     assert filling.effective_size == pytest.approx(3.0)
 
 
+def test_a_long_sound_is_looked_at_around_the_gap_only():
+    audio = sound(4.0)
+    teacher = loaded(tiny_teacher(front=BANDS))
+    other = audio.clone()
+    other[:8000] = 0.0
+    other[-8000:] = 0.0
+    made, again = (restore_sound(x, [(2.0, 2.05)], teacher, RestoreConfig(2)) for x in (audio, other))
+    assert torch.equal(made.fillings[0].candidates, again.fillings[0].candidates)
+    mel = gap_mel(audio, [(16000, 16400), (30000, 30100)], teacher)
+    hop = MEL.hop_length
+    part = gap_filling._window_mel(audio, [(16000, 16400), (30000, 30100)], teacher, 200 * hop, 70)
+    torch.testing.assert_close(part, mel[:, 200:270])
+
+
 def test_gaps_are_filled_one_after_another_and_those_that_touch_are_one():
     assert gap_samples([(0.3, 0.32), (0.1, 0.12), (0.12, 0.14)], 4000, RATE) == [(800, 1120), (2400, 2560)]
     made = restore_sound(sound(), [(0.2, 0.22), (0.23, 0.25)], loaded(tiny_teacher()), RestoreConfig(2))
@@ -115,7 +129,7 @@ def test_the_verb_writes_all_and_does_nothing_twice(tmp_path, monkeypatch, capsy
     assert [len(gap["weights"]) for gap in found] == [3, 3]
     assert sorted(one.name for one in (out / "a-candidates").iterdir()) == ["00.wav", "01.wav", "02.wav"]
     assert (out / "a.png").stat().st_size > 1000
-    monkeypatch.setattr(restoration, "restore_sound", lambda *args: pytest.fail("made again"))
+    monkeypatch.setattr(restoration, "restore_sound", lambda *args, **options: pytest.fail("made again"))
     assert cli.main([*command, *lost]) == 0
     with pytest.raises(pytest.fail.Exception, match="made again"):
         cli.main([*command, "--gap", "0.2-0.22"])

@@ -27,7 +27,7 @@ References:
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,7 +35,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavedistill.applications.extrapolation import bridge
+from wavedistill.applications.extrapolation import CONTEXT, bridge
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.systems import LoadedModel
 from wavedistill.models.base import dequantized
@@ -128,6 +128,8 @@ def restore_sound(
     loaded: LoadedModel,
     config: RestoreConfig | None = None,
     speaker: Tensor | None = None,
+    *,
+    progress: Callable[[Iterable], Iterable] = iter,
 ) -> Restored:
     """Fill the gaps of a sound, each given what was put into those before it.
 
@@ -137,6 +139,7 @@ def restore_sound(
         loaded: a teacher.
         config: None: `RestoreConfig()`.
         speaker: index (1,), for a teacher with speakers.
+        progress: wraps the iterable of gaps.
 
     Returns:
         the audio, in which all samples outside the gaps are those given, bit for bit.
@@ -153,7 +156,8 @@ def restore_sound(
     for start, stop in spans:
         audio[start:stop] = 0.0
     fillings = []
-    for number, (start, stop) in enumerate(spans):
+    for number in progress(range(len(spans))):
+        start, stop = spans[number]
         made = _fill(audio, spans[number:], teacher, loaded, config, speaker)
         audio[start:stop] = made.candidates[made.chosen]
         fillings.append(made)
@@ -210,14 +214,12 @@ def _fill(
     skipped = start % step  # so that a block begins with the gap
     reach = teacher.receptive_field + teacher.front.history
     context = teacher.conditioning.context_frames
-    moved = [(a - skipped, b - skipped) for a, b in spans]
-    mel = gap_mel(audio[skipped:], moved, loaded)
     end = min(len(audio), stop + reach, *(first for first, _ in spans[1:]))  # of what is weighed
     first_frame = max(0, (start - skipped - reach) // hop - context)
     offset = skipped + first_frame * hop  # of the window
     drawn_frames = -(-(stop - offset) // hop) + context
     weighed_frames = -(-(end - offset) // hop) + context
-    mel = mel[None, :, first_frame : first_frame + weighed_frames].to(teacher.device)
+    mel = _window_mel(audio, spans, loaded, offset, weighed_frames)[None].to(teacher.device)
     mel = torch.cat([mel, mel[..., -1:].expand(-1, -1, weighed_frames - mel.shape[-1])], dim=-1)
 
     window = torch.zeros(weighed_frames * hop)
@@ -229,7 +231,7 @@ def _fill(
     voice = None if speaker is None else speaker.expand(count)
     drawn = teacher.sample(
         mel[..., :drawn_frames].expand(count, -1, -1),
-        seed=[config.seed + 1_000_003 * start + n for n in range(count)],
+        seed=[config.seed + 1_000_003 * start + n for n in range(count)],  # far apart: gaps share no noise
         prime=window[None, None, :begin].expand(count, -1, -1),
         speaker=voice,
     )
@@ -239,6 +241,20 @@ def _fill(
     half_step = 0.5 / 32768  # by which the noise of `dequantized` lifts a sound
     candidates = (drawn[:, 0, begin:close].cpu() - half_step).clamp(-1.0, 1.0 - 2 * half_step)
     return Filling(start, stop, candidates, weights, int(torch.multinomial(weights, 1, generator=generator)))
+
+
+def _window_mel(
+    audio: Tensor, spans: Sequence[tuple[int, int]], loaded: LoadedModel, offset: int, frames: int
+) -> Tensor:
+    """`gap_mel` (n_mels, frames or fewer) of a part: frame 0 is that of sample ``offset``, and the sound may end."""
+    settings = loaded.front_end.config
+    hop = settings.hop_length
+    around = max(settings.n_fft, CONTEXT)  # samples more on either side, so that no edge is seen
+    before = min(offset // hop, -(-around // hop))
+    begin = offset - before * hop
+    piece = audio[begin : offset + frames * hop + around]
+    near = [(start - begin, min(stop - begin, len(piece))) for start, stop in spans if start - begin < len(piece)]
+    return gap_mel(piece, near, loaded)[:, before : before + frames]
 
 
 def _log_weights(

@@ -73,7 +73,7 @@ def restore(
         speaker: of sounds that do not tell theirs, for a model with speakers.
         keep_all: write NAME-candidates/00.wav and so on, too: candidate n in every gap.
         device: where the model runs; of a loaded one its own.
-        progress: wraps the iterable of sounds; tqdm for example.
+        progress: wraps the iterable of each sound's gaps; tqdm for example.
 
     Raises:
         WavedistillError: no sounds, or no teacher. A sound that cannot be restored is told in ``failures`` and stops
@@ -92,9 +92,9 @@ def restore(
     check_teacher(loaded)
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     report = RestoreReport()
-    for sound in progress(find_sounds(given, folder)):
+    for sound in find_sounds(given, folder):
         try:
-            report.sounds[sound.name] = _restore(sound, gaps, folder, loaded, config, speaker, keep_all)
+            report.sounds[sound.name] = _restore(sound, gaps, folder, loaded, config, speaker, keep_all, progress)
         except WavedistillError as error:
             report.failures[printable(sound.path)] = str(error)
     return report
@@ -142,6 +142,7 @@ def _restore(
     config: RestoreConfig,
     speaker: str | None,
     keep_all: bool,
+    progress: Callable[[Iterable], Iterable],
 ) -> dict[str, Any]:
     audio, rate = load_audio(sound.path, max_seconds=MAX_SECONDS)
     if rate != loaded.model.sample_rate:
@@ -158,9 +159,11 @@ def _restore(
     voice = loaded.speaker(clip)
     key = digest(clip.key, loaded.key, str(gaps), str(config), str(voice), str(keep_all), _VERSION)
     path = folder / f"{sound.name}.json"
-    if path.is_file() and (stored := read_json(path)).get("key") == key:
-        return stored
-    made = restore_sound(audio, gaps, loaded, config, voice)
+    if path.is_file() and (folder / f"{sound.name}.wav").is_file():
+        stored = read_json(path)
+        if isinstance(stored, dict) and stored.get("key") == key:
+            return stored
+    made = restore_sound(audio, gaps, loaded, config, voice, progress=progress)
     # 16 bits hold a file of 16 bits or fewer exactly, floats any other
     subtype = "PCM_16" if torch.equal(audio, on_grid(audio)) else "FLOAT"
     save_audio(folder / f"{sound.name}.wav", made.audio, rate, subtype)

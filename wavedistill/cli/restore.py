@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         speaker=args.speaker,
         keep_all=args.all,
         device=str(resolve_device(args.device)),
-        progress=partial(tqdm, unit="sound", dynamic_ncols=True),
+        progress=partial(tqdm, unit="gap", dynamic_ncols=True),
     )
     if report.sounds:
         print(report.markdown)
