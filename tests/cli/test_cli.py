@@ -33,6 +33,7 @@ VERBS = [
     "evaluate",
     "score",
     "morph",
+    "restore",
     "doctor",
     "playground",
     "export",
@@ -80,7 +81,7 @@ def test_every_verb_has_help_and_a_function(verb, capsys):
 
 
 @pytest.mark.parametrize(
-    "verb", ["synthesize", "sample", "evaluate", "score", "morph", "export", "info", "demo", "distill"]
+    "verb", ["synthesize", "sample", "evaluate", "score", "morph", "restore", "export", "info", "demo", "distill"]
 )
 def test_help_names_every_bundled_checkpoint(verb, capsys):
     assert exit_code(verb, "--help") == 0

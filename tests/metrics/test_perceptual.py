@@ -51,11 +51,22 @@ def test_dnsmos_is_the_packages_own_number(speech):
     assert mos.dnsmos(speech, RATE) == pytest.approx((3.19654, 4.07565), abs=2e-3)
 
 
+def test_plcmos_hears_lost_packets_and_says_the_same_twice(speech):
+    pytest.importorskip("speechmos")
+    lost = speech.clone()
+    for start in range(4000, len(lost), 4000):
+        lost[start : start + 960] = 0.0
+    clean = mos.plcmos(speech, RATE)
+    assert 3 < clean < 5 and mos.plcmos(lost, RATE) < clean - 0.5
+    assert mos.plcmos(speech, RATE) == clean
+
+
 @pytest.mark.parametrize("length", [0, RATE])
 def test_silence_has_no_score(length):
     pytest.importorskip("distillmos"), pytest.importorskip("speechmos"), pytest.importorskip("resemblyzer")
     nothing = torch.zeros(max(length, 160))
     assert math.isnan(mos.distillmos(nothing, RATE)) and all(map(math.isnan, mos.dnsmos(nothing, RATE)))
+    assert math.isnan(mos.plcmos(nothing, RATE))
     assert math.isnan(speaker.speaker_cosine(nothing, nothing, RATE))
 
 

@@ -27,6 +27,7 @@ VERBS = (
     "decompress",
     "score",
     "morph",
+    "restore",
     "doctor",
     "playground",
     "export",

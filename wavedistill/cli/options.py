@@ -14,9 +14,10 @@ def checkpoint_help() -> str:
     return f"checkpoint folder, run folder, hub id (OWNER/NAME@REVISION) or bundled name ({bundled})"
 
 
-def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    """``--checkpoint``, required."""
-    parser.add_argument("--checkpoint", required=True, metavar="DIR|NAME", help=checkpoint_help())
+def add_checkpoint(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """``--checkpoint``, required where there is no default."""
+    told = checkpoint_help() + (f" (default: {default})" if default else "")
+    parser.add_argument("--checkpoint", required=default is None, default=default, metavar="DIR|NAME", help=told)
 
 
 def add_noise(parser: argparse.ArgumentParser) -> None:

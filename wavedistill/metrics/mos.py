@@ -1,4 +1,4 @@
-"""Mean opinion scores predicted without a reference: DistillMOS and DNSMOS; both packages carry their weights."""
+"""Mean opinion scores predicted without a reference: DistillMOS, DNSMOS, PLCMOS; the packages carry their weights."""
 
 from __future__ import annotations
 
@@ -64,6 +64,29 @@ def dnsmos(candidate: Waveform, sample_rate: int) -> Dnsmos:
     return Dnsmos(float(scores["ovrl_mos"]), float(scores["p808_mos"]))
 
 
+def plcmos(candidate: Waveform, sample_rate: int) -> float:
+    """PLCMOS v2, the quality of speech whose lost packets were concealed, 1 bad to 5 excellent; NaN for silence.
+
+    The mean over 15 raters, as its authors take it; theirs are drawn anew at every call, these are always the same.
+
+    References:
+        PLCMOS: A Data-driven Non-intrusive Metric for the Evaluation of Packet Loss Concealment Algorithms (Diener et
+            al., 2023), https://arxiv.org/abs/2305.15127
+
+    Args:
+        candidate: waveform (samples,) in [-1, 1).
+        sample_rate: Hz.
+    """
+    audio = _audible(candidate, sample_rate)
+    if audio is None:
+        return math.nan
+    model = _plcmos_model()
+    features = model.stft_transform(audio).astype(np.float32)[None, None]
+    raters = np.random.default_rng(0).standard_normal((15, 1, 64)).astype(np.float32)
+    scores = [model.session.run(None, {"degraded_audio": features, "rater_embed": rater})[0] for rater in raters]
+    return float(np.mean(scores))
+
+
 def _audible(candidate: Waveform, sample_rate: int) -> np.ndarray | None:
     """float32 in [-1, 1] at 16 kHz; None where there is nothing to judge."""
     audio = np.clip(at_16khz(candidate, candidate, sample_rate)[0], -1.0, 1.0).astype(np.float32)
@@ -79,18 +102,28 @@ def _distillmos_model() -> Any:
 
 @lru_cache(maxsize=1)
 def _dnsmos_model() -> Any:
-    """The package's model, on one thread.
+    package = need_package("speechmos.dnsmos")
+    folder = Path(package.__file__).parent / "dnsmos_models"
+    model = object.__new__(package.DNSMOS)  # its constructor makes sessions with the default options
+    model.onnx_sess, model.p808_onnx_sess = (_session(folder / name) for name in ("sig_bak_ovr.onnx", "model_v8.onnx"))
+    return model
+
+
+@lru_cache(maxsize=1)
+def _plcmos_model() -> Any:
+    package = need_package("speechmos.plcmos")
+    model = object.__new__(package.PLCMOS)  # as above
+    model.session = _session(Path(package.__file__).parent / "plcmos_models" / "plcmos_v2.onnx")
+    return model
+
+
+def _session(path: Path) -> Any:
+    """A network on one thread.
 
     onnxruntime's default of one spinning thread a core is 20 times slower on a busy machine.
     """
-    package = need_package("speechmos.dnsmos")
     runtime = need_package("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    folder = Path(package.__file__).parent / "dnsmos_models"
-    model = object.__new__(package.DNSMOS)  # its constructor makes sessions with the default options
-    model.onnx_sess, model.p808_onnx_sess = (
-        runtime.InferenceSession(str(folder / name), options) for name in ("sig_bak_ovr.onnx", "model_v8.onnx")
-    )
-    return model
+    return runtime.InferenceSession(str(path), options)

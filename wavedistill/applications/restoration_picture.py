@@ -1,0 +1,51 @@
+"""What was put into the gaps of a sound: the drawn samples among the candidates' band."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wavedistill.applications.gap_filling import Restored
+from wavedistill.audio.plot import save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHOWN = 6
+"""Gaps that are drawn, the first ones."""
+_MARGIN_SECONDS = 0.01
+
+
+def plot_restored(title: str, restored: Restored, sample_rate: int, path: str | Path | None = None) -> Figure:
+    """Draw the first gaps with the sound around them, the drawn candidate and the 5-95 % band of all.
+
+    Args:
+        title: of the picture.
+        sample_rate: Hz.
+        path: where to save it; not saved if None.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = restored.fillings[:SHOWN]
+    figure = Figure(figsize=(9, 0.8 + 2.0 * len(shown)), layout="constrained")
+    FigureCanvasAgg(figure)
+    margin = round(_MARGIN_SECONDS * sample_rate)
+    for axis, filling in zip(figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown, strict=True):
+        first, last = max(0, filling.start - margin), min(len(restored.audio), filling.stop + margin)
+        axis.plot(np.arange(first, last) / sample_rate, restored.audio[first:last].numpy(), color="0.3", linewidth=0.8)
+        time = np.arange(filling.start, filling.stop) / sample_rate
+        low, high = filling.band()
+        axis.fill_between(time, low.numpy(), high.numpy(), color="tab:blue", alpha=0.25, label="5-95 % of candidates")
+        drawn = restored.audio[filling.start : filling.stop].numpy()
+        axis.plot(time, drawn, color="tab:blue", linewidth=0.8, label="drawn")
+        axis.set_title(f"effective sample size {filling.effective_size:.1f}", loc="right", fontsize=8)
+        axis.grid(alpha=0.3)
+    figure.axes[0].set_title(title, loc="left", fontsize=10)
+    figure.axes[0].legend(fontsize=8, loc="upper right")
+    figure.axes[-1].set_xlabel("seconds")
+    if path is not None:
+        save_figure(figure, path)
+    return figure
