@@ -36,7 +36,9 @@ CHECKS = {  # names that `exempt` may hold
     "second_derivatives_by_torch_func",
     "half_precision",
     "gpu",
+    "cuda",
 }
+BACKWARD_INSIDE = "its log-determinant takes gradients, which torch cannot run on a fake cuda device"
 
 
 @dataclass
@@ -58,7 +60,8 @@ class Case:
             default.
         tolerance32, tolerance64: of the round trip, relative to max(1, |value|).
         log_det_tolerance: against the autograd Jacobian in float64.
-        exempt: check (of `test_gpu` also "inverse gpu") -> reason why it cannot hold for this layer.
+        exempt: check (of `test_gpu` also "inverse gpu"; "cuda" of one device) -> reason why it cannot hold for this
+            layer.
         refuses: check, or direction and check ("inverse vmap"), -> what the error says that stands in its place.
     """
 

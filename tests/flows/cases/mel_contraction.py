@@ -1,7 +1,7 @@
 """Contractions towards a mel."""
 
 import torch
-from helpers.flow_case import Case
+from helpers.flow_case import BACKWARD_INSIDE, Case
 
 from wavedistill.audio.mel import MelConfig
 from wavedistill.flows import MelContraction
@@ -16,6 +16,7 @@ EXEMPT = {
     "long": "its condition has a frame for every hop of samples; test_mel_contraction.py has long ones",
     "compile": SEARCH,
     "forward gpu": SEARCH,
+    "cuda": BACKWARD_INSIDE,
 }
 REFUSES = {"forward vmap": "as one batch", "forward second_derivatives": "torch.func"}
 

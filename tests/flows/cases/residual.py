@@ -1,7 +1,7 @@
 """Invertible residual networks."""
 
 import torch
-from helpers.flow_case import Case, shake
+from helpers.flow_case import BACKWARD_INSIDE, Case, shake
 
 from wavedistill.flows import NetworkConfig, ResidualFlow
 
@@ -11,8 +11,7 @@ LONG = {
         "series at that length"
     )
 }
-
-
+CUDA = {"cuda": BACKWARD_INSIDE}
 REFUSES = {"inverse second_derivatives": "torch.func"}
 
 
@@ -26,13 +25,14 @@ CASES = {
         lambda: residual(3, lipschitz=0.9),
         (3,),
         density=lambda dim: residual(dim, lipschitz=0.9),
+        exempt=CUDA,
         refuses=REFUSES,
     ),
     "residual-waveform": Case(
         lambda: residual(2, hidden=8, kernel_size=3, cond_dim=3, activation="softplus"),
         (2, 8),
         cond=lambda batch: torch.randn(batch, 3),
-        exempt=LONG,
+        exempt=LONG | CUDA,
         refuses=REFUSES,
     ),
 }
