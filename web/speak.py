@@ -23,13 +23,14 @@ the waveform."""
 
 
 class Read(NamedTuple):
-    """What the tab shows: both waveforms, their captions, their mel spectrograms."""
+    """What the tab shows: both waveforms, their captions, their mel spectrograms, the time of each part."""
 
     source: Sound
     source_caption: str
     student: Sound
     student_caption: str
     mels: Figure
+    times: str
 
 
 class Reader:
@@ -54,8 +55,10 @@ class Reader:
                 source=source.sound,
                 source_caption=source.caption(f"by {PROGRAM}, {SAMPLE_RATE / 1000:g} kHz"),
                 student=made.sound,
-                student_caption=made.caption(f"from the mel, which took {number(spoken.mel_seconds)} s"),
+                student_caption=made.caption("all samples in one pass"),
                 mels=plot_mels(mels, None, vocoder.hop_length, vocoder.sample_rate),
+                times=f"Read aloud in {number(spoken.tts_seconds)} s, mel spectrogram in "
+                f"{number(spoken.mel_seconds)} s, waveform in {number(spoken.voice_seconds)} s.",
             )
 
 
@@ -72,7 +75,7 @@ def speak_tab(reader: Reader) -> None:
                 noise = noise_controls(models.speakers)
         with gr.Column(scale=3):
             results = Results(
-                "Press **Speak** to hear the text-to-speech program and the student beside each other.", "Text"
+                "Press **Speak** to hear the text-to-speech program and the student beside each other.", "Times"
             )
             with results.shown:
                 with gr.Row():
@@ -83,7 +86,7 @@ def speak_tab(reader: Reader) -> None:
         button.click,
         reader.read,
         [text, student, *noise],
-        [source.sound, source.caption, spoken.sound, spoken.caption, mels],
+        [source.sound, source.caption, spoken.sound, spoken.caption, mels, results.status],
         working="The text is read aloud, then the student makes the waveform …",
         api_name="speak",
     )

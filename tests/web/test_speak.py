@@ -44,7 +44,8 @@ def test_both_waveforms_and_whose_they_are(app, served, student):
     (source_rate, source), (rate, spoken) = read.source, read.student
     assert source_rate == 24000 and source.dtype == spoken.dtype == np.int16
     assert len(source) / source_rate == pytest.approx(len(spoken) / rate, abs=0.05)
-    assert "by hibari-tts, 24 kHz" in read.source_caption and "from the mel" in read.student_caption
+    assert "by hibari-tts, 24 kHz" in read.source_caption and "in one pass" in read.student_caption
+    assert read.times.startswith("Read aloud in ")
     with pytest.raises(gradio.Error, match="no text to speak"):
         reader.read(" ", student, 0, 1.0, None)
 
@@ -55,6 +56,7 @@ def test_page_speaks_a_text(browser, served, outside):
         page.get_by_label("Text (English)").fill("Seven keys in a jar.")
         click(page, "Speak")
         page.get_by_text("by hibari-tts, 24 kHz").wait_for()
+        page.get_by_text("Read aloud in").wait_for()
         page.locator("#text-mels img").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= 1280
     assert outside == []
