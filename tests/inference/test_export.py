@@ -151,6 +151,7 @@ def test_the_saved_program_makes_the_audio_that_the_model_makes(unconditional, b
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # tracing takes minutes
 @pytest.mark.parametrize("file", ["student.onnx", "student.pt2"])
 def test_bundled_student(file, tmp_path):
     """Real speech, 10 s of it too. The source's phases are ill-conditioned in places: there torch's float32 and float64
