@@ -27,7 +27,6 @@ class CausalConv(nn.Module):
         self.history = (kernel_size - 1) * dilation
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 1, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        self._taps: tuple[tuple[int, int], tuple[Tensor, ...]] | None = None
         nn.init.uniform_(self.weight, -1.0, 1.0)
         with torch.no_grad():
             self.weight *= math.sqrt(3.0 / (in_channels * kernel_size))
@@ -43,21 +42,12 @@ class CausalConv(nn.Module):
         """`forward` without bias, for inputs that `computes_at_once`: one matrix product a tap, added where it lies."""
         padded = self._padded(x, past)
         batch, time, _ = x.shape
-        oldest, *others = self._matrices()
+        oldest, *others = self.step_weight().chunk(self.kernel_size)
         out = padded[:, :time] @ oldest
         for tap, matrix in enumerate(others, start=1):
             start = tap * self.dilation
             out.baddbmm_(padded[:, start : start + time], matrix.expand(batch, -1, -1))
         return out
-
-    def _matrices(self) -> tuple[Tensor, ...]:
-        """The kernel's taps (in_channels, out_channels), oldest first, made anew when the weight has changed."""
-        if self.weight.is_inference():
-            return self.step_weight().chunk(self.kernel_size)
-        key = (self.weight.data_ptr(), self.weight._version)
-        if self._taps is None or self._taps[0] != key:
-            self._taps = key, self.step_weight().detach().chunk(self.kernel_size)
-        return self._taps[1]
 
     def _padded(self, x: Tensor, past: Tensor | None) -> Tensor:
         if past is None:
