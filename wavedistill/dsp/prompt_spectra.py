@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from wavedistill.dsp.mel_stft import MelSTFT
 from wavedistill.dsp.memory import Past, Queue
-from wavedistill.dsp.spectral_stream import Change
+from wavedistill.dsp.spectral_stream import Change, IncomingFrames
 
 
 class PromptChain:
@@ -43,27 +43,19 @@ class PromptChain:
         self.fade = _fade_in(max(stft.left - hop, 0), hop, size)
         self.known = Queue()  # of the frames to come
         self.wave = Queue()  # samples that are not final
-        self.held: Tensor | None = None  # samples that frames to come cover
+        self.incoming = IncomingFrames(stft, self.seen)
         self.sums: Tensor | None = None  # of faded frames, and of their windows, from the first sample not final on
         self.before = stft.left  # samples in the sums that stand before the first of the wave
 
     def push(self, wave: Tensor, known: Tensor, last: bool) -> Tensor:
-        stft = self.stft
-        hop = stft.mel.hop_length
         self.known.put(known)
         if self.add:
             self.wave.put(wave)
-        fresh = self.sums is None
-        held = wave if self.held is None else torch.cat([self.held, wave], dim=1)
-        count = (held.shape[1] + stft.left * fresh + stft.right * last - self.seen) // hop + 1
-        if count < 1 or (fresh and not last and held.shape[1] <= stft.left):
-            self.held = held
-            return self._final(None, last) if last and not fresh else wave[:, :0]
-        ends = [stft.before(held)] * fresh + [held] + [stft.after(held)] * last
-        padded = torch.cat(ends, dim=1)
-        made = self._made(padded.unfold(1, self.seen, hop)[:, :count], self.known.take(count))
-        self.held = padded[:, count * hop :].clone()
-        return self._final(made, last)
+        padded, count = self.incoming.push(wave, last)
+        if not count:
+            return self._final(None, last) if last and not self.incoming.fresh else wave[:, :0]
+        frames = padded.unfold(1, self.seen, self.stft.mel.hop_length)[:, :count]
+        return self._final(self._made(frames, self.known.take(count)), last)
 
     def _made(self, base: Tensor, known: Tensor) -> Tensor:
         """The windowed frames (batch, frames, n_fft) of the last stage; ``base``: the wave's samples in each frame."""

@@ -14,13 +14,49 @@ Change = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(spectrum of some frames, what is known of each) -> (new spectrum, what the next stage is to know of each)."""
 
 
+class IncomingFrames:
+    """Samples that come in pieces, over which a frame is made as soon as those of it that are waited for are there.
+
+    Args:
+        stft: frames; ``reflect`` says what stands before the first sample and after the last.
+        seen: samples of a frame that are waited for.
+
+    Attributes:
+        fresh: whether no frame has been made yet.
+    """
+
+    def __init__(self, stft: MelSTFT, seen: int) -> None:
+        self.stft = stft
+        self.seen = seen
+        self.fresh = True
+        self.held: Tensor | None = None  # samples that frames to come cover
+
+    def push(self, wave: Tensor, last: bool) -> tuple[Tensor, int]:
+        """Further samples (batch, n), the last ones or not -> all from the start of the first new frame on, what stands
+        before and after the wave included, and how many frames are new. Without any: what is held.
+        """
+        stft = self.stft
+        hop = stft.mel.hop_length
+        fresh = self.fresh
+        held = wave if self.held is None else torch.cat([self.held, wave], dim=1)
+        count = (held.shape[1] + stft.left * fresh + stft.right * last - self.seen) // hop + 1
+        if count < 1 or (fresh and not last and held.shape[1] <= stft.left):  # not one frame, or no start to mirror
+            self.held = held
+            return held, 0
+        ends = [stft.before(held)] * fresh + [held] + [stft.after(held)] * last
+        padded = torch.cat(ends, dim=1)
+        self.held = padded[:, count * hop :].clone()
+        self.fresh = False
+        return padded, count
+
+
 class SpectralStage:
     """One way to the spectra and back; joined, the waves that come out are those of the whole.
 
     A sample is final when the last frame that covers it is, which is up to n_fft - 1 samples later.
 
     Args:
-        stft: frames and windows; ``reflect`` says what stands before the first sample and after the last.
+        stft: frames and windows.
         change: of the frames.
         add: return the wave plus the inverse transform of the changed spectrum, not the inverse transform alone.
     """
@@ -30,8 +66,8 @@ class SpectralStage:
         self.change = change
         self.add = add
         self.known = Queue()  # of the frames to come
-        self.held: Tensor | None = None  # samples from the first that is not final on
-        self.tail: Tensor | None = None  # sums of the windows made over the held samples
+        self.incoming = IncomingFrames(stft, stft.mel.n_fft)
+        self.tail: Tensor | None = None  # sums of the windows made over the samples held there
         self.before = stft.left  # samples over which windows are made that stand before the first of the wave
         self.frames = 0  # made so far, counted up to those that overlap
         self.weight: tuple[tuple[int, int], Tensor] | None = None  # the last one, and of how many frames it is
@@ -43,14 +79,9 @@ class SpectralStage:
         stft = self.stft
         hop, size = stft.mel.hop_length, stft.mel.n_fft
         self.known.put(known)
-        fresh = self.tail is None
-        held = wave if self.held is None else torch.cat([self.held, wave], dim=1)
-        count = (held.shape[1] + stft.left * fresh + stft.right * last - size) // hop + 1
-        if count < 1 or (fresh and not last and held.shape[1] <= stft.left):  # not one frame, or no start to mirror
-            self.held = held
-            return held[:, :0], known[:, :0]
-        ends = [stft.before(held)] * fresh + [held] + [stft.after(held)] * last
-        padded = torch.cat(ends, dim=1)
+        padded, count = self.incoming.push(wave, last)
+        if not count:
+            return padded[:, :0], known[:, :0]
         spectrum, known = self.change(stft.spectrum(padded), self.known.take(count))
         sums = self._overlapped(stft.frames(spectrum), self.tail)
         end = sums.shape[1] - (stft.right if last else size - hop)
@@ -59,7 +90,7 @@ class SpectralStage:
         out = sums[:, start:end] / self._weight(count, sums.dtype)[:, start:end]
         if self.add:
             out = padded[:, start:end] + out
-        self.held, self.tail = padded[:, count * hop :].clone(), sums[:, count * hop :].clone()
+        self.tail = sums[:, count * hop :].clone()
         self.frames = min(self.frames + count, -(-size // hop))
         return out, known
 
