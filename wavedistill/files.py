@@ -182,6 +182,22 @@ def walk(folder: Path, suffixes: Sequence[str], skip: Path | None = None) -> lis
     return sorted(found)
 
 
+def files_of(given: Path, suffixes: Sequence[str], skip: Path | None = None) -> list[tuple[str, Path]]:
+    """(path below ``given``, path) of every file that a folder holds (see `walk`); of a file its name and itself.
+
+    Raises:
+        WavedistillError: nothing of that name, or a folder without such files.
+    """
+    if given.is_file():
+        return [(given.name, given)]
+    if not given.is_dir():
+        raise WavedistillError(f"{given}: no such file or folder")
+    found = [(str(path.relative_to(given)), path) for path in walk(given, suffixes, skip)]
+    if not found:
+        raise WavedistillError(f"{given}: no {', '.join(suffixes)} files in this folder")
+    return found
+
+
 def _short(name: str) -> str:
     """The name, or where it leaves no room for more, one of its own that does."""
     raw = os.fsencode(name)

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavedistill.applications.sounds import Sound, load_sound
+from wavedistill.applications.sounds import Sound, load_sound, made_before
 from wavedistill.audio.io import save_audio
 from wavedistill.audio.plot import plot_mels
 from wavedistill.errors import WavedistillError
@@ -112,12 +112,10 @@ def morph(
     """
     config = config or MorphConfig()
     out = Path(out)
-    loaded = checkpoint
-    if not isinstance(loaded, LoadedModel):
-        loaded = LoadedModel.load(checkpoint, str(checkpoint), device)
+    loaded = LoadedModel.of(checkpoint, device)
     clips = [load_sound(Sound(Path(path).stem, Path(path)), loaded)[0] for path in (a, b)]
     key = digest(*(clip.key for clip in clips), loaded.key, str(config), _VERSION)
-    if (out / "morph.json").is_file() and (stored := read_json(out / "morph.json")).get("key") == key:
+    if (stored := made_before(out / "morph.json", key)) is not None:
         return stored
     made = morph_sounds(clips[0].audio, clips[1].audio, loaded, config, progress=progress)
     rate = loaded.model.sample_rate

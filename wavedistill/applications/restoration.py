@@ -13,7 +13,7 @@ import torch
 
 from wavedistill.applications.gap_filling import Gap, RestoreConfig, check_teacher, restore_sound
 from wavedistill.applications.restoration_picture import plot_restored
-from wavedistill.applications.sounds import MAX_SECONDS, Sound, find_sounds
+from wavedistill.applications.sounds import MAX_SECONDS, Sound, clip_speaker, find_sounds, made_before
 from wavedistill.audio.io import load_audio, save_audio
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.systems import Clip, LoadedModel, digest, on_grid
@@ -86,9 +86,7 @@ def restore(
     """
     config = config or RestoreConfig()
     folder = Path(out)
-    loaded = checkpoint
-    if not isinstance(loaded, LoadedModel):
-        loaded = LoadedModel.load(checkpoint, str(checkpoint), device)
+    loaded = LoadedModel.of(checkpoint, device)
     check_teacher(loaded)
     given = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     report = RestoreReport()
@@ -150,19 +148,12 @@ def _restore(
             f"{sound.path}: {rate} Hz, but {loaded.name} fills gaps at {loaded.model.sample_rate} Hz and the known "
             "samples are to stay: resample the file first"
         )
-    clip = Clip(sound.name, sound.speaker or speaker or "", audio)
-    if (known := loaded.model.config.speakers) and clip.speaker not in known:
-        raise WavedistillError(
-            f"{sound.path}: {loaded.name} does not know its speaker, {clip.speaker or 'which nothing tells'}: give one "
-            f"of {', '.join(known)} with --speaker"
-        )
+    clip = Clip(sound.name, clip_speaker(sound, loaded, speaker), audio)
     voice = loaded.speaker(clip)
     key = digest(clip.key, loaded.key, str(gaps), str(config), str(voice), str(keep_all), _VERSION)
     path = folder / f"{sound.name}.json"
-    if path.is_file() and (folder / f"{sound.name}.wav").is_file():
-        stored = read_json(path)
-        if isinstance(stored, dict) and stored.get("key") == key:
-            return stored
+    if (folder / f"{sound.name}.wav").is_file() and (stored := made_before(path, key)) is not None:
+        return stored
     made = restore_sound(audio, gaps, loaded, config, voice, progress=progress)
     # 16 bits hold a file of 16 bits or fewer exactly, floats any other
     subtype = "PCM_16" if torch.equal(audio, on_grid(audio)) else "FLOAT"

@@ -14,11 +14,11 @@ from torch import Tensor
 from wavedistill.applications.detector import Detector, fit_detector, load_detector, log_energy, robust
 from wavedistill.applications.score_picture import plot_score
 from wavedistill.applications.sound_statistics import SoundStatistics, feature_names, sound_statistics
-from wavedistill.applications.sounds import Sound, find_sounds, load_sound
+from wavedistill.applications.sounds import Sound, clip_speaker, find_sounds, load_sound, made_before
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.statistics import plain
 from wavedistill.evaluation.systems import Clip, LoadedModel, digest
-from wavedistill.files import printable, read_json, write_json, write_text
+from wavedistill.files import printable, write_json, write_text
 from wavedistill.models.wavenet import WaveNet
 from wavedistill.text import markdown_table
 
@@ -150,9 +150,7 @@ def score(
         >>> print(report.markdown)  # doctest: +SKIP
     """
     folder = None if out is None else Path(out)
-    loaded = checkpoint
-    if not isinstance(loaded, LoadedModel):
-        loaded = LoadedModel.load(checkpoint, str(checkpoint), device)
+    loaded = LoadedModel.of(checkpoint, device)
     if not isinstance(loaded.model, WaveNet):
         raise WavedistillError(
             f"score needs the density of every sample: {loaded.name} is a {loaded.model.role_name}, give a teacher"
@@ -186,12 +184,7 @@ def _score(
     detector: Detector | None,
     pictures: bool,
 ) -> SoundScore:
-    clip, mel = load_sound(sound, loaded, speaker)
-    if (known := loaded.model.config.speakers) and clip.speaker not in known:
-        raise WavedistillError(
-            f"{sound.path}: {loaded.name} does not know its speaker, {clip.speaker or 'which nothing tells'}: give one "
-            f"of {', '.join(known)} with --speaker"
-        )
+    clip, mel = load_sound(sound, loaded, clip_speaker(sound, loaded, speaker))
     hop_seconds = loaded.model.hop_length / loaded.model.sample_rate
     statistics = _statistics(clip, mel, loaded, folder)
     energy = log_energy(statistics.energy)
@@ -213,11 +206,9 @@ def _statistics(clip: Clip, mel: Tensor, loaded: LoadedModel, folder: Path | Non
     """Computed, or as an earlier run stored them for this very sound, condition and model."""
     key = digest(clip.key, mel.cpu().numpy().tobytes(), loaded.key, str(loaded.speaker(clip)), _VERSION)
     path = None if folder is None else folder / "sounds" / f"{clip.id}.json"
-    if path is not None and path.is_file():
-        stored = read_json(path)
-        if isinstance(stored, dict) and stored.get("key") == key:
-            values = stored["statistics"]
-            return SoundStatistics(**{f.name: _array(values[f.name]) for f in fields(SoundStatistics)})
+    if path is not None and (stored := made_before(path, key)) is not None:
+        values = stored["statistics"]
+        return SoundStatistics(**{f.name: _array(values[f.name]) for f in fields(SoundStatistics)})
     found = sound_statistics(loaded.model, clip.audio, mel, loaded.speaker(clip))
     if path is not None:
         write_json(path, {"key": key, "statistics": {name: _plain(value) for name, value in vars(found).items()}})

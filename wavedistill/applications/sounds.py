@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from wavedistill.audio.io import AUDIO_SUFFIXES, load_audio
 from wavedistill.data.manifest import read_manifest
 from wavedistill.errors import WavedistillError
 from wavedistill.evaluation.systems import Clip, LoadedModel, on_grid
-from wavedistill.files import walk
+from wavedistill.files import files_of, read_json
 
 MIN_SECONDS = 0.1
 """Shorter sounds are refused: they hold too few samples for any statistic."""
@@ -84,21 +85,32 @@ def load_sound(sound: Sound, loaded: LoadedModel, speaker: str | None = None) ->
     return clip, loaded.mel(Clip(sound.name, clip.speaker, condition[: len(clip.audio)]))
 
 
+def clip_speaker(sound: Sound, loaded: LoadedModel, speaker: str | None) -> str:
+    """The speaker of a sound, or the one given where it tells none; empty where nothing does."""
+    found = sound.speaker or speaker or ""
+    if (known := loaded.model.config.speakers) and found not in known:
+        raise WavedistillError(
+            f"{sound.path}: {loaded.name} does not know its speaker, {found or 'which nothing tells'}: give one of "
+            f"{', '.join(known)} with --speaker"
+        )
+    return found
+
+
+def made_before(path: Path, key: str) -> dict[str, Any] | None:
+    """What a JSON file holds that was written under this key; None where it is another's, or not there."""
+    stored = read_json(path) if path.is_file() else None
+    return stored if isinstance(stored, dict) and stored.get("key") == key else None
+
+
 def _sounds(given: Path, out: Path | None) -> list[Sound]:
     if given.is_file() and given.suffix == ".jsonl":
         return [
             Sound(entry.id, Path(entry.audio), entry.speaker, Path(entry.condition) if entry.condition else None)
             for entry in read_manifest(given)
         ]
-    if given.is_file():
-        if given.suffix.lower() not in AUDIO_SUFFIXES:
-            raise WavedistillError(
-                f"{given}: {', '.join(AUDIO_SUFFIXES)} files are taken, a manifest.jsonl, or folders of sounds"
-            )
-        return [Sound(given.stem, given)]
-    if not given.is_dir():
-        raise WavedistillError(f"{given}: no such file or folder")
-    paths = walk(given, AUDIO_SUFFIXES, skip=out)
-    if not paths:
-        raise WavedistillError(f"{given}: no {', '.join(AUDIO_SUFFIXES)} files in this folder")
-    return [Sound(path.relative_to(given).with_suffix("").as_posix(), path) for path in paths]
+    if given.is_file() and given.suffix.lower() not in AUDIO_SUFFIXES:
+        raise WavedistillError(
+            f"{given}: {', '.join(AUDIO_SUFFIXES)} files are taken, a manifest.jsonl, or folders of sounds"
+        )
+    found = files_of(given, AUDIO_SUFFIXES, skip=out)
+    return [Sound(Path(relative).with_suffix("").as_posix(), path) for relative, path in found]

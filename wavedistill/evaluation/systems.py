@@ -89,6 +89,13 @@ class LoadedModel:
         model = load_pretrained(checkpoint, device)
         return LoadedModel(name, fingerprint(model), model)
 
+    @staticmethod
+    def of(checkpoint: str | Path | LoadedModel, device: str) -> LoadedModel:
+        """One that is loaded already, as it is; else a checkpoint, under the name that was given."""
+        if isinstance(checkpoint, LoadedModel):
+            return checkpoint
+        return LoadedModel.load(checkpoint, str(checkpoint), device)
+
     @property
     def is_teacher(self) -> bool:
         return self.model.role == "teacher"

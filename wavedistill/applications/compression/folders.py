@@ -11,7 +11,7 @@ from wavedistill.applications.compression.container import SUFFIX, pcm_crc, read
 from wavedistill.applications.compression.model import Codec, load_codec
 from wavedistill.applications.compression.pcm import SUFFIXES, read_pcm, write_pcm
 from wavedistill.errors import WavedistillError
-from wavedistill.files import check_name, remove_leftovers, walk, write_bytes
+from wavedistill.files import check_name, files_of, remove_leftovers, write_bytes
 
 
 @dataclass
@@ -163,15 +163,7 @@ def _find(inputs: str | Path | Sequence[str | Path], suffixes: tuple[str, ...], 
         raise WavedistillError(f"there is nothing to do: give {', '.join(suffixes)} files, or folders of them")
     found: dict[str, Path] = {}
     for place in map(Path, given):
-        if place.is_dir():
-            below = [(str(path.relative_to(place)), path) for path in walk(place, suffixes, skip=out)]
-        elif place.is_file():
-            below = [(place.name, place)]
-        else:
-            raise WavedistillError(f"{place}: no such file or folder")
-        if not below:
-            raise WavedistillError(f"{place}: no {', '.join(suffixes)} files in this folder")
-        for relative, path in below:
+        for relative, path in files_of(place, suffixes, skip=out):
             if found.setdefault(relative, path) != path:
                 raise WavedistillError(
                     f"{found[relative]} and {path} would both be written as {out / relative}: use two output folders, "

@@ -21,7 +21,7 @@ from wavedistill.audio.io import AUDIO_SUFFIXES, check_audible, load_audio
 from wavedistill.audio.mel import LogMelSpectrogram, MelConfig
 from wavedistill.audio.mel_check import check_mel, mel_suspicion
 from wavedistill.errors import WavedistillError
-from wavedistill.files import check_name, walk
+from wavedistill.files import check_name, files_of
 
 logger = logging.getLogger(__name__)
 
@@ -85,16 +85,9 @@ def find_inputs(given: Sequence[str | Path], out: Path) -> list[Input]:
 
 def _sources(given: Path, out: Path) -> list[tuple[str, Path]]:
     """(path below the output folder, path) of every input that ``given`` means."""
-    if given.is_file():
-        if given.suffix.lower() not in SUFFIXES:
-            raise WavedistillError(f"{given}: inputs are {', '.join(SUFFIXES)} files, or folders of them")
-        return [(given.name, given)]
-    if not given.is_dir():
-        raise WavedistillError(f"{given}: no such file or folder")
-    found = [(str(path.relative_to(given)), path) for path in walk(given, SUFFIXES, skip=out)]
-    if not found:
-        raise WavedistillError(f"{given}: no {', '.join(SUFFIXES)} files in this folder")
-    return found
+    if given.is_file() and given.suffix.lower() not in SUFFIXES:
+        raise WavedistillError(f"{given}: inputs are {', '.join(SUFFIXES)} files, or folders of them")
+    return files_of(given, SUFFIXES, skip=out)
 
 
 def read_mel(path: Path, front_end: LogMelSpectrogram) -> tuple[Tensor, int]:
