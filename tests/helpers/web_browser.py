@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.tiny_models import tiny_student
 from wavedistill.assets import load_web_app
+from wavedistill.models.pretrained import save_pretrained
 
 CHROMIUM = Path("/usr/bin/chromium")
 CHROMIUM_FLAGS = [
@@ -67,6 +69,24 @@ def browser():
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=CHROMIUM_FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory) -> str:
+    """The checkpoint of a tiny student of speech."""
+    return str(save_pretrained(tiny_student(), tmp_path_factory.mktemp("checkpoints") / "student"))
+
+
+@pytest.fixture(scope="module")
+def served(app, student, outside):
+    """The page over that student alone; a file of tests whose page has more has a fixture of this name."""
+    served = app.launch(free_port(), [student], block=False, quiet=True)
+    yield served
+    served.close()
+
+
+def tabs_of(demo) -> list[str]:
+    return [block.label for block in demo.blocks.values() if type(block).__name__ == "Tab"]
 
 
 def free_port() -> int:

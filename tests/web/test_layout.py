@@ -8,7 +8,7 @@ import itertools
 
 import pytest
 from helpers.tiny_models import STACK, shaken
-from helpers.web_browser import click, free_port, open_options, opened
+from helpers.web_browser import click, free_port, open_options, opened, tabs_of
 
 from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
 from wavedistill.models.pretrained import save_pretrained
@@ -184,10 +184,6 @@ def test_after_an_error_the_hint_is_back(wide):
     wide.locator("#comparison").get_by_text("Press Synthesise").wait_for()
     assert wide.locator("#comparison").inner_text() == before != hint
     assert wide.get_by_label("Empty value").locator("visible=true").count() == 0
-
-
-def tabs_of(demo) -> list[str]:
-    return [block.label for block in demo.blocks.values() if type(block).__name__ == "Tab"]
 
 
 def test_tabs_are_there_only_with_a_model_for_them(app, served, checkpoints):

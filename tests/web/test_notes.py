@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 from helpers.tiny_models import STACK, shaken
-from helpers.web_browser import click, free_port, opened
+from helpers.web_browser import click, free_port, opened, tabs_of
 
 from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
 from wavedistill.models.pretrained import save_pretrained
@@ -45,10 +45,7 @@ def test_models_of_notes_are_kept_apart(served, checkpoints):
 
 
 def test_without_a_model_of_notes_there_is_no_tab(app, checkpoints):
-    labels = [
-        [b.label for b in app.build_demo(c).blocks.values() if type(b).__name__ == "Tab"]
-        for c in (checkpoints, checkpoints[2:])
-    ]
+    labels = [tabs_of(app.build_demo(c)) for c in (checkpoints, checkpoints[2:])]
     assert "Notes" in labels[0] and "Notes" not in labels[1]
 
 

@@ -4,36 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers.tiny_models import tiny_student, tiny_teacher
-from helpers.web_browser import click, free_port, opened
+from helpers.tiny_models import tiny_teacher
+from helpers.web_browser import click, opened, tabs_of
 
 from wavedistill.models.pretrained import save_pretrained
 
 pytest.importorskip("hibari")
 
 
-@pytest.fixture(scope="module")
-def student(tmp_path_factory) -> str:
-    return str(save_pretrained(tiny_student(), tmp_path_factory.mktemp("checkpoints") / "student"))
-
-
-@pytest.fixture(scope="module")
-def served(app, student, outside):
-    served = app.launch(free_port(), [student], block=False, quiet=True)
-    yield served
-    served.close()
-
-
-def tabs_of(app, checkpoints: list[str]) -> list[str]:
-    return [block.label for block in app.build_demo(checkpoints).blocks.values() if type(block).__name__ == "Tab"]
-
-
 def test_the_tab_needs_a_student_and_the_program(app, student, tmp_path, monkeypatch):
     teacher = str(save_pretrained(tiny_teacher(), tmp_path / "teacher"))
-    assert "Text" in tabs_of(app, [student])
-    assert "Text" not in tabs_of(app, [teacher])
+    assert "Text" in tabs_of(app.build_demo([student]))
+    assert "Text" not in tabs_of(app.build_demo([teacher]))
     monkeypatch.setattr(app, "tts_is_installed", lambda: False)
-    assert "Text" not in tabs_of(app, [student])
+    assert "Text" not in tabs_of(app.build_demo([student]))
 
 
 def test_both_waveforms_and_whose_they_are(app, served, student):

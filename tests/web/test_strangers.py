@@ -26,18 +26,6 @@ PREFIX = "/voice"
 
 
 @pytest.fixture(scope="module")
-def student(tmp_path_factory) -> str:
-    return str(save_pretrained(tiny_student(), tmp_path_factory.mktemp("checkpoints") / "student"))
-
-
-@pytest.fixture(scope="module")
-def served(app, student, outside):
-    served = app.launch(free_port(), [student], block=False, quiet=True)
-    yield served
-    served.close()
-
-
-@pytest.fixture(scope="module")
 def visitor(served):
     with httpx.Client(base_url=served.address, timeout=60) as visitor:
         yield visitor
