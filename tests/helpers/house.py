@@ -19,9 +19,9 @@ INDENT = 22
 WIDTH = 110
 AROUND = {
     "docs/": "what can be read; start with index.md",
-    "examples/": "two notebooks, and speech without torch",
+    "examples/": "two notebooks, speech without torch, speech from a text",
     "recipes/": "one folder a corpus: prepare.py, YAML files, a page, results/; scripts stay short",
-    "checkpoints/": "the bundled voices, with their cards and samples",
+    "checkpoints/": "the bundled voices, with their cards and samples; codec/ is that of `wavedistill compress`",
     "web/": "the demo page",
     "tests/": "one folder a room of the package; helpers/; repo/: what is said about the repository; reliability/: "
     "what breaks files, kills commands, crowds the page",

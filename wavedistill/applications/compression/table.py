@@ -25,7 +25,7 @@ from wavedistill.applications.compression.codec import decode, encode
 from wavedistill.applications.compression.container import unpack
 from wavedistill.applications.compression.model import Codec, load_codec
 from wavedistill.applications.compression.pcm import Pcm, read_pcm, write_pcm
-from wavedistill.data.manifest import read_manifest
+from wavedistill.applications.compression.training_data import paths_by_speaker
 from wavedistill.errors import WavedistillError
 from wavedistill.text import fill_block, markdown_table
 
@@ -90,12 +90,8 @@ class Row:
 def recordings(manifests: Sequence[str], clips: int, seed: int = 0) -> Iterator[tuple[list[str], Pcm]]:
     """(rows, recording) of ``clips`` held-out recordings of each speaker, drawn by ``seed``; then noise and silence."""
     for manifest in manifests:
-        by_speaker = defaultdict(list)
-        for entry in read_manifest(manifest):
-            if entry.split == "test":
-                by_speaker[entry.speaker].append(entry.audio)
         corpus = Path(manifest).parent.name
-        for speaker, paths in sorted(by_speaker.items()):
+        for speaker, paths in paths_by_speaker([manifest], "test"):
             for i in np.random.default_rng(seed).permutation(len(paths))[:clips]:
                 yield [f"{corpus}: {speaker}", f"{corpus}, all"], read_pcm(paths[i])
     noise = np.random.default_rng(seed).integers(-(1 << 15), 1 << 15, (32000, 1))

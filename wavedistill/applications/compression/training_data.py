@@ -46,15 +46,10 @@ def observe(manifests: Sequence[str | Path], split: str, clips: int, seconds: fl
     """Observations of the first ``seconds`` of ``clips`` recordings of each speaker, drawn by ``seed``."""
     from tqdm import tqdm
 
-    by_speaker = defaultdict(list)
-    for manifest in manifests:
-        for entry in read_manifest(manifest):
-            if entry.split == split:
-                by_speaker[entry.speaker].append(entry.audio)
     generator = np.random.default_rng(seed)
     drawn = [
         (speaker, paths[i])
-        for speaker, paths in sorted(by_speaker.items())
+        for speaker, paths in paths_by_speaker(manifests, split)
         for i in generator.permutation(len(paths))[:clips]
     ]
     parts = []
@@ -64,6 +59,16 @@ def observe(manifests: Sequence[str | Path], split: str, clips: int, seconds: fl
     inputs, errors, scales = (np.concatenate(column) for column in zip(*parts, strict=True))
     lengths = np.array([len(part[1]) for part in parts])
     return Observations(inputs, errors, scales, lengths, np.array([speaker for speaker, _ in drawn]))
+
+
+def paths_by_speaker(manifests: Sequence[str | Path], split: str) -> list[tuple[str, list[str]]]:
+    """Each speaker, by name, and the recordings of a split."""
+    found = defaultdict(list)
+    for manifest in manifests:
+        for entry in read_manifest(manifest):
+            if entry.split == split:
+                found[entry.speaker].append(entry.audio)
+    return sorted(found.items())
 
 
 def _observe(samples: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
