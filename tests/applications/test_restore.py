@@ -190,6 +190,7 @@ def test_the_mel_of_a_gap_depends_on_what_is_known_only():
 
 
 def test_the_measurement_fills_the_same_gaps_in_every_way(tmp_path, monkeypatch):
+    pytest.importorskip("pesq")
     monkeypatch.setattr(restored_speech, "MILLISECONDS", (20,))
     entries = []
     for number in range(2):

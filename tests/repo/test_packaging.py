@@ -161,3 +161,11 @@ def test_the_tests_and_the_quickstart_install_from_wheels_alone():
     assert {"distillmos"} <= packages(project["dependencies"])
     full = packages([*project["dependencies"], *extras["eval"], *extras["peers"]])
     assert {"pesq", "resemblyzer", "pyworld-prebuilt", "nflows", "vocos"} <= full
+
+
+def test_ci_runs_again_what_was_skipped_without_those_packages():
+    script = (ROOT / ".ci" / "run").read_text()
+    rooms = set(re.search(r"extra_rooms=\((.*)\)", script)[1].split())
+    asks = re.compile(r'importorskip\("(?:' + "|".join(SOURCE_ONLY) + ')["._]')
+    asking = {path for path in (ROOT / "tests").rglob("test_*.py") if asks.search(path.read_text())}
+    assert asking and {path.parent.relative_to(ROOT).as_posix() for path in asking} <= rooms

@@ -6,6 +6,10 @@ from torch import Tensor, nn
 
 from wavedistill.dsp.memory import Past
 
+MEL_MEAN = -5.0
+MEL_DEVIATION = 2.5
+"""Of natural-log mels of speech at usual levels, about."""
+
 
 class MelEncoder(nn.Module):
     """Convolutions over frames, then nearest upsampling to blocks and one more convolution.
@@ -36,6 +40,11 @@ class MelEncoder(nn.Module):
             self.blocks = nn.Conv1d(channels, channels, 3)
         else:
             self.frames = None
+
+    @property
+    def mel_reader(self) -> nn.Conv1d | None:
+        """The layer that reads the mel, if there is one."""
+        return None if self.frames is None else self.frames[0]
 
     def forward(self, mel: Tensor | None, speaker: Tensor | None = None) -> Tensor:
         if self.frames is None:
@@ -73,4 +82,4 @@ def extended(mel: Tensor, frames: int) -> Tensor:
 
 def normalized(mel: Tensor) -> Tensor:
     """Natural-log mels of speech at usual levels, brought to about zero mean and unit deviation."""
-    return (mel + 5.0) / 2.5
+    return (mel - MEL_MEAN) / MEL_DEVIATION

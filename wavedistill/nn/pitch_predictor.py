@@ -41,6 +41,11 @@ class PitchPredictor(nn.Module):
         centres = torch.linspace(math.log(F0_MIN), math.log(F0_MAX), NUM_BINS)
         self.register_buffer("centres", centres, persistent=False)
 
+    @property
+    def mel_reader(self) -> nn.Conv1d:
+        """The layer that reads the mel."""
+        return self.convs[0]
+
     def forward(self, mel: Tensor) -> Tensor:
         return self.step(extended(mel, self.context_frames), self.stream_state())
 

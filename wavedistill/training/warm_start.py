@@ -7,9 +7,12 @@ import logging
 import torch
 from torch import Tensor, nn
 
+from wavedistill.audio.mel_between import mel_between
 from wavedistill.errors import WavedistillError
 from wavedistill.models.base import WaveformModel
 from wavedistill.nn.causal_network import CausalNetwork
+from wavedistill.nn.mel_encoder import MEL_DEVIATION, MelEncoder
+from wavedistill.nn.pitch_predictor import PitchPredictor
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +23,9 @@ def load_weights(model: WaveformModel, checkpoint: str, resize: bool = False) ->
     Args:
         model: a fresh one; keeps what it does not get.
         resize: take what fits of a model of another size: tensors of the same size whole, and of the networks that read
-            and make the bands of a step (``front.bands``) the bands that both have, the lowest ones. What was taken in
-            part and what was not is logged.
+            and make the bands of a step (``front.bands``) the bands that both have, the lowest ones; what reads a mel
+            of other settings reads in it the donor's (`mel_between`). What was taken in part and what was not is
+            logged.
 
     Raises:
         WavedistillError: its tensors are not the model's, names the first one that differs; with ``resize``, it is
@@ -35,6 +39,8 @@ def load_weights(model: WaveformModel, checkpoint: str, resize: bool = False) ->
     wrong = [n for n in sorted(given.keys() | needed.keys()) if _shape(given.get(n)) != _shape(needed.get(n))]
     if not wrong:
         model.load_state_dict(given)
+        if resize:
+            _take_mel_readers(model, donor)
         return
     name = wrong[0]
     differ = (
@@ -73,6 +79,10 @@ def _take_what_fits(model: WaveformModel, donor: WaveformModel, checkpoint: str,
             taken += into[common].numel()
         else:
             fresh.append(name)
+    read = _take_mel_readers(model, donor)
+    in_part += read
+    fresh = [name for name in fresh if name not in read]
+    taken += sum(needed[name].numel() for name in read)
     total = sum(target.numel() for target in needed.values())
     if taken < total / 2:
         raise WavedistillError(
@@ -89,6 +99,29 @@ def _take_what_fits(model: WaveformModel, donor: WaveformModel, checkpoint: str,
         ", ".join(fresh) or "none",
         100.0 * taken / total,
     )
+
+
+@torch.no_grad()
+def _take_mel_readers(model: WaveformModel, donor: WaveformModel) -> list[str]:
+    """Let what reads a mel of the model's settings hear in it the donor's mel; the names of the weights that do."""
+    ours, theirs = model.config.mel, donor.config.mel
+    if ours is None or theirs is None or ours == theirs or ours.power != theirs.power:
+        return []
+    matrix, offset = mel_between(ours, theirs)
+    matrix, offset = matrix.to(next(model.parameters())), offset.to(next(model.parameters()))
+    readers = dict(model.named_modules())
+    names = []
+    for path, module in donor.named_modules():
+        reader = readers.get(path)
+        if not isinstance(module, MelEncoder | PitchPredictor) or reader is None or reader.mel_reader is None:
+            continue
+        source, target = module.mel_reader, reader.mel_reader
+        if source is None or source.weight.shape[0] != target.weight.shape[0]:
+            continue
+        target.weight.copy_(torch.einsum("omk,mn->onk", source.weight, matrix))
+        target.bias.copy_(source.bias + torch.einsum("omk,m->o", source.weight, offset / MEL_DEVIATION))
+        names += [name for name, weight in model.named_parameters() if weight is target.weight]
+    return names
 
 
 def _band_axes(model: nn.Module) -> dict[str, tuple[int, ...]]:
