@@ -124,6 +124,13 @@ def test_level_clipping_and_log_spectral_distance():
     assert signal.level_difference(audio, audio * 10 ** (-3 / 20), RATE) == pytest.approx(-3, abs=1e-3)
     assert signal.log_spectral_distance(audio, audio, RATE) == 0
     assert signal.log_spectral_distance(audio, 2 * audio, RATE) == pytest.approx(20 * math.log10(2), abs=2.5)
+    tones = [
+        torch.sin(2 * math.pi * f * torch.arange(24000) / 24000) * torch.hann_window(24000) for f in (1000.0, 9000.0)
+    ]
+    sound, other = tones[0] + tones[1], tones[0] + 0.5 * tones[1]
+    lower, all_of_it = (signal.log_spectral_distance(sound, other, 24000, band) for band in ((0.0, 4000.0), None))
+    assert 3 * lower < all_of_it < measure(sound, other, 24000, ["upper"])["upper_lsd"]
+    assert not measure(sound, other, 16000, ["upper"])
     assert signal.clipped_percent(torch.tensor([0.0, 0.5, 1.0, -1.0])) == 50
 
 

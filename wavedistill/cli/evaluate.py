@@ -44,7 +44,7 @@ def _add_systems(parser: argparse.ArgumentParser) -> None:
         "--metric",
         action="append",
         metavar="NAME",
-        help="may be repeated: pesq_wb, stoi, mcd, f0, pitch, level, distillmos, dnsmos, speaker, whisper "
+        help="may be repeated: pesq_wb, stoi, mcd, f0, pitch, level, upper, distillmos, dnsmos, speaker, whisper "
         "(default: all that are installed)",
     )
     parser.add_argument(

@@ -37,6 +37,7 @@ COLUMNS = {
     "voicing_percent": Column("V/UV %", False),
     "pitch_cents": Column("pitch cents", False),
     "pitch_voicing_percent": Column("pitch V/UV %", False),
+    "upper_lsd": Column("LSD 8-12 kHz dB", False),
     "distillmos": Column("DistillMOS", True),
     "dnsmos_ovrl": Column("DNSMOS OVRL", True),
     "dnsmos_p808": Column("DNSMOS P808", True),
@@ -44,7 +45,11 @@ COLUMNS = {
     "word_error_percent": Column("WER %", False),
     "real_time": Column("x real time", None),
 }
-"""The numbers of the tables; the JSON has some more (level, clipping, log-spectral distance, gross pitch errors)."""
+"""The numbers of the tables; the JSON has some more (level, clipping, log-spectral distance over all frequencies, gross
+pitch errors)."""
+
+UPPER_BAND = (8000.0, 12000.0)
+"""Hz: what voices of 24 kHz and more add to those of 16 kHz."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,12 @@ def _level(reference: Reference, candidate: Waveform, rate: int) -> dict[str, fl
     }
 
 
+def _upper(reference: Reference, candidate: Waveform, rate: int) -> dict[str, float]:
+    if rate < 2 * UPPER_BAND[1]:
+        return {}
+    return {"upper_lsd": signal.log_spectral_distance(reference.audio, candidate, rate, UPPER_BAND)}
+
+
 def _words(reference: Reference, candidate: Waveform, rate: int) -> dict[str, float]:
     if reference.text is None:
         return {}
@@ -114,6 +125,7 @@ METRICS = {
     "f0": Metric(_f0, ("swift_f0",)),
     "pitch": Metric(_pitch),
     "level": Metric(_level),
+    "upper": Metric(_upper),
     "distillmos": Metric(lambda r, made, rate: {"distillmos": distillmos(made, rate)}, ("distillmos",)),
     "dnsmos": Metric(lambda r, made, rate: dnsmos(made, rate)._asdict(), ("speechmos.dnsmos",)),
     "speaker": Metric(lambda r, made, rate: {"speaker_cosine": speaker_cosine(r.audio, made, rate)}, ("resemblyzer",)),

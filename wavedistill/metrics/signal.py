@@ -110,10 +110,15 @@ def _compare_f0(expected: np.ndarray, given: np.ndarray) -> F0Error:
     )
 
 
-def log_spectral_distance(reference: Waveform, candidate: Waveform, sample_rate: int) -> float:
+def log_spectral_distance(
+    reference: Waveform, candidate: Waveform, sample_rate: int, band: tuple[float, float] | None = None
+) -> float:
     """RMS difference of the log power spectra in dB, averaged over frames (64 ms Hann windows).
 
     80 dB below the reference's peak is the floor.
+
+    Args:
+        band: lowest and highest frequency in Hz; None: all.
     """
     first, second = same_length(reference, candidate, sample_rate)
     size = 2 * round(0.032 * sample_rate)
@@ -125,7 +130,8 @@ def log_spectral_distance(reference: Waveform, candidate: Waveform, sample_rate:
         for x in (first, second)
     ]
     floor = max(float(spectra[0].max()) * 1e-4, 1e-9)
-    levels = [20 * torch.log10(x.clamp_min(floor)) for x in spectra]
+    low, high = (0, None) if band is None else (round(f * size / sample_rate) for f in band)
+    levels = [20 * torch.log10(x[low:high].clamp_min(floor)) for x in spectra]
     return float((levels[0] - levels[1]).square().mean(0).sqrt().mean())
 
 
