@@ -64,6 +64,7 @@ def result(tmp_path_factory):
     return found, out, taken
 
 
+@pytest.mark.slow
 def test_every_measurement_is_there_and_positive(result):
     found = result[0]
     cells = {(s.system, s.group, s.batch, s.audio_seconds) for s in found.speeds}
@@ -93,6 +94,7 @@ def test_every_measurement_is_there_and_positive(result):
     assert {p.precision for p in found.peaks} == {"fp32", "bf16"} and all(p.macs_per_second > 1e8 for p in found.peaks)
 
 
+@pytest.mark.slow
 def test_costs(result):
     costs = {cost.system: cost for cost in result[0].costs}
     assert list(costs) == ["student", "student, bf16", "peer", "teacher"]
@@ -107,6 +109,7 @@ def test_costs(result):
         assert costs["student"].memory_mb["cpu"] >= 0
 
 
+@pytest.mark.slow
 def test_files_hold_the_result(result):
     found, out, _ = result
     assert (out / "benchmark.md").read_text() == found.markdown
@@ -216,6 +219,7 @@ def test_threads_come_back_after_a_failure():
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.slow
 def test_one_slow_moment_does_not_spoil_the_peak_of_matrix_products(result):
     """It is taken several times, spread over the run, and the best counts."""
     found, _, taken = result

@@ -86,6 +86,7 @@ def script():
 # ---- ONNX
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch", "frames"), [(1, 1), (2, 1), (1, 7), (3, 50), (1, 251)])
 def test_onnx_makes_the_audio_that_torch_makes(voice, batch, frames):
     model, path = voice
@@ -99,6 +100,7 @@ def test_onnx_makes_the_audio_that_torch_makes(voice, batch, frames):
     np.testing.assert_allclose(audio, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_file_tells_its_settings_and_nothing_of_this_machine(voice):
     model, path = voice
     session = session_of(str(path))
@@ -275,6 +277,7 @@ def run_script(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_script_speaks_without_torch(voice, tmp_path):
     model, path = voice
     audio = speech_like(0.31).numpy()
@@ -302,6 +305,7 @@ def test_the_script_speaks_without_torch(voice, tmp_path):
     np.testing.assert_allclose(of_mel[: len(speech)], speech, rtol=0, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_the_script_says_what_is_wrong(voice, unconditional, tmp_path):
     soundfile.write(tmp_path / "in.wav", speech_like(0.1).numpy(), 16000)
     np.save(tmp_path / "turned.npy", np.zeros((9, 20), np.float32))

@@ -15,10 +15,12 @@ def check(*command: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_broken_files_are_refused_in_words(tmp_path):
     check("reliability.fuzz", "--cases", "54", "--seed", "7", "--keep", str(tmp_path))
 
 
+@pytest.mark.slow
 def test_interrupted_commands_end_with_the_same_bytes():
     check("reliability.kill", "--times", "4", "--others", "1", "--job", "prepare", "--job", "synthesize")
 
@@ -29,6 +31,7 @@ def test_interrupted_training_ends_with_the_same_bytes(job):
     check("reliability.kill", "--times", "6", "--others", "1", "--job", job)
 
 
+@pytest.mark.slow
 def test_a_crowd_is_served_or_refused_in_words():
     check("reliability.crowd", "--users", "6", "--minutes", "0.1", "--student", "speech-student")
 

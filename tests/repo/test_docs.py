@@ -72,7 +72,8 @@ def commands(page: Path) -> list[list[str]]:
 
 WALKS = ["README.md", "recipes/README.md", "recipes/toy/README.md", "checkpoints/README.md"]
 DOCS = [name for name in PAGE_IDS if name.startswith("docs/") and commands(ROOT / name)]
-QUICK = {"recipes/README.md", "checkpoints/README.md", *DOCS} - {"docs/using.md", "docs/results.md"}
+LONG = {"docs/using.md", "docs/results.md", "docs/applications.md", "docs/troubleshooting.md"}
+QUICK = {"checkpoints/README.md", *DOCS} - LONG
 """Walks that take less than 20 s."""
 BEFORE = {"docs/troubleshooting.md": "recipes/README.md"}
 """Page -> the page whose commands are typed first, since they make the run that this one looks at."""
@@ -274,8 +275,8 @@ def test_a_reader_types_the_docs(name, newcomer, capsys):
 
 
 def with_python() -> list:
-    """Pages with Python; that of the ONNX page exports a model."""
-    slow = {ROOT / "examples" / "onnx" / "README.md"}
+    """Pages with Python; slow are that of the ONNX page, which exports a model, and that of the lossless coder."""
+    slow = {ROOT / "examples" / "onnx" / "README.md", ROOT / "docs" / "compression.md"}
     return [
         pytest.param(page, marks=[pytest.mark.slow] if page in slow else [], id=page.relative_to(ROOT).as_posix())
         for page in PAGES
