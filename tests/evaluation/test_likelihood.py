@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 import torch
-from helpers.tiny_models import FRONTS, MEL, speech_batch, tiny_student, tiny_teacher, unstable_student
+from helpers.tiny_models import FRONTS, MEL, speech_batch, speech_like, tiny_student, tiny_teacher, unstable_student
 
 from wavedistill.evaluation.likelihood import amplitude, divergence_applies, student_divergence, teacher_nats
+from wavedistill.evaluation.nats import Recordings
 from wavedistill.evaluation.student_likelihood import LATENT_LIMIT, student_likelihood
+from wavedistill.evaluation.systems import Clip, LoadedModel, on_grid
 from wavedistill.models.base import dequantized
 
 STUDENTS = {
@@ -164,3 +167,15 @@ def test_divergence_needs_one_front_and_a_density_on_the_real_line():
     assert divergence_applies(student, tiny_teacher(front=FRONTS["pre-emphasis"], distribution="mol"))
     assert not divergence_applies(student, tiny_teacher())
     assert not divergence_applies(tiny_student(), tiny_teacher(distribution="mulaw", linear_order=0))
+
+
+@pytest.mark.parametrize("samples", [3200, 3210])
+def test_centred_frames_are_as_many_as_the_sound_is_long(samples):
+    """A centred mel has a frame at the very end, for which there are no samples."""
+    loaded = LoadedModel("", "", tiny_teacher(mel=dataclasses.replace(MEL, centered=True)))
+    clip = Clip("", "", on_grid(speech_like(samples / 8000)[:samples]))
+    mel, hop = loaded.mel(clip), loaded.model.hop_length
+    assert mel.shape[-1] == -(-samples // hop)
+    assert [len(made) for made in loaded.system(0).generate([clip])] == [samples]
+    if samples % hop == 0:
+        assert math.isfinite(Recordings(loaded).nats(clip, samples)["recording"])

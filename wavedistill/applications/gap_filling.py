@@ -37,7 +37,7 @@ from torch import Tensor
 
 from wavedistill.applications.extrapolation import CONTEXT, bridge
 from wavedistill.errors import WavedistillError
-from wavedistill.evaluation.systems import LoadedModel
+from wavedistill.evaluation.systems import Clip, LoadedModel
 from wavedistill.models.base import dequantized
 from wavedistill.models.wavenet import WaveNet
 
@@ -197,7 +197,7 @@ def gap_mel(audio: Tensor, spans: Sequence[tuple[int, int]], loaded: LoadedModel
     ends = [start for start, _ in spans[1:]] + [None]
     for (start, stop), until in zip(spans, ends, strict=True):
         audio[start:stop] = bridge(audio, start, stop, until)
-    return loaded.front_end(audio)
+    return loaded.mel(Clip("", "", audio))[0]
 
 
 def _fill(

@@ -114,8 +114,9 @@ class LoadedModel:
         return next(self.model.parameters()).device
 
     def mel(self, clip: Clip) -> Tensor:
-        """(1, n_mels, frames) on the model's device."""
-        return self.front_end(clip.audio).unsqueeze(0).to(self.device)
+        """(1, n_mels, frames) on the model's device; of centred frames without the one beyond the last sample."""
+        frames = -(-len(clip.audio) // self.model.hop_length)
+        return self.front_end(clip.audio)[:, :frames].unsqueeze(0).to(self.device)
 
     def speaker(self, clip: Clip) -> Tensor | None:
         """Index (1,) of the clip's speaker; None for a model without speakers."""
