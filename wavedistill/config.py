@@ -1,7 +1,8 @@
 """Strict conversion between dataclasses, plain dictionaries, YAML and JSON.
 
-A configuration is a (nested) dataclass. Reading one refuses unknown keys and wrong types by name, so a typing
-mistake in a recipe cannot pass silently as a default.
+A configuration is a (nested) dataclass; one with presets (`MelConfig`) is given by its fields or by a preset's name.
+Reading one refuses unknown keys and wrong types by name, so a typing mistake in a recipe cannot pass silently as a
+default.
 """
 
 from __future__ import annotations
@@ -71,6 +72,11 @@ def dump_yaml(config: Any, path: str | Path) -> None:
     write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True))
 
 
+def has_presets(cls: type) -> bool:
+    """Whether a name may stand for all values of a dataclass: ``cls.preset(name)`` gives them."""
+    return hasattr(cls, "preset")
+
+
 def _is_required(field: dataclasses.Field) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
@@ -87,6 +93,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise WavedistillError(f"{where}: {value!r} is not one of {', '.join(map(repr, arguments))}.")
         return value
     if dataclasses.is_dataclass(hint):
+        if isinstance(value, str) and has_presets(hint):
+            return hint.preset(value)
         return value if isinstance(value, hint) else from_dict(hint, value, where)
     if origin in (list, tuple):
         if not isinstance(value, (list, tuple)):

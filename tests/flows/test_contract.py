@@ -16,10 +16,21 @@ CASES = all_cases()
 F64 = torch.float64
 
 
-@pytest.fixture(params=CASES)
+def check_of(function):
+    return function.__name__.removeprefix("test_")
+
+
+def pytest_generate_tests(metafunc):
+    if "case" in metafunc.fixturenames:
+        check = check_of(metafunc.function)
+        marks = {name: [pytest.mark.slow] if check in case.slow else [] for name, case in CASES.items()}
+        metafunc.parametrize("case", [pytest.param(name, marks=marks[name]) for name in CASES], indirect=True)
+
+
+@pytest.fixture
 def case(request):
     case = CASES[request.param]
-    check = request.function.__name__.removeprefix("test_")
+    check = check_of(request.function)
     for name, reason in case.exempt.items():
         if name == check:
             pytest.skip(reason)
@@ -134,7 +145,7 @@ def test_every_parameter(case):
 def test_density_integrates_to_one(name, dim):
     torch.manual_seed(0)
     flow = Flow(CASES[name].density(dim).double())
-    reach, count = (60.0, 24001) if dim == 1 else (24.0, 1201)
+    reach, count = (60.0, 24001) if dim == 1 else (24.0, 801)
     grid = torch.linspace(-reach, reach, count, dtype=F64)
     points = torch.cartesian_prod(*[grid] * dim).reshape(-1, dim)
     with torch.no_grad():

@@ -63,6 +63,7 @@ class Case:
         exempt: check (of `test_gpu` also "inverse gpu"; "cuda" of one device) -> reason why it cannot hold for this
             layer.
         refuses: check, or direction and check ("inverse vmap"), -> what the error says that stands in its place.
+        slow: checks that take long of this layer, so that they are left to the slow tests.
     """
 
     make: Callable[[], Transform]
@@ -78,9 +79,10 @@ class Case:
     log_det_tolerance: float = 1e-10
     exempt: dict[str, str] = field(default_factory=dict)
     refuses: dict[str, str] = field(default_factory=dict)
+    slow: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        for check in (*self.exempt, *self.refuses):
+        for check in (*self.exempt, *self.refuses, *self.slow):
             assert check.removeprefix("forward ").removeprefix("inverse ") in CHECKS, f"no such check: {check}"
         if self.events is None:
             self.events = [(self.event[0], 1), (self.event[0], 5)] if len(self.event) == 2 else []

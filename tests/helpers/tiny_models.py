@@ -39,29 +39,33 @@ FRONTS = {
 """The order of the last one is more than a frame."""
 
 
+def _rate(mel: MelConfig | None) -> int:
+    return mel.sample_rate if mel else 8000
+
+
 def tiny_teacher(
     mel: MelConfig | None = MEL, speakers: Sequence[str] = (), seed: int = 0, shake: float = 0.05, **options
 ) -> WaveNet:
-    """A teacher of some thousand weights at 8 kHz, in eval mode."""
+    """A teacher of some thousand weights at 8 kHz, or the mel's rate, in eval mode."""
     settings = {"stack": STACK, "cond_channels": 8, "linear_order": 4, **options}
-    config = WaveNetConfig(mel=mel, sample_rate=8000, speakers=list(speakers), **settings)
+    config = WaveNetConfig(mel=mel, sample_rate=_rate(mel), speakers=list(speakers), **settings)
     return shaken(WaveNet, config, seed, shake)
 
 
 def tiny_student(
     mel: MelConfig | None = MEL, speakers: Sequence[str] = (), seed: int = 0, shake: float = 0.05, **options
 ) -> ParallelWaveNet:
-    """A student of some thousand weights at 8 kHz, in eval mode."""
+    """A student of some thousand weights at 8 kHz, or the mel's rate, in eval mode."""
     flow = StackConfig(num_layers=3, num_cycles=1, kernel_size=2, channels=8, skip_channels=8)
     settings = {"stack": flow, "cond_channels": 8, "linear_order": 4, "source_order": 4 if mel else 0, **options}
-    config = ParallelWaveNetConfig(mel=mel, sample_rate=8000, speakers=list(speakers), **settings)
+    config = ParallelWaveNetConfig(mel=mel, sample_rate=_rate(mel), speakers=list(speakers), **settings)
     return shaken(ParallelWaveNet, config, seed, shake)
 
 
 def tiny_flow(
     mel: MelConfig | None = MEL, speakers: Sequence[str] = (), seed: int = 0, shake: float = 0.05, **options
 ) -> WaveformFlow:
-    """A one-stage flow of some thousand weights at 8 kHz, in eval mode; it sees one frame on either side."""
+    """A one-stage flow like these, in eval mode; it sees one frame on either side."""
     stack = StackConfig(num_layers=2, num_cycles=1, channels=8, skip_channels=8)
     settings = {
         "stack": stack,
@@ -71,7 +75,7 @@ def tiny_flow(
         "split_every": 2,
         "long_term_order": 5 if mel else 0,
     }
-    config = WaveformFlowConfig(mel=mel, sample_rate=8000, speakers=list(speakers), **settings | options)
+    config = WaveformFlowConfig(mel=mel, sample_rate=_rate(mel), speakers=list(speakers), **settings | options)
     return shaken(WaveformFlow, config, seed, shake)
 
 

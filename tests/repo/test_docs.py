@@ -28,6 +28,7 @@ from helpers.tiny_runs import TINY, make_tones
 import wavedistill
 from wavedistill import assets, cli, flows, load_audio, save_audio
 from wavedistill.audio.io import resample
+from wavedistill.audio.mel import MelConfig
 from wavedistill.data.manifest import read_manifest
 from wavedistill.doctor.symptoms import symptom_table
 from wavedistill.losses.distillation import TERMS
@@ -163,6 +164,9 @@ def newcomer(tmp_path, monkeypatch) -> Path:
     save_pretrained(tiny_student(speakers=["piano", "flute"]), bundled / "notes-student")
     save_pretrained(tiny_teacher(speakers=["piano", "flute"]), bundled / "notes-teacher")
     save_pretrained(tiny_flow(), bundled / "speech-flow")
+    vocos = MelConfig.preset("vocos-24khz")
+    save_pretrained(tiny_student(mel=vocos), bundled / "speech-24k")
+    save_pretrained(tiny_teacher(mel=vocos), bundled / "speech-24k-teacher")
     shutil.copytree(ROOT / "checkpoints" / "codec", bundled / "codec")
     monkeypatch.setattr(assets, "_PACKAGE", tmp_path / "package")
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")

@@ -15,6 +15,7 @@ from helpers.paths import ROOT
 from helpers.tiny_models import MEL, STACK, prepared_speech, tiny_flow, tiny_student
 
 from wavedistill import cli
+from wavedistill.audio.mel import MelConfig
 from wavedistill.config import dump_yaml, from_dict, to_dict
 from wavedistill.data.dataset import DataConfig
 from wavedistill.errors import WavedistillError
@@ -91,9 +92,20 @@ def test_overrides_reach_every_depth(student_recipe: StudentRecipe, tmp_path: Pa
     assert recipe.run.steps == student_recipe.run.steps and recipe.model.mel == student_recipe.model.mel
 
 
+def test_a_preset_s_name_stands_for_the_settings_of_a_mel(teacher_recipe: TeacherRecipe, tmp_path: Path) -> None:
+    values = to_dict(teacher_recipe)
+    values["model"] |= {"mel": "tacotron2", "sample_rate": 22050}
+    assert from_dict(TeacherRecipe, values).model.mel == MelConfig.preset("tacotron2")
+    dump_yaml(teacher_recipe, tmp_path / "t.yaml")
+    overrides = ["--model.mel", "vocos-24khz", "--model.mel.n_mels", "40", "--model.sample_rate", "24000"]
+    mel = load_recipe(tmp_path / "t.yaml", overrides).model.mel
+    assert mel == dataclasses.replace(MelConfig.preset("vocos-24khz"), n_mels=40)
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["--model.mel", "vocos"], "unknown mel preset 'vocos'. Known presets: .*vocos-24khz"),
         (["--run.minuts", "5"], r"unknown option --run.minuts. Did you mean --run.minutes\?"),
         (["--optim.warmup_step=5"], r"Did you mean --optim.warmup_steps\?"),
         (["--run.minutes", "five"], "run.minutes.*five"),

@@ -1,7 +1,8 @@
 """The fields of a recipe as options of the command line: ``--run.minutes 60 --optim.lr=3e-4 --model.speakers ann bob``.
 
 An option is a field's path; "-" and "_" mean the same. What it takes is what the field's type says: one value, as many
-as a list has, none for True (``--run.compile``) and False (``--run.no-compile``), None where the field may be None.
+as a list has, none for True (``--run.compile``) and False (``--run.no-compile``), None where the field may be None, and
+a preset's name for settings that have presets (``--model.mel vocos-24khz``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any, Literal, Union
 
-from wavedistill.config import from_dict, to_dict
+from wavedistill.config import from_dict, has_presets, to_dict
 from wavedistill.errors import WavedistillError
 
 
@@ -48,6 +49,8 @@ def _fields(cls: type, values: Any, prefix: str = "") -> list[tuple[str, Any]]:
         path = f"{prefix}{field.name}"
         value = getattr(values, field.name)
         if dataclasses.is_dataclass(value):
+            if has_presets(type(value)):
+                found.append((path, type(value)))
             found += _fields(type(value), value, f"{path}.")
         elif isinstance(value, dict):
             found += [(f"{path}.{key}", typing.get_args(hints[field.name])[1]) for key in value]
@@ -102,6 +105,8 @@ def _convert(hint: Any, words: list[str], option: str) -> Any:
         return origin(_scalar(parts[0], word, option) for word in words)
     if hint is bool:
         raise WavedistillError(f"{option} is a switch and takes no value, given {' '.join(words)}.")
+    if dataclasses.is_dataclass(hint) and len(words) == 1:
+        return to_dict(hint.preset(words[0]))
     if len(words) != 1:
         raise WavedistillError(f"{option} takes one value, given {' '.join(words) or 'none'}.")
     return _scalar(hint, words[0], option)

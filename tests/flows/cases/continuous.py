@@ -38,6 +38,7 @@ if importlib.util.find_spec("torchdiffeq"):
             cond=lambda batch: torch.randn(batch, 2),
             events=[(1, 1), (1, 4)],
             refuses=ADAPTIVE,
+            slow=frozenset({"gradients", "second_derivatives"}),
             exempt=COMPILE
             | {
                 "long": (
@@ -53,5 +54,6 @@ if importlib.util.find_spec("torchdiffeq"):
             log_det_tolerance=1e-7,
             exempt=COMPILE,
             refuses=VMAP,
+            slow=frozenset({"gradients"}),
         ),
     }
