@@ -5,6 +5,7 @@ import pytest
 import torch
 from helpers.tiny_models import FRONTS, MEL, speech_batch, tiny_student, tiny_teacher
 
+from wavedistill.audio.mel import LogMelSpectrogram
 from wavedistill.distributions import Gaussian, gaussian_kl
 from wavedistill.errors import WavedistillError
 from wavedistill.losses.distillation import ADVERSARIAL_TERMS, TERMS, DistillationConfig, DistillationLoss
@@ -32,6 +33,17 @@ def test_closed_form_kl_is_torchs():
     p = torch.distributions.Normal(loc_p, log_p.exp())
     torch.testing.assert_close(gaussian_kl(loc_q, log_q, loc_p, log_p), torch.distributions.kl_divergence(q, p))
     torch.testing.assert_close(Gaussian.entropy(log_q), q.entropy())
+
+
+def test_a_centred_mel_has_one_frame_more_than_the_loss_compares():
+    mel = dataclasses.replace(MEL, centered=True)
+    teacher, student = tiny_teacher(mel=mel).requires_grad_(False), tiny_student(mel=mel).train()
+    audio, _, f0 = _batch()
+    frames = LogMelSpectrogram(mel)(audio[:, 0])
+    assert frames.shape[-1] == f0.shape[-1] + 1
+    loss_of = DistillationLoss(DistillationConfig(weights={"kl": 1.0, "mel": 1.0}), student, teacher)
+    _, values = loss_of(student, audio, frames[..., :-1], None, f0, 0)
+    assert torch.isfinite(values["mel"])
 
 
 @pytest.mark.parametrize("front", FRONTS)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from wavedistill.errors import WavedistillError
 from wavedistill.files import atomic
@@ -37,7 +38,7 @@ def cached_frames(
         key: what the features depend on; JSON-serialisable.
         num_frames: frames of each recording.
         features: lazily, for each recording, an array (frames, width) with at least its number of frames; what is
-            beyond is dropped.
+            beyond is dropped. What takes longer than two seconds shows its progress.
     """
     digest = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=8).hexdigest()
     path = folder / ".cache" / f"{name}-{digest}.npy"
@@ -46,10 +47,16 @@ def cached_frames(
         stored = np.load(path, mmap_mode="r")
         if stored.shape == shape:
             return stored
-    values = np.concatenate(
-        [np.zeros((0, width), np.float32), *(f[:n] for f, n in zip(features, num_frames, strict=True))],
-        dtype=np.float32,
+    items = tqdm(
+        zip(features, num_frames, strict=True),
+        desc=f"computing {name}",
+        total=len(num_frames),
+        unit="file",
+        leave=False,
+        delay=2.0,
+        dynamic_ncols=True,
     )
+    values = np.concatenate([np.zeros((0, width), np.float32), *(f[:n] for f, n in items)], dtype=np.float32)
     try:
         with atomic(path) as temporary, temporary.open("wb") as file:
             np.save(file, values)
