@@ -19,6 +19,7 @@ from wavedistill.audio.mel import MelConfig
 from wavedistill.config import dump_yaml, from_dict, to_dict
 from wavedistill.data.dataset import DataConfig
 from wavedistill.errors import WavedistillError
+from wavedistill.models.card import read_card
 from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
 from wavedistill.models.pretrained import load_pretrained, save_pretrained
 from wavedistill.models.waveform_flow import WaveformFlow
@@ -318,12 +319,18 @@ def test_from_recipe_to_flow(flow_recipe: FlowRecipe, student_recipe: StudentRec
 
 def test_fine_tuning_starts_from_a_checkpoint(teacher_recipe: TeacherRecipe, tmp_path: Path) -> None:
     first = train_teacher(teacher_recipe)
+    card = first / "checkpoint" / "README.md"
+    assert read_card(card.parent).speakers and not read_card(card.parent).licence
+    card.write_text("---\nlicense: mit\ncredit: Ann\n---\n" + card.read_text())
     overrides = ["--run.dir", str(tmp_path / "tuned"), "--run.init_from", str(first), "--optim.lr", "1e-12"]
     tuned = train_teacher(teacher_recipe, overrides)
     before = load_pretrained(first).state_dict()
     after = load_pretrained(tuned).state_dict()
     for name, weight in before.items():
         torch.testing.assert_close(after[name], weight, rtol=0, atol=1e-6)
+    new = read_card(tuned / "checkpoint")
+    assert (new.licence, new.credit) == ("mit", "Ann") and new.speakers
+    assert f"It goes on from {first}" in new.path.read_text() and f"Mel: {MEL.n_mels} bands" in new.path.read_text()
     with pytest.raises(WavedistillError, match="init_from.*has shape"):
         other = ["--model.cond_channels", "4", "--run.dir", str(tmp_path / "other")]
         train_teacher(teacher_recipe, overrides[2:] + other)

@@ -36,12 +36,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def fit(task: Task, dataset: SpeechDataset, valid_dataset: SpeechDataset, recipe: Recipe) -> Path:
+def fit(
+    task: Task, dataset: SpeechDataset, valid_dataset: SpeechDataset, recipe: Recipe, card: str | None = None
+) -> Path:
     """Train ``task.model`` and return the run folder (its layout stands in ``wavedistill.training``'s documentation).
 
     Continues the run that the folder already holds (``run.resume``); returns at once where that one is finished. A
     resumed run computes what an uninterrupted one would have: every batch and every random number is addressed by
-    (seed, step), and depends on nothing that came before.
+    (seed, step), and depends on nothing that came before. ``card`` is the model card of its checkpoint.
 
     Raises:
         TrainingInterrupted: on Ctrl-C or SIGTERM, after saving.
@@ -59,6 +61,7 @@ def fit(task: Task, dataset: SpeechDataset, valid_dataset: SpeechDataset, recipe
             if ranks.is_main:
                 remove_leftovers(Path(recipe.run.dir), "**/*")
             run = Run.begin(task, recipe, ranks, device)
+            run.card = card
             return _train(run, dataset, valid_dataset, stop)
     finally:
         if joined:

@@ -29,6 +29,8 @@ from wavedistill.training.recipe import (
     load_recipe,
     override,
 )
+from wavedistill.training.run_card import run_card
+from wavedistill.training.task import Task
 from wavedistill.training.teacher import TeacherTask
 
 logger = logging.getLogger(__name__)
@@ -47,8 +49,7 @@ def train_teacher(recipe: TeacherRecipe | str | Path, overrides: Sequence[str] =
     recipe = _resolve(recipe, overrides, TeacherRecipe, "train_teacher", "wavedistill distill")
     torch.manual_seed(recipe.run.seed)
     model = WaveNet(recipe.model)
-    task = TeacherTask(model, recipe.loss)
-    return fit(task, _dataset(recipe, model, "train"), _dataset(recipe, model, "valid"), recipe)
+    return _fit(TeacherTask(model, recipe.loss), recipe)
 
 
 def train_flow(recipe: FlowRecipe | str | Path, overrides: Sequence[str] = ()) -> Path:
@@ -64,8 +65,7 @@ def train_flow(recipe: FlowRecipe | str | Path, overrides: Sequence[str] = ()) -
     recipe = _resolve(recipe, overrides, FlowRecipe, "train_flow", "a recipe with kind: flow")
     torch.manual_seed(recipe.run.seed)
     model = WaveformFlow(recipe.model)
-    train, valid = (_dataset(recipe, model, split, with_f0=model.pitch is not None) for split in ("train", "valid"))
-    return fit(FlowTask(model), train, valid, recipe)
+    return _fit(FlowTask(model), recipe, with_f0=model.pitch is not None)
 
 
 def distill_student(
@@ -108,7 +108,12 @@ def distill_student(
     train, valid = (_dataset(recipe, model, split, with_f0) for split in ("train", "valid"))
     if fresh and not recipe.loss.allow_weak_teacher:
         check_teacher(given, valid, recipe.teacher)
-    return fit(task, train, valid, recipe)
+    return fit(task, train, valid, recipe, run_card(model, recipe, train))
+
+
+def _fit(task: Task, recipe: Recipe, with_f0: bool = False) -> Path:
+    train, valid = (_dataset(recipe, task.model, split, with_f0) for split in ("train", "valid"))
+    return fit(task, train, valid, recipe, run_card(task.model, recipe, train))
 
 
 def warn_of_short_crops(recipe: StudentRecipe, model: ParallelWaveNet) -> None:

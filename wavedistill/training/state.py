@@ -50,6 +50,7 @@ class Run:
         precision: in which it computes: fp32, bf16 or fp16.
         adversary: trains the task's discriminators, where it has any.
         wandb_id: names the run at Weights & Biases.
+        card: what the README.md of its checkpoint says; None: a short one.
         step: finished steps.
         elapsed: seconds trained, over all resumes.
         saved_at: ``elapsed`` at the last save.
@@ -64,6 +65,7 @@ class Run:
     ema: EMA
     adversary: Adversary | None
     wandb_id: str
+    card: str | None = None
     step: int = 0
     elapsed: float = 0.0
     saved_at: float = 0.0
@@ -119,7 +121,7 @@ class Run:
         folder = Path(self.recipe.run.dir)
         # the checkpoint first: a final state then means that everything of the run is there
         with self.ema.applied():
-            save_pretrained(self.task.model, folder / "checkpoint")
+            save_pretrained(self.task.model, folder / "checkpoint", card=self.card)
         save_state(folder, self.state_dict(), self.recipe.run.keep)
 
     @property
