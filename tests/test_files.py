@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from wavedistill.errors import WavedistillError
-from wavedistill.files import atomic, read_json, remove_leftovers, write_bytes, write_json, write_text
+from wavedistill.files import (
+    atomic,
+    read_json,
+    remove_leftovers,
+    write_bytes,
+    write_json,
+    write_json_once,
+    write_text,
+)
 
 ROOM = Path(__file__).parents[1] / "wavedistill"
 
@@ -31,6 +39,16 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     write_bytes(tmp_path / "a.txt", b"second")
     assert (tmp_path / "a.txt").read_bytes() == b"second"
     assert names(tmp_path) == ["a.txt", "new"]
+
+
+def test_of_several_processes_one_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "deep" / "settings.json"
+    assert write_json_once(path, {"seed": 1}) and not write_json_once(path, {"seed": 2})
+    assert read_json(path) == {"seed": 1}
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here")))
+    assert write_json_once(tmp_path / "other.json", {"seed": 3}) and read_json(tmp_path / "other.json") == {"seed": 3}
+    assert [p.name for p in path.parent.iterdir()] == ["settings.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["deep", "other.json"]
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:

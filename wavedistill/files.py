@@ -38,6 +38,23 @@ def write_text(path: str | Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def write_json_once(path: str | Path, values: Any) -> bool:
+    """Write values unless the file is there, and say whether they were written: of several processes one does."""
+    path = Path(path)
+    own = path.with_name(f".{_short(path.name)}.{os.getpid()}.tmp")
+    write_json(own, values)
+    try:
+        os.link(own, path)  # unlike a rename it never takes the place of another file
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links: the last process wins
+        os.replace(own, path)
+    finally:
+        with contextlib.suppress(OSError):  # renamed by now
+            own.unlink()
+    return True
+
+
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write bytes atomically."""
     with atomic(path) as temporary:

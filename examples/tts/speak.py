@@ -1,4 +1,4 @@
-"""Speak a text: python examples/tts/speak.py "The night train stopped." speech.wav [--checkpoint speech-student]
+"""Speak a text: python examples/tts/speak.py "The night train stopped." speech.wav [--checkpoint speech-24k]
 
 Needs: pip install hibari-tts.
 """
@@ -18,7 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", help="English text")
     parser.add_argument("out", help="the wav file to write")
-    parser.add_argument("--checkpoint", default="speech-student", help="the voice; default: %(default)s")
+    parser.add_argument("--checkpoint", default="speech-24k", help="the voice; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the voice's noise; default: %(default)s")
     args = parser.parse_args()
     vocoder = Vocoder.from_pretrained(args.checkpoint)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from wavedistill.errors import WavedistillError
-from wavedistill.files import printable, read_json, write_json
+from wavedistill.files import printable, read_json, write_json, write_json_once
 from wavedistill.inference.batch.inputs import Input, find_inputs, num_frames
 from wavedistill.inference.vocoder import Vocoder
 from wavedistill.models.pretrained import fingerprint
@@ -247,15 +247,14 @@ def padded_frames(batch: list[MeasuredInput]) -> int:
 def _check_same_settings(out: Path, settings: dict) -> None:
     """Outputs that exist are taken for finished, so a folder must not mix two models or seeds: a file says which."""
     path = out / SETTINGS_FILE
-    if path.is_file():
-        changed = [name for name, value in read_json(path).items() if settings.get(name) != value]
-        if changed:
-            raise WavedistillError(
-                f"{out} holds speech made with another {' and '.join(changed)}: give another --out, or delete "
-                f"{path} and the outputs to make anew."
-            )
-    else:
-        write_json(path, settings)
+    if not path.is_file() and write_json_once(path, settings):
+        return
+    changed = [name for name, value in read_json(path).items() if settings.get(name) != value]
+    if changed:
+        raise WavedistillError(
+            f"{out} holds speech made with another {' and '.join(changed)}: give another --out, or delete "
+            f"{path} and the outputs to make anew."
+        )
 
 
 def _check_writable(out: Path) -> None:
