@@ -25,7 +25,7 @@ from starlette.middleware import Middleware  # noqa: E402
 from wavedistill.audio.tts import tts_is_installed  # noqa: E402
 from wavedistill.errors import WavedistillError  # noqa: E402
 
-from . import actions, guard, models, notes, playground, speak, tabs  # noqa: E402
+from . import actions, guard, likelihood, models, notes, playground, speak, tabs  # noqa: E402
 
 HOST = "127.0.0.1"
 MAX_FILE_SIZE = "20mb"
@@ -172,6 +172,9 @@ def _page(offered: models.Models) -> gr.Blocks:
             if offered.notes:
                 with gr.Tab("Notes"):
                     notes.notes_tab(notes.Notes(offered))
+            if offered.teachers or offered.flows:
+                with gr.Tab("Likelihood"):
+                    likelihood.likelihood_tab(likelihood.Likelihood(offered))
             with gr.Tab("Flows"):
                 playground.playground_tab(playground.Playground(offered.busy))
     return demo

@@ -27,6 +27,7 @@ class Models:
 
     Attributes:
         students: names of the models that compute speech in one pass: students, then one-stage flows.
+        flows: those of them that are one-stage flows.
         teachers: names of the models that sample speech one value after another.
         unconditional: names of the models that need no mel spectrogram.
         notes: names of the models that play notes, students first, with the instruments of each; they are in none of
@@ -73,6 +74,10 @@ class Models:
     def one_pass(self, name: str) -> bool:
         """Whether the model computes all samples at once."""
         return self._types[name] != "wavenet"
+
+    @property
+    def flows(self) -> list[str]:
+        return [name for name in self.students if self._types[name] == "waveform_flow"]
 
     def vocoder(self, name: str) -> Vocoder:
         """The model of that name, loaded and warmed up at its first use.

@@ -27,10 +27,11 @@ DONE = {
     "Sample": "s of audio in",
     "Stream": "3.14 s of 3.14 s",
     "Notes": "s of notes in",
+    "Likelihood": "Few bits are no sign",
     "Flows": "above the entropy of",
 }
 """Tabs, and a text that each shows when its results are there."""
-BUTTONS = {"Notes": "Chord", "Flows": "Train"}
+BUTTONS = {"Notes": "Chord", "Likelihood": "Score", "Flows": "Train"}
 """What to press in a tab; elsewhere the button has the tab's name."""
 
 

@@ -91,15 +91,14 @@ class Results:
 def recording_input() -> gr.Audio:
     """Upload or microphone; the first example stands in it from the start."""
     found = {label: str(EXAMPLES_FOLDER / name) for label, name in EXAMPLES.items()}
-    recording = gr.Audio(
-        value=next(iter(found.values())),
-        sources=["upload", "microphone"],
-        type="filepath",
-        label=f"Recording (up to {MAX_SECONDS:g} s)",
-        buttons=[],
-    )
+    recording = sound_input(f"Recording (up to {MAX_SECONDS:g} s)", next(iter(found.values())))
     gr.Examples([[path] for path in found.values()], recording, example_labels=list(found), label="Held-out examples")
     return recording
+
+
+def sound_input(label: str, path: str) -> gr.Audio:
+    """Upload or microphone; the file at ``path`` stands in it from the start."""
+    return gr.Audio(value=path, sources=["upload", "microphone"], type="filepath", label=label, buttons=[])
 
 
 def noise_controls(speakers: list[str]) -> Noise:

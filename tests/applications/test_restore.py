@@ -152,7 +152,7 @@ def test_what_cannot_be_restored_is_told(tmp_path, capsys):
         (path, (0.2, 0.1), "x", "does not lie in the sound"),
         (path, (0.1, 0.4), "x", "lasts 300 ms: 1 to 200 ms are filled"),
         (path, (0.1, 0.12), "z", "does not know its speaker, z: give one of x, y"),
-        (fast, (0.1, 0.12), "x", "16000 Hz, but tiny fills gaps at 8000 Hz"),
+        (fast, (0.1, 0.12), "x", "16000 Hz, but tiny restores at 8000 Hz"),
     ):
         report = restore(file, [gap], tmp_path / "out", teacher, speaker=speaker)
         assert message in report.failures[str(file)] and not report.sounds

@@ -9,7 +9,7 @@ from helpers.tiny_models import MEL, speech_like, tiny_student, tiny_teacher
 
 from wavedistill import cli, load_audio, save_audio
 from wavedistill.applications import scoring
-from wavedistill.applications.scoring import score
+from wavedistill.applications.scoring import score, stands_out
 from wavedistill.applications.sound_statistics import feature_names, nats_in_pieces, sound_statistics
 from wavedistill.applications.sounds import Sound, find_sounds, load_sound
 from wavedistill.audio.mel import LogMelSpectrogram
@@ -140,13 +140,13 @@ def test_frames_far_above_the_usual_stand_out_the_strangest_first():
     deviations[50] = 9.0
     deviations[99] = 7.0
     deviations[30] = 4.9
-    spans = scoring._spans(deviations, 0.5)
-    assert [(span.start, span.end, span.deviation) for span in spans] == [
+    spans = stands_out(np.exp(2.0 + 0.5 * deviations), 0.5, (2.0, 0.5))
+    assert [(span.start, span.end, round(span.deviation, 6)) for span in spans] == [
         (25.0, 25.5, 9.0),
         (49.5, 50.0, 7.0),
         (5.0, 6.0, 6.0),
     ]
-    assert scoring._spans(np.zeros(5), 0.5) == []
+    assert stands_out(np.ones(5), 0.5) == []
 
 
 def test_only_gaussian_teachers_score(tmp_path):

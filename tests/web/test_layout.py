@@ -23,6 +23,7 @@ TABS = {
     "Stream": "Stream",
     "Text": "Speak",
     "Notes": "Scale",
+    "Likelihood": "Score",
     "Flows": "Train",
 }
 """Tabs and their buttons."""
@@ -161,8 +162,12 @@ def test_results_fit_a_narrow_screen(narrow):
         click(narrow, TABS[tab])
     open_tab(narrow, "Notes")
     click(narrow, "Scale")
+    open_tab(narrow, "Likelihood")
+    click(narrow, "Score")
     for tab, result in (
         ("Notes", "#notes-mel img"),
+        ("Likelihood", "#score-picture img"),
+        ("Likelihood", ".numbers table"),
         ("Synthesise", "#mels img"),
         ("Flows", "#flow-animation img"),
     ):

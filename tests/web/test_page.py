@@ -214,6 +214,9 @@ def test_tabs_are_usable_only_with_what_they_need(app, checkpoints, monkeypatch)
         "/synthesize",
         "/teacher",
         "/sample",
+        "/score",
+        "/morph",
+        "/morph_step",
         "/playground",
     }
 

@@ -132,6 +132,21 @@ def read_gaps(path: str | Path) -> list[Gap]:
     return found
 
 
+def load_known(sound: Sound, loaded: LoadedModel, speaker: str | None) -> Clip:
+    """A sound whose known samples are to stay as they are.
+
+    Raises:
+        WavedistillError: it has another rate than the model, or a speaker that the model does not know.
+    """
+    audio, rate = load_audio(sound.path, max_seconds=MAX_SECONDS)
+    if rate != loaded.model.sample_rate:
+        raise WavedistillError(
+            f"{sound.path}: {rate} Hz, but {loaded.name} restores at {loaded.model.sample_rate} Hz and the known "
+            "samples are to stay: resample the file first"
+        )
+    return Clip(sound.name, clip_speaker(sound, loaded, speaker), audio)
+
+
 def _restore(
     sound: Sound,
     gaps: Sequence[Gap],
@@ -142,13 +157,8 @@ def _restore(
     keep_all: bool,
     progress: Callable[[Iterable], Iterable],
 ) -> dict[str, Any]:
-    audio, rate = load_audio(sound.path, max_seconds=MAX_SECONDS)
-    if rate != loaded.model.sample_rate:
-        raise WavedistillError(
-            f"{sound.path}: {rate} Hz, but {loaded.name} fills gaps at {loaded.model.sample_rate} Hz and the known "
-            "samples are to stay: resample the file first"
-        )
-    clip = Clip(sound.name, clip_speaker(sound, loaded, speaker), audio)
+    clip = load_known(sound, loaded, speaker)
+    audio, rate = clip.audio, loaded.model.sample_rate
     voice = loaded.speaker(clip)
     key = digest(clip.key, loaded.key, str(gaps), str(config), str(voice), str(keep_all), _VERSION)
     path = folder / f"{sound.name}.json"

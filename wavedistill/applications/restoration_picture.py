@@ -1,4 +1,4 @@
-"""What was put into the gaps of a sound: the drawn samples among the candidates' band."""
+"""What was drawn for the lost or clipped samples of a sound, among the candidates' band."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import Tensor
 
+from wavedistill.applications.declipping import Declipped
 from wavedistill.applications.gap_filling import Restored
 from wavedistill.audio.plot import save_figure
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 SHOWN = 6
 """Gaps that are drawn, the first ones."""
 _MARGIN_SECONDS = 0.01
+_PART_SECONDS = 0.03  # of a sound with clipped samples
 
 
 def plot_restored(title: str, restored: Restored, sample_rate: int, path: str | Path | None = None) -> Figure:
@@ -42,6 +45,41 @@ def plot_restored(title: str, restored: Restored, sample_rate: int, path: str | 
         drawn = restored.audio[filling.start : filling.stop].numpy()
         axis.plot(time, drawn, color="tab:blue", linewidth=0.8, label="drawn")
         axis.set_title(f"effective sample size {filling.effective_size:.1f}", loc="right", fontsize=8)
+        axis.grid(alpha=0.3)
+    figure.axes[0].set_title(title, loc="left", fontsize=10)
+    figure.axes[0].legend(fontsize=8, loc="upper right")
+    figure.axes[-1].set_xlabel("seconds")
+    if path is not None:
+        save_figure(figure, path)
+    return figure
+
+
+def plot_declipped(
+    title: str, audio: Tensor, made: Declipped, sample_rate: int, path: str | Path | None = None
+) -> Figure:
+    """Draw the parts of 30 ms with most clipped samples: the sound (samples,) as given, as drawn, and the 5-95 % band.
+
+    Args:
+        title: of the picture.
+        sample_rate: Hz.
+        path: where to save it; not saved if None.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    length = round(_PART_SECONDS * sample_rate)
+    clipped = made.clipped.signs.numpy() != 0
+    counts = np.add.reduceat(clipped, np.arange(0, len(clipped), length))
+    shown = sorted(part for part in np.argsort(-counts)[:SHOWN] if counts[part])
+    figure = Figure(figsize=(9, 0.8 + 2.0 * len(shown)), layout="constrained")
+    FigureCanvasAgg(figure)
+    low, high = (np.where(clipped, value.numpy(), np.nan) for value in (made.low, made.high))
+    for axis, part in zip(figure.subplots(len(shown), 1, squeeze=False)[:, 0], shown, strict=True):
+        here = slice(part * length, (part + 1) * length)
+        time = np.arange(len(clipped))[here] / sample_rate
+        axis.fill_between(time, low[here], high[here], color="tab:blue", alpha=0.25, label="5-95 % of candidates")
+        axis.plot(time, made.audio[here].numpy(), color="tab:blue", linewidth=0.8, label="drawn")
+        axis.plot(time, audio[here].numpy(), color="0.3", linewidth=0.8, label="given")
         axis.grid(alpha=0.3)
     figure.axes[0].set_title(title, loc="left", fontsize=10)
     figure.axes[0].legend(fontsize=8, loc="upper right")

@@ -176,6 +176,26 @@ def score(
     return report
 
 
+def stands_out(energy: np.ndarray, hop_seconds: float, usual: tuple[float, float] | None = None) -> list[Span]:
+    """Runs of frames with far more energy of the noise than usual, above `STANDS_OUT`: the strangest, in that order.
+
+    Args:
+        energy: mean z^2 of every frame, (frames,).
+        hop_seconds: length of a frame.
+        usual: center and scale of the log energy; None: those of this sound.
+    """
+    logs = log_energy(energy)
+    center, scale = robust(logs) if usual is None else usual
+    deviations = (logs - center) / scale
+    above = np.concatenate([[False], deviations > STANDS_OUT, [False]])
+    edges = np.flatnonzero(above[1:] != above[:-1]).reshape(-1, 2)
+    spans = [
+        Span(round(start * hop_seconds, 3), round(end * hop_seconds, 3), float(deviations[start:end].max()))
+        for start, end in edges
+    ]
+    return sorted(spans, key=lambda span: -span.deviation)[:_SPANS]
+
+
 def _score(
     sound: Sound,
     loaded: LoadedModel,
@@ -187,15 +207,13 @@ def _score(
     clip, mel = load_sound(sound, loaded, clip_speaker(sound, loaded, speaker))
     hop_seconds = loaded.model.hop_length / loaded.model.sample_rate
     statistics = _statistics(clip, mel, loaded, folder)
-    energy = log_energy(statistics.energy)
-    usual = robust(energy) if detector is None else (detector.frame_center, detector.frame_scale)
-    deviations = (energy - usual[0]) / usual[1]
+    usual = None if detector is None else (detector.frame_center, detector.frame_scale)
+    spans = stands_out(statistics.energy, hop_seconds, usual)
     anomaly = p_value = math.nan
     if detector is not None:
         anomaly = detector.score(statistics.features)
         p_value = detector.p_value(anomaly)
     seconds = len(clip.audio) / loaded.model.sample_rate
-    spans = _spans(deviations, hop_seconds)
     if folder is not None and pictures:
         marks = [(span.start, span.end) for span in spans]
         plot_score(sound.name, mel[0], statistics, marks, hop_seconds, folder / "sounds" / f"{sound.name}.png")
@@ -213,17 +231,6 @@ def _statistics(clip: Clip, mel: Tensor, loaded: LoadedModel, folder: Path | Non
     if path is not None:
         write_json(path, {"key": key, "statistics": {name: _plain(value) for name, value in vars(found).items()}})
     return found
-
-
-def _spans(deviations: np.ndarray, hop_seconds: float) -> list[Span]:
-    """Runs of frames above `STANDS_OUT`, the strangest first."""
-    above = np.concatenate([[False], deviations > STANDS_OUT, [False]])
-    edges = np.flatnonzero(above[1:] != above[:-1]).reshape(-1, 2)
-    spans = [
-        Span(round(start * hop_seconds, 3), round(end * hop_seconds, 3), float(deviations[start:end].max()))
-        for start, end in edges
-    ]
-    return sorted(spans, key=lambda span: -span.deviation)[:_SPANS]
 
 
 def _plain(value: float | np.ndarray) -> float | list[float]:

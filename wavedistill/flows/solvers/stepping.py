@@ -222,6 +222,14 @@ class CausalStepper:
         """Make x (batch,) known as value t."""
         self.past = torch.cat([self.past[:, 1:], x.unsqueeze(1)], dim=1)
 
+    def select(self, items: Tensor) -> None:
+        """Go on with these items of the batch, (batch,) indices, an item as often as it is named.
+
+        Only without a source, and with a condition that all items share: features (1, blocks, channels).
+        """
+        self.past = self.past[items]
+        self.rings = [[inputs[items] for inputs in ring] for ring in self.rings]
+
     def _shift(self, t: int, block: int) -> Tensor:
         """Linear path (batch, step_size) of the step that begins at value t."""
         shift = self.no_shift if self.shift_by_source is None else self.shift_by_source[:, t : t + self.step_size]
