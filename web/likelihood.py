@@ -18,7 +18,7 @@ from wavedistill.assets import find_checkpoint_root
 from wavedistill.audio.io import to_int16
 from wavedistill.audio.plot import plot_mels
 from wavedistill.errors import WavedistillError
-from wavedistill.evaluation.systems import LoadedModel, on_grid
+from wavedistill.evaluation.systems import Clip, LoadedModel, on_grid
 from wavedistill.inference.vocoder import Vocoder
 from wavedistill.text import markdown_table
 
@@ -84,12 +84,12 @@ class Likelihood:
             vocoder = self.models.vocoder(teacher)
             audio = _whole_frames(read_recording(recording, vocoder.sample_rate), vocoder)
             began = time.perf_counter()
-            mel = vocoder.mel(audio)
+            mel = LoadedModel(teacher, "", vocoder.model).mel(Clip("", "", audio))
             index = noise_options(vocoder, 0, 1.0, speaker)["speaker"]
             if index is not None:
                 known = vocoder.model.config.speakers
                 index = torch.tensor([known.index(index) if isinstance(index, str) else index])
-            found = sound_statistics(vocoder.model, audio, mel.unsqueeze(0), index)
+            found = sound_statistics(vocoder.model, audio, mel, index)
             took = time.perf_counter() - began
             hop_seconds = vocoder.hop_length / vocoder.sample_rate
             spans = [(span.start, span.end) for span in stands_out(found.energy, hop_seconds)]
@@ -97,7 +97,7 @@ class Likelihood:
                 f"**{found.bits:.2f} bits a sample**, computed in {number(took)} s. {NO_ANOMALY}",
                 numbers_in_words(found, spans),
                 plot_score(
-                    "what the teacher was given, and how well it knew what came", mel, found, spans, hop_seconds
+                    "what the teacher was given, and how well it knew what came", mel[0], found, spans, hop_seconds
                 ),
             )
 

@@ -37,7 +37,7 @@ from wavedistill.applications.clipping import Clipped, find_clipped, interpolate
 from wavedistill.applications.gap_filling import check_teacher
 from wavedistill.applications.truncated_normal import draw_beyond
 from wavedistill.errors import WavedistillError
-from wavedistill.evaluation.systems import LoadedModel
+from wavedistill.evaluation.systems import Clip, LoadedModel
 from wavedistill.flows.linear_prediction import LPC
 from wavedistill.flows.solvers.stepping import CausalStepper
 from wavedistill.models.base import dequantized
@@ -127,7 +127,7 @@ def declip_sound(
     made = interpolate_clipped(audio, clipped)
     for number in range(config.rounds):
         padded = torch.nn.functional.pad(made, pad)
-        mel = loaded.front_end(padded)[None].cpu()
+        mel = loaded.mel(Clip("", "", padded)).cpu()
         candidates = _Filter(teacher, dequantized(padded), clipped, mel, voice, config.candidates, config.seed + number)
         drawn = candidates.run(len(audio), progress)
         made, low, high = (
