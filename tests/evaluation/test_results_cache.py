@@ -151,7 +151,7 @@ def test_metrics_are_chosen_by_name(monkeypatch):
     monkeypatch.setattr(packages.importlib, "import_module", nothing)
     missing = missing_packages()
     assert (
-        choose_metrics(None).keys() == {"pitch", "level"}
+        choose_metrics(None).keys() == {"pitch", "level", "upper"}
         and missing["dnsmos"] == "speechmos.dnsmos"
         and missing["whisper"] == "faster_whisper"
     )

@@ -97,18 +97,22 @@ def test_what_is_wrong_is_said_in_words(app, room, checkpoints, sounds):
         app.likelihood.step_of([(8000, np.zeros(8, np.int16))], 2)
 
 
+COMPILING = 150_000
+"""Milliseconds: in a fresh checkout the first score and the first morph compile their loops."""
+
+
 def test_page_scores_and_morphs(browser, served, outside):
     with opened(browser, served.address) as page:
         page.get_by_role("tab", name="Likelihood", exact=True).click()
         click(page, "Italian")
         click(page, "Score")
-        page.locator("#score").get_by_text("bits a sample").wait_for()
+        page.locator("#score").get_by_text("bits a sample").wait_for(timeout=COMPILING)
         page.locator(".numbers table").wait_for()
         page.locator("#score-picture img").wait_for()
         click(page, "English to Italian")
         page.get_by_label("number input for Steps").fill("3")
         click(page, "Morph")
-        page.locator("#morph").get_by_text("3 steps in").wait_for()
+        page.locator("#morph").get_by_text("3 steps in").wait_for(timeout=COMPILING)
         page.locator("#morph-mels img").wait_for()
         source = "[...document.querySelectorAll('a[download]')].map(a => a.href).join()"
         before = page.evaluate(source)

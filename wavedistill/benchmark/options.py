@@ -23,7 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--student",
         action="append",
         metavar="DIR|NAME",
-        help="of voices; repeat it to compare (default: speech-student)",
+        help="of voices; repeat it to compare (default: speech-student, speech-24k)",
     )
     parser.add_argument(
         "--device", help="of voices: cpu, cuda or cuda:N (default: the CPU and, where there is one, the GPU)"

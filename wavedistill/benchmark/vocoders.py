@@ -42,7 +42,7 @@ from wavedistill.models.pretrained import load_pretrained
 from wavedistill.models.waveform_flow import WaveformFlow
 from wavedistill.models.wavenet import WaveNet
 
-STUDENTS = ("speech-student",)
+STUDENTS = ("speech-student", "speech-24k")
 """The bundled students that are measured; the others have its shape, or nearly so."""
 CHUNK_SECONDS = 0.1
 BUDGET_SECONDS = 2.0
@@ -120,11 +120,13 @@ def run_benchmark(
             "--student."
         )
     loaded = _load_students(students or STUDENTS)
-    distilled = {key: model for key, model in loaded.items() if model.role == "student"}
     variants = {}
+    distilled = {}
     for key, model in loaded.items():
         variants[key] = model
-        if key in distilled:
+        if model.role == "student":
+            if model.config.mel == teacher.config.mel:  # else it is another teacher's
+                distilled[key] = model
             variants[f"{key}, bf16"] = copy.deepcopy(model).compute_in(torch.bfloat16)
     systems = [*(timed_model(key, model) for key, model in variants.items()), *peers]
     settings = config.settings
@@ -146,7 +148,7 @@ def run_benchmark(
 
 @dataclass(frozen=True)
 class _Models:
-    """What takes part: students by name, as they were distilled and (``variants``) with bfloat16 networks too."""
+    """What takes part: students of the teacher's mel by name, and all models, students with bfloat16 networks too."""
 
     teacher: WaveNet
     distilled: dict[str, ParallelWaveNet]
