@@ -69,7 +69,7 @@ class _Counter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        packet = func._overloadpacket
+        packet = _out_of_place(func._overloadpacket)
         name = f"{func.namespace}::{packet.__name__}"
         if packet not in flop_registry and name not in _FORMULAS:
             with self:  # operators made of others (linear, matmul) are counted in their parts
@@ -84,6 +84,12 @@ class _Counter(TorchDispatchMode):
         elif func.namespace not in FREE_NAMESPACES:
             self.count.uncounted.add(name)
         return out
+
+
+def _out_of_place(packet: Any) -> Any:
+    """The operator that does the same work as one that writes into its first argument (``baddbmm_``)."""
+    name = packet.__name__
+    return getattr(torch.ops.aten, name[:-1], packet) if name.endswith("_") and not name.endswith("__") else packet
 
 
 def marginal_macs(prepare: Callable[[int], Callable[[], Any]], frames: int) -> MacCount:
