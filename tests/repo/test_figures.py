@@ -77,7 +77,7 @@ def test_the_readme_s_speeds_are_the_benchmark_s():
     text = " ".join((ROOT / "README.md").read_text().split())
     for system, shown in (
         ("speech-student", "speech-student {} x"),
-        ("speech-student, bf16", "and {} x in bfloat16"),
+        ("speech-24k", "speech-24k {} x"),
         ("Vocos", "Vocos {} x"),
     ):
         assert shown.format(speeds[system]) in text
