@@ -101,6 +101,7 @@ COMPILING = 150_000
 """Milliseconds: in a fresh checkout the first score and the first morph compile their loops."""
 
 
+@pytest.mark.slow
 def test_page_scores_and_morphs(browser, served, outside):
     with opened(browser, served.address) as page:
         page.get_by_role("tab", name="Likelihood", exact=True).click()
