@@ -214,9 +214,8 @@ class _Filter:
         if signs.any():
             limits = self.limits[start : start + size]
             x, gained = draw_beyond(x, signs, limits, matrix, (offset - loc), log_scale, self.generator)
-            u = x @ matrix.T + offset
-        else:
-            u = x @ matrix.T + offset
+        u = x @ matrix.T + offset
+        if not signs.any():
             gained = (-0.5 * ((u - loc) * torch.exp(-log_scale)).square() - log_scale).sum(1)
         self.log_weights = self.log_weights + gained
         for i in range(size):

@@ -22,8 +22,8 @@ def run_card(model: WaveformModel, recipe: Recipe, dataset: SpeechDataset) -> st
     Licence and credit are those of the checkpoints that the run starts from or learns from, where they have a card.
     About the recordings it says whose they are; their own licence is for whoever passes the weights on to add.
     """
-    sources = [name for field in ("init_from", "start_from", "teacher") if (name := _named(recipe, field))]
-    cards = {name: card for name in dict.fromkeys(sources) if (card := _card(name)) is not None}
+    sources = (recipe.run.init_from, getattr(recipe, "start_from", None), getattr(recipe, "teacher", None))
+    cards = {name: card for name in dict.fromkeys(sources) if name and (card := _card(name)) is not None}
     speakers = sorted({entry.speaker for entry in dataset.entries})
     more = f" and {len(speakers) - _SHOWN} more" if len(speakers) > _SHOWN else ""
     header: dict[str, Any] = {"speakers": ", ".join(speakers[:_SHOWN]) + more}
@@ -44,10 +44,6 @@ def _data(model: WaveformModel, dataset: SpeechDataset, sources: list[str]) -> s
     mel = model.config.mel
     settings = f" Mel: {mel.n_mels} bands, hop {mel.hop_length}, {mel.f_min:g} to {mel.f_max:g} Hz." if mel else ""
     return f"Trained on {heard}.{start}{settings} Add the licence of your recordings before you pass it on."
-
-
-def _named(recipe: Recipe, field: str) -> str | None:
-    return recipe.run.init_from if field == "init_from" else getattr(recipe, field, None)
 
 
 def _card(checkpoint: str) -> Card | None:
