@@ -76,6 +76,39 @@ def test_a_mel_of_other_settings_is_read_as_the_donor_s(tmp_path: Path) -> None:
     assert error < 0.01 < (fresh - wanted).square().mean() / wanted.square().mean()
 
 
+def student(num_layers: int, num_flows: int, linear_order: int, source_order: int) -> ParallelWaveNet:
+    config = ParallelWaveNetConfig(
+        mel=MelConfig(n_fft=64, win_length=64, hop_length=32, n_mels=8),
+        num_flows=num_flows,
+        stack=StackConfig(num_layers, 1, 2, 8, 8),
+        cond_channels=6,
+        cond_upsample=2,
+        linear_order=linear_order,
+        source_order=source_order,
+        source_iterations=0,
+        front=FrontConfig(bands=4),
+    )
+    model = ParallelWaveNet(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    return model
+
+
+def test_the_first_layers_and_the_nearest_steps_are_taken(tmp_path: Path) -> None:
+    """Of a flow whose linear path reaches back further, on the signal and on the source."""
+    donor = student(num_layers=3, num_flows=2, linear_order=3, source_order=4)
+    model = student(num_layers=2, num_flows=1, linear_order=1, source_order=2)
+    load_weights(model, str(save_pretrained(donor, tmp_path / "donor")), resize=True)
+    ours, theirs = model.flows[0].predictor, donor.flows[0].predictor
+    condition = torch.randn(1, 3, 6)
+    for own, given, steps in zip(ours.linear_taps(condition, 1), theirs.linear_taps(condition, 1), (1, 2), strict=True):
+        torch.testing.assert_close(own, given[:, :, :steps])
+    for own, given in zip(
+        ours.stack.project_condition(condition), theirs.stack.project_condition(condition)[:2], strict=True
+    ):
+        torch.testing.assert_close(own, given)
+
+
 def test_too_little_in_common(tmp_path: Path) -> None:
     checkpoint = str(save_pretrained(teacher(bands=4), tmp_path / "donor"))
     with pytest.raises(WavedistillError, match=r"Only [\d,]+ of [\d,]+ weights fit"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +24,9 @@ def load_weights(model: WaveformModel, checkpoint: str, resize: bool = False) ->
     Args:
         model: a fresh one; keeps what it does not get.
         resize: take what fits of a model of another size: tensors of the same size whole, and of the networks that read
-            and make the bands of a step (``front.bands``) the bands that both have, the lowest ones; what reads a mel
-            of other settings reads in it the donor's (`mel_between`). What was taken in part and what was not is
-            logged.
+            and make the bands of a step (``front.bands``) the bands that both have, the lowest ones, the first layers
+            of a deeper stack and the nearest steps of a longer linear path; what reads a mel of other settings reads in
+            it the donor's (`mel_between`). What was taken in part and what was not is logged.
 
     Raises:
         WavedistillError: its tensors are not the model's, names the first one that differs; with ``resize``, it is
@@ -61,22 +62,23 @@ def load_weights(model: WaveformModel, checkpoint: str, resize: bool = False) ->
 @torch.no_grad()
 def _take_what_fits(model: WaveformModel, donor: WaveformModel, checkpoint: str, differ: str) -> None:
     given, needed = donor.state_dict(), model.state_dict()
-    own_axes, donor_axes = _band_axes(model), _band_axes(donor)
+    own_parts, donor_parts = _parts(model), _parts(donor)
     whole, in_part, fresh = [], [], []
     taken = 0
     for name, target in needed.items():
         source = given.get(name)
-        views = [axes.get(name, ()) for axes in (own_axes, donor_axes)]
+        parts = own_parts.get(name), donor_parts.get(name)
         if source is not None and source.shape == target.shape:
             target.copy_(source)
             whole.append(name)
             taken += target.numel()
-        elif source is not None and all(views):
-            into, out_of = target.view(views[0]), source.reshape(views[1])
-            common = tuple(slice(min(sizes)) for sizes in zip(into.shape, out_of.shape, strict=True))
-            into[common] = out_of[common]
+        elif source is not None and all(parts):
+            for own, given_one in zip(*parts, strict=True):
+                into, out_of = own.of(target), given_one.of(source)
+                common = tuple(slice(min(sizes)) for sizes in zip(into.shape, out_of.shape, strict=True))
+                into[common] = out_of[common]
+                taken += into[common].numel()
             in_part.append(name)
-            taken += into[common].numel()
         else:
             fresh.append(name)
     read = _take_mel_readers(model, donor)
@@ -124,21 +126,43 @@ def _take_mel_readers(model: WaveformModel, donor: WaveformModel) -> list[str]:
     return names
 
 
-def _band_axes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The shapes in which the tensors that know a step's bands have the bands as axes of their own."""
-    shapes: dict[str, tuple[int, ...]] = {}
+class _Part(NamedTuple):
+    """Rows of a tensor, and the shape in which they have what models of another size have fewer or more of as axes."""
+
+    rows: slice
+    shape: tuple[int, ...]
+
+    def of(self, tensor: Tensor) -> Tensor:
+        return tensor[self.rows].view(self.shape)
+
+
+def _parts(model: nn.Module) -> dict[str, list[_Part]]:
+    """The tensors that know the bands of a step, the layers of a stack or the steps of a linear path."""
+    parts: dict[str, list[_Part]] = {}
     for path, network in model.named_modules():
         if not isinstance(network, CausalNetwork):
             continue
         bands = network.step_size
-        channels = network.stack.input.out_features
-        shapes[f"{path}.stack.input.weight"] = (channels, -1, bands)
-        shapes[f"{path}.stack.output.weight"] = (bands, -1, network.stack.output.in_features)
-        shapes[f"{path}.stack.output.bias"] = (bands, -1)
-        shapes[f"{path}.taps.weight"] = (-1, bands, bands, model.cond_channels)
-        shapes[f"{path}.taps.bias"] = (-1, bands, bands)
-        shapes[f"{path}.constant_taps"] = (-1, bands, bands)
-    return shapes
+        stack = network.stack
+        channels = stack.input.out_features
+        whole = slice(None)
+        parts[f"{path}.stack.input.weight"] = [
+            _Part(whole, (channels, stack.input.in_features // bands, bands)),
+        ]
+        parameters = stack.output.out_features // bands
+        parts[f"{path}.stack.output.weight"] = [_Part(whole, (bands, parameters, stack.output.in_features))]
+        parts[f"{path}.stack.output.bias"] = [_Part(whole, (bands, parameters))]
+        if stack.cond is not None:
+            layers = stack.config.num_layers
+            parts[f"{path}.stack.cond.weight"] = [_Part(whole, (layers, 2 * channels, stack.cond.in_features))]
+        of_input, of_source = network.linear_order, network.source_order
+        between = of_input * bands**2
+        for name, width in (("taps.weight", (model.cond_channels,)), ("taps.bias", ()), ("constant_taps", ())):
+            parts[f"{path}.{name}"] = [
+                _Part(slice(between), (of_input, bands, bands, *width)),
+                _Part(slice(between, None), (of_source, bands, bands, *width)),
+            ]
+    return parts
 
 
 def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
