@@ -27,6 +27,8 @@ from wavedistill.audio.mel import MelConfig, mel_filter_bank
 from wavedistill.dsp import prompt_spectra, spectral_stream
 from wavedistill.dsp.mel_stft import MelSTFT, power
 from wavedistill.errors import WavedistillError
+from wavedistill.kernels.mel_gain import MelGain
+from wavedistill.kernels.operators import computes_at_once
 
 MAX_RATIO = 3.0
 """A step weighs no bin by more, so that a band that is nearly silent does not become all noise."""
@@ -68,6 +70,7 @@ class MelSteps(nn.Module):
         self.damping = damping
         self.stft = MelSTFT(mel, reflect=True)
         filters = mel_filter_bank(mel)
+        self.gain = MelGain(filters, mel.floor, max(TINY, mel.epsilon), MAX_RATIO)
         spread = (filters / filters.sum(1, keepdim=True).clamp_min(TINY)).T.contiguous()
         self.register_buffer("filters", filters, persistent=False)
         self.register_buffer("spread", spread, persistent=False)
@@ -121,10 +124,12 @@ class MelSteps(nn.Module):
 
     def _asked(self, log_mel: Tensor) -> Tensor:
         """The mel (batch, frames, n_mels) that is wanted, and beside it the share of the way that a step goes."""
-        return torch.cat([log_mel.exp(), self.damping * self.strength(log_mel)], dim=1).transpose(1, 2)
+        return torch.cat([log_mel.exp(), self.damping * self.strength(log_mel)], dim=1).transpose(1, 2).contiguous()
 
     def _change(self, spectrum: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
         """By what a step changes the spectrum, and what was asked for."""
+        if self.mel.power == 1.0 and computes_at_once(asked):
+            return self.gain(spectrum, asked), asked
         dtype = asked.dtype
         wanted, share = asked.chunk(2, dim=-1)
         exponent = self.mel.power

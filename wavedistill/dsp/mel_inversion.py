@@ -7,25 +7,17 @@ References:
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from wavedistill.kernels.mel_gain import BinFilters
 from wavedistill.kernels.recursive_filter import SIMD
 
 STEPS = 10
 TINY = 1e-9
 WIDTH = 64
 """Frames worked on together: their bins fit a core's nearest cache but one."""
-
-
-class BinFilters(NamedTuple):
-    """Each bin's two neighbouring filters: the number of the lower one, and the bin's weights in both, (bins,)."""
-
-    lower: Tensor
-    of_lower: Tensor
-    of_upper: Tensor
 
 
 class MelInversion(nn.Module):
@@ -43,11 +35,7 @@ class MelInversion(nn.Module):
     def __init__(self, filters: Tensor) -> None:
         super().__init__()
         self.register_buffer("filters", filters, persistent=False)
-        lower = (filters > 0).int().argmax(1)  # of a bin's two filters
-        upper = (lower + 1).clamp(max=filters.shape[1] - 1)
-        bins = torch.arange(len(filters))
-        of_upper = torch.where(upper > lower, filters[bins, upper], 0.0)
-        self.sparse = BinFilters(lower, filters[bins, lower].contiguous(), of_upper)
+        self.sparse = BinFilters.of(filters)
 
     @torch.no_grad()
     def forward(self, mel: Tensor, shape: Tensor) -> Tensor:

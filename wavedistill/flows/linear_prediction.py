@@ -59,37 +59,35 @@ class MelLPC(nn.Module):
         self.mel = mel
         self.order = order
         self.upsample = upsample
-        self.white_noise = white_noise
-        self.register_buffer("to_autocorrelation", _mel_to_autocorrelation(mel, order), persistent=False)
-        self.register_buffer("lag_window", _lag_window(mel.sample_rate, order, lag_window), persistent=False)
+        to_autocorrelation = _mel_to_autocorrelation(mel, order) * _lag_window(mel.sample_rate, order, lag_window)
+        to_autocorrelation[:, 0] *= 1.0 + white_noise
+        self.register_buffer("to_autocorrelation", to_autocorrelation, persistent=False)
 
     def forward(self, log_mel: Tensor) -> LPC:
         return self.step(nn.functional.pad(log_mel, (1, 1), mode="replicate"), self.stream_state())
 
     def stream_state(self) -> Past:
         """What a stream remembers, before its first frame."""
-        return Past(2, axis=2)
+        return Past(2)
 
     @torch.no_grad()
     def step(self, log_mel: Tensor, state: Past) -> LPC:
         """The predictors of the frames that further ones make final: each needs one on either side."""
         power = (log_mel.double() * (2.0 / self.mel.power)).exp().transpose(1, 2)
-        autocorrelation = (power @ self.to_autocorrelation.double()).transpose(1, 2)
-        blocks = self._interpolate(state.join(autocorrelation)).transpose(1, 2) * self.lag_window.double()
-        quantisation = (1.0 / 32768.0) ** 2 / 12.0
-        blocks[..., 0] = blocks[..., 0] * (1.0 + self.white_noise) + quantisation
+        blocks = self._interpolate(state.join(power @ self.to_autocorrelation.double()))
+        blocks[..., 0] += (1.0 / 32768.0) ** 2 / 12.0  # of rounding to 16 bits
         coefficients, error = levinson_durbin(blocks)
         return LPC(coefficients.to(log_mel.dtype), (0.5 * error.log()).to(log_mel.dtype))
 
     def _interpolate(self, frames: Tensor) -> Tensor:
-        """(batch, lags, frames + 2) -> (batch, lags, frames * upsample), linear between the frames' centres."""
-        count = frames.shape[-1] - 2
+        """(batch, frames + 2, lags) -> (batch, frames * upsample, lags), linear between the frames' centres."""
+        count = frames.shape[1] - 2
         positions = (
             torch.arange(count * self.upsample, device=frames.device, dtype=frames.dtype) + 0.5
         ) / self.upsample + (1.0 if self.mel.centered else 0.5)
         left = positions.floor().long()
-        weight = positions - left
-        return frames[..., left] * (1.0 - weight) + frames[..., left + 1] * weight
+        weight = (positions - left).unsqueeze(-1)
+        return torch.lerp(frames[:, left], frames[:, left + 1], weight)
 
 
 class LinearPredictionFlow(Transform):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,19 +49,25 @@ def _kernel():
     @numba.njit(cache=True, fastmath=SIMD, nogil=True, error_model="numpy")
     def recursion(rows, coefficients, error):
         order = coefficients.shape[1]
+        backwards = np.empty(order, rows.dtype)  # the coefficients in reverse at its end: all loops run upwards
         for row in range(rows.shape[0]):
             r = rows[row]
-            a = coefficients[row]
-            before = a.copy()
+            coefficient = coefficients[row]
+            known = r[0] - r[0]
             for step in range(order):
-                known = r[0] - r[0]
-                for k in range(step):
-                    known += a[k] * r[step - k]
                 reflection = (r[step + 1] - known) / error[row]
-                before[:step] = a[:step]
-                for k in range(step):
-                    a[k] = before[k] - reflection * before[step - 1 - k]
-                a[step] = reflection
                 error[row] *= 1.0 - reflection * reflection
+                a = coefficient[:step]
+                b = backwards[order - step :]
+                lags = r[2 : step + 2]
+                known = reflection * r[1]  # of the next step
+                for k in range(step):
+                    of_a = a[k]
+                    of_b = b[k] - reflection * of_a
+                    a[k] = of_a - reflection * b[k]
+                    b[k] = of_b
+                    known += of_b * lags[k]
+                coefficient[step] = reflection
+                backwards[order - 1 - step] = reflection
 
     return recursion

@@ -77,7 +77,7 @@ def recursive_filter(excitation: Tensor, coefficients: Tensor, past: Tensor) -> 
     (batch, blocks * n).
     """
     x = torch.cat([past, excitation.detach().flatten(1)], dim=1).double()
-    _kernels()[0](x.numpy(), _oldest_first(coefficients.double()))
+    _kernels()[0](x.numpy(), coefficients.detach().double().contiguous().numpy())
     return x[:, past.shape[1] :].to(excitation.dtype).contiguous()
 
 
@@ -120,18 +120,30 @@ def _kernels():
     import numba
 
     @numba.njit(cache=True, fastmath=SIMD, nogil=True)
-    def forward(x, oldest_first):
-        batch, blocks, order = oldest_first.shape
+    def forward(x, coefficients):
+        batch, blocks, order = coefficients.shape
         size = (x.shape[1] - order) // blocks
+        sums = np.empty(size, x.dtype)
         for item in range(batch):
             row = x[item]
             for block in range(blocks):
-                taps = oldest_first[item, block]
-                for t in range(order + block * size, order + (block + 1) * size):
-                    total = row[t]
-                    for k in range(order):
-                        total += taps[k] * row[t - order + k]
-                    row[t] = total
+                taps = coefficients[item, block]
+                start = order + block * size
+                out = row[start : start + size]
+                sums[:] = out
+                for k in range(1, order + 1):  # from before the block
+                    tap = taps[k - 1]
+                    count = min(k, size)
+                    window = row[start - k : start - k + count]
+                    for i in range(count):
+                        sums[i] += tap * window[i]
+                for t in range(size):
+                    value = sums[t]
+                    out[t] = value
+                    count = min(order, size - 1 - t)
+                    later = sums[t + 1 : t + 1 + count]
+                    for k in range(count):
+                        later[k] += taps[k] * value
 
     @numba.njit(cache=True, fastmath=SIMD, nogil=True)
     def adjoint(gradient, oldest_first):
@@ -141,9 +153,21 @@ def _kernels():
             row = gradient[item]
             for block in range(blocks - 1, -1, -1):
                 taps = oldest_first[item, block]
-                for t in range((block + 1) * size - 1, block * size - 1, -1):
+                start = block * size
+                for t in range(start + size - 1, start, -1):  # within the block
                     value = row[t]
-                    for k in range(max(0, order - t), order):
-                        row[t - order + k] += taps[k] * value
+                    count = min(order, t - start)
+                    earlier = row[t - count : t]
+                    nearest = taps[order - count :]
+                    for k in range(count):
+                        earlier[k] += nearest[k] * value
+                for k in range(1, min(order, start + size - 1) + 1):  # to before the block
+                    tap = taps[order - k]
+                    first = max(0, k - start)
+                    count = min(k, size) - first
+                    later = row[start + first : start + first + count]
+                    earlier = row[start + first - k : start + first - k + count]
+                    for i in range(count):
+                        earlier[i] += tap * later[i]
 
     return forward, adjoint

@@ -25,11 +25,11 @@ class CausalConv(nn.Module):
         self.kernel_size = kernel_size
         self.dilation = dilation
         self.history = (kernel_size - 1) * dilation
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 1, kernel_size))
+        weight = nn.init.uniform_(torch.empty(out_channels, in_channels, 1, kernel_size), -1.0, 1.0)
+        weight *= math.sqrt(3.0 / (in_channels * kernel_size))
+        # each tap a matrix in memory, of which products need no copy
+        self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        nn.init.uniform_(self.weight, -1.0, 1.0)
-        with torch.no_grad():
-            self.weight *= math.sqrt(3.0 / (in_channels * kernel_size))
 
     def forward(self, x: Tensor, past: Tensor | None = None) -> Tensor:
         # (batch, channels, 1, time) over channels-last memory
@@ -42,7 +42,7 @@ class CausalConv(nn.Module):
         """`forward` without bias, for inputs that `computes_at_once`: one matrix product a tap, added where it lies."""
         padded = self._padded(x, past)
         batch, time, _ = x.shape
-        oldest, *others = self.step_weight().chunk(self.kernel_size)
+        oldest, *others = self.weight[:, :, 0].permute(2, 1, 0).unbind()
         out = padded[:, :time] @ oldest
         for tap, matrix in enumerate(others, start=1):
             start = tap * self.dilation
@@ -57,12 +57,6 @@ class CausalConv(nn.Module):
     def step_weight(self) -> Tensor:
         """Kernel as a matrix (kernel_size * in_channels, out_channels), oldest tap first, for stepwise sampling."""
         return self.weight[:, :, 0, :].permute(2, 1, 0).reshape(-1, self.weight.shape[0]).contiguous()
-
-
-def computes_at_once(x: Tensor) -> bool:
-    """Whether x is float32 on a CPU and its results are wanted without gradient, now and not as a graph."""
-    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    return x.is_cpu and x.dtype is torch.float32 and not torch.is_grad_enabled() and not traced
 
 
 def keep_last(x: Tensor, past: Tensor | None, length: int) -> Tensor:

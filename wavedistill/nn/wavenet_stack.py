@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from wavedistill.kernels.block_gate import block_gate
 from wavedistill.kernels.gate import bfloat16_gate, suits_kernel
-from wavedistill.nn.causal_conv import CausalConv, computes_at_once, keep_last
+from wavedistill.kernels.operators import computes_at_once
+from wavedistill.nn.causal_conv import CausalConv, keep_last
 from wavedistill.numerics import full_precision, refuse_second_derivative
 
 
