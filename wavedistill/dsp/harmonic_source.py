@@ -23,6 +23,11 @@ from wavedistill.dsp import prompt_spectra, spectral_stream
 from wavedistill.dsp.mel_inversion import MelInversion
 from wavedistill.dsp.mel_stft import MelSTFT, power
 from wavedistill.dsp.memory import Past, Queue
+from wavedistill.kernels.magnitude import with_magnitude
+from wavedistill.kernels.operators import computes_at_once
+
+TINY = 1e-18
+"""Squared magnitude of a bin that has no phase."""
 
 
 class Pitch(NamedTuple):
@@ -141,4 +146,6 @@ def interpolate_frames(frames: Tensor, hop_length: int) -> Tensor:
 
 
 def _with_magnitude(spectrum: Tensor, magnitude: Tensor) -> tuple[Tensor, Tensor]:
-    return spectrum * (magnitude * power(spectrum).clamp_min_(1e-18).rsqrt_()), magnitude
+    if computes_at_once(spectrum):
+        return with_magnitude(spectrum, magnitude, TINY), magnitude
+    return spectrum * (magnitude * power(spectrum).clamp_min_(TINY).rsqrt_()), magnitude

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wavedistill.kernels.mel_gain import BinFilters
 from wavedistill.kernels.recursive_filter import SIMD
+from wavedistill.kernels.shares import in_shares
 
 STEPS = 10
 TINY = 1e-9
@@ -54,7 +55,8 @@ class MelInversion(nn.Module):
         rows, goals = (x.transpose(1, 2).contiguous().numpy() for x in (estimate, wanted))
         sparse = self.sparse
         of_lower, of_upper = (weights.to(estimate.dtype).numpy() for weights in (sparse.of_lower, sparse.of_upper))
-        _kernel()(rows, goals, sparse.lower.numpy(), of_lower, of_upper, rows.dtype.type(TINY))
+        filters = sparse.lower.numpy(), of_lower, of_upper, rows.dtype.type(TINY)
+        in_shares(lambda first, last: _kernel()(rows, goals, first, last, *filters), rows.shape[2], WIDTH)
         return torch.from_numpy(rows).transpose(1, 2)
 
 
@@ -64,12 +66,12 @@ def _kernel():
     import numpy as np
 
     @numba.njit(cache=True, fastmath=SIMD, nogil=True)
-    def update(estimate, wanted, lower, of_lower, of_upper, tiny):
-        batch, bins, frames = estimate.shape
+    def update(estimate, wanted, start, end, lower, of_lower, of_upper, tiny):
+        batch, bins, _ = estimate.shape
         energies = np.empty((lower.max() + 2, WIDTH), estimate.dtype)
         for item in range(batch):
-            for first in range(0, frames, WIDTH):
-                last = min(first + WIDTH, frames)
+            for first in range(start, end, WIDTH):
+                last = min(first + WIDTH, end)
                 for _ in range(STEPS):
                     energies[:] = 0.0
                     for k in range(bins):

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from wavedistill.audio.mel import MelConfig
+from wavedistill.kernels.operators import computes_at_once
+from wavedistill.kernels.overlap import overlap_windowed
 
 
 class MelSTFT(nn.Module):
@@ -49,7 +51,7 @@ class MelSTFT(nn.Module):
             weight: the sum of squared windows, the same for all spectra of one length; None: compute it.
         """
         weight = self.weight(spectrum.shape[1], spectrum.real.dtype) if weight is None else weight
-        return self._inner(self.overlap_add(self.frames(spectrum))) / weight
+        return self._inner(self.overlapped(spectrum)) / weight
 
     def weight(self, frames: int, dtype: torch.dtype) -> Tensor:
         """The sum of squared windows over each sample, (1, frames * hop_length)."""
@@ -79,6 +81,18 @@ class MelSTFT(nn.Module):
         """Of a wave with what stands before and after it."""
         frames = padded.unfold(1, self.mel.n_fft, self.mel.hop_length)
         return torch.fft.rfft(frames * self.window.to(padded.dtype))
+
+    def overlapped(self, spectrum: Tensor, tail: Tensor | None = None) -> Tensor:
+        """Sums of the windowed frames of a spectrum from the first sample of the first one on, (batch, n_fft + (frames
+        - 1) * hop_length), and of what earlier ones left there, (batch, up to as many).
+        """
+        if computes_at_once(spectrum):
+            frames = torch.fft.irfft(spectrum, n=self.mel.n_fft)
+            return overlap_windowed(frames, self.window, self.mel.hop_length, tail)
+        sums = self.overlap_add(self.frames(spectrum))
+        if tail is not None:
+            sums[:, : tail.shape[1]] += tail
+        return sums
 
     def frames(self, spectrum: Tensor) -> Tensor:
         """Windowed frames (batch, frames, n_fft) of a spectrum, to be overlapped."""

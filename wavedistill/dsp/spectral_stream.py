@@ -43,8 +43,10 @@ class IncomingFrames:
         if count < 1 or (fresh and not last and held.shape[1] <= stft.left):  # not one frame, or no start to mirror
             self.held = held
             return held, 0
-        ends = [stft.before(held)] * fresh + [held] + [stft.after(held)] * last
-        padded = torch.cat(ends, dim=1)
+        padded = held
+        if fresh or last:
+            ends = ([stft.before(held)] if fresh else []) + [held] + ([stft.after(held)] if last else [])
+            padded = torch.cat(ends, dim=1)
         self.held = padded[:, count * hop :].clone()
         self.fresh = False
         return padded, count
@@ -83,22 +85,17 @@ class SpectralStage:
         if not count:
             return padded[:, :0], known[:, :0]
         spectrum, known = self.change(stft.spectrum(padded), self.known.take(count))
-        sums = self._overlapped(stft.frames(spectrum), self.tail)
+        sums = stft.overlapped(spectrum, self.tail)
         end = sums.shape[1] - (stft.right if last else size - hop)
         start = self.before if self.before <= end else end  # not min: a graph for any length would keep it
         self.before -= start
-        out = sums[:, start:end] / self._weight(count, sums.dtype)[:, start:end]
+        weight = self._weight(count, sums.dtype)[:, start:end]
+        out = sums[:, start:end] / weight
         if self.add:
-            out = padded[:, start:end] + out
+            out += padded[:, start:end]
         self.tail = sums[:, count * hop :].clone()
         self.frames = min(self.frames + count, -(-size // hop))
         return out, known
-
-    def _overlapped(self, frames: Tensor, tail: Tensor | None) -> Tensor:
-        sums = self.stft.overlap_add(frames)
-        if tail is not None:
-            sums[:, : tail.shape[1]] += tail
-        return sums
 
     def _weight(self, count: int, dtype: torch.dtype) -> Tensor:
         """The sum of squared windows over the samples of ``count`` new frames, those before them included."""

@@ -43,7 +43,7 @@ def stream(
 def _chunks(batches: Iterator[Tensor]) -> Iterator[Tensor]:
     while True:
         # not a decorator: the mode must not stay on in the caller's code between two chunks
-        with torch.no_grad():
+        with torch.inference_mode():
             chunk = next(batches, None)
         if chunk is None:
             return

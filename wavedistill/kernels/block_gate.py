@@ -12,7 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wavedistill.kernels.shares import in_shares
 from wavedistill.kernels.tanh import OPTIONS, tanh_parts
+
+VALUES = 2**16
+"""Values that are worth a thread."""
 
 
 def block_gate(gates: Tensor, offsets: Tensor) -> Tensor:
@@ -22,7 +26,12 @@ def block_gate(gates: Tensor, offsets: Tensor) -> Tensor:
         blocks -> (batch, time, channels), within 1e-6 of the exact gate.
     """
     gated = torch.empty(*gates.shape[:-1], gates.shape[-1] // 2)
-    _kernel()(gates.contiguous().numpy(), offsets.contiguous().numpy(), gated.numpy())
+    rows = offsets.contiguous().flatten(0, 1)
+    if len(rows):
+        by_block = (x.contiguous().view(len(rows), -1, x.shape[-1]) for x in (gates, gated))
+        arrays = [x.numpy() for x in (*by_block, rows)]
+        least = max(1, VALUES * len(rows) // max(1, gated.numel()))
+        in_shares(lambda first, last: _kernel()(*(x[first:last] for x in arrays)), len(rows), least)
     return gated
 
 
@@ -34,20 +43,18 @@ def _kernel():
     half = np.float32(0.5)
 
     @numba.njit(cache=True, nogil=True, **OPTIONS)
-    def forward(gates, offsets, gated):
-        batch, time, channels = gated.shape
-        size = time // offsets.shape[1]
-        for item in range(batch):
-            for block in range(offsets.shape[1]):
-                filters_offset = offsets[item, block, :channels]
-                openings_offset = offsets[item, block, channels:]
-                for t in range(block * size, (block + 1) * size):
-                    filters = gates[item, t, :channels]
-                    openings = gates[item, t, channels:]
-                    out = gated[item, t]
-                    for j in range(channels):
-                        p, q = parts(filters[j] + filters_offset[j])
-                        u, w = parts(half * (openings[j] + openings_offset[j]))
-                        out[j] = half * p * (w + u) / (q * w)
+    def forward(gates, gated, offsets):
+        blocks, size, channels = gated.shape
+        for block in range(blocks):
+            filters_offset = offsets[block, :channels]
+            openings_offset = offsets[block, channels:]
+            for t in range(size):
+                filters = gates[block, t, :channels]
+                openings = gates[block, t, channels:]
+                out = gated[block, t]
+                for j in range(channels):
+                    p, q = parts(filters[j] + filters_offset[j])
+                    u, w = parts(half * (openings[j] + openings_offset[j]))
+                    out[j] = half * p * (w + u) / (q * w)
 
     return forward

@@ -14,6 +14,10 @@ from torch import Tensor
 
 from wavedistill.kernels.operators import operator
 from wavedistill.kernels.recursive_filter import SIMD
+from wavedistill.kernels.shares import in_shares
+
+ROWS = 16
+"""Predictors that are worth a thread."""
 
 
 def _plain(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,7 +41,8 @@ def levinson_recursion(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
     rows = autocorrelation.detach().reshape(-1, autocorrelation.shape[-1]).contiguous()
     coefficients = rows.new_zeros(rows.shape[0], rows.shape[1] - 1)
     error = rows[:, 0].clone()
-    _kernel()(rows.numpy(), coefficients.numpy(), error.numpy())
+    arrays = [x.numpy() for x in (rows, coefficients, error)]
+    in_shares(lambda first, last: _kernel()(*(x[first:last] for x in arrays)), len(rows), ROWS)
     leading = autocorrelation.shape[:-1]
     return coefficients.reshape(*leading, -1), error.reshape(leading)
 

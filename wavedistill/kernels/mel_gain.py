@@ -14,6 +14,10 @@ import torch
 from torch import Tensor
 
 from wavedistill.kernels.recursive_filter import SIMD
+from wavedistill.kernels.shares import in_shares
+
+ROWS = 64
+"""Frames that are worth a thread."""
 
 
 class BinFilters(NamedTuple):
@@ -62,8 +66,13 @@ class MelGain:
 
     def __call__(self, spectrum: Tensor, asked: Tensor) -> Tensor:
         changed = torch.empty_like(spectrum, memory_format=torch.contiguous_format)
-        rows = (x.contiguous().flatten(0, 1).numpy() for x in (spectrum, asked))
-        _kernel()(*rows, *self.arguments, *self.limits, changed.flatten(0, 1).numpy())
+        spectra, wanted, out = (x.contiguous().flatten(0, 1).numpy() for x in (spectrum, asked, changed))
+
+        def work(first: int, last: int) -> None:
+            rows = slice(first, last)
+            _kernel()(spectra[rows], wanted[rows], *self.arguments, *self.limits, out[rows])
+
+        in_shares(work, len(spectra), ROWS)
         return changed
 
 

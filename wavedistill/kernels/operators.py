@@ -64,9 +64,10 @@ def operator(fake: Callable, plain: Callable) -> Callable[[Callable], Operator]:
 
 
 def computes_at_once(x: Tensor) -> bool:
-    """Whether x is float32 on a CPU and its results are wanted without gradient, now and not as a graph."""
+    """Whether x is of single precision on a CPU and its results are wanted without gradient, now and not as a graph."""
     traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    return x.is_cpu and x.dtype is torch.float32 and not torch.is_grad_enabled() and not traced
+    single = x.dtype in (torch.float32, torch.complex64)
+    return x.is_cpu and single and not torch.is_grad_enabled() and not traced
 
 
 def _save_inputs(ctx, inputs: tuple[Tensor, ...], output: Any) -> None:

@@ -1,10 +1,12 @@
-"""The compiled weights of a spectrum's bins are those of the formula."""
+"""Compiled loops over spectra give what their formulas give."""
 
 import pytest
 import torch
 
 from wavedistill.audio.mel import MelConfig
+from wavedistill.dsp.harmonic_source import _with_magnitude
 from wavedistill.dsp.mel_contraction import MelSteps
+from wavedistill.dsp.mel_stft import MelSTFT
 from wavedistill.kernels.operators import computes_at_once
 
 MELS = {
@@ -33,3 +35,24 @@ def test_weights_are_those_of_the_formula(name):
         assert computes_at_once(wave)
         torch.testing.assert_close(steps(wave, log_mel), dense, atol=1e-6, rtol=1e-5)
     assert not torch.allclose(dense, wave, atol=1e-2)
+
+
+def test_magnitudes_and_overlaps_are_those_of_the_formula():
+    """The harmonic source and the inverse transform, whose plain versions a graph for export takes."""
+    generator = torch.Generator().manual_seed(1)
+    spectrum = torch.randn(2, 7, 33, dtype=torch.complex64, generator=generator)
+    spectrum[0, 2] = 0.0
+    magnitude = torch.rand(2, 7, 33, generator=generator)
+    stft = MelSTFT(MELS["more filters than bins between them"])
+    tail = torch.randn(2, 40, generator=generator)
+    with torch.no_grad():
+        assert computes_at_once(spectrum)
+        at_once = _with_magnitude(spectrum, magnitude)[0], stft.overlapped(spectrum), stft.overlapped(spectrum, tail)
+        double = spectrum.to(torch.complex128)
+        plain = (
+            _with_magnitude(double, magnitude.double())[0],
+            stft.overlapped(double),
+            stft.overlapped(double, tail.double()),
+        )
+    for found, expected in zip(at_once, plain, strict=True):
+        torch.testing.assert_close(found, expected.to(found.dtype), atol=1e-5, rtol=1e-5)
