@@ -101,16 +101,18 @@ COMPILING = 150_000
 """Milliseconds: in a fresh checkout the first score and the first morph compile their loops."""
 
 
-@pytest.mark.slow
 def test_page_scores_and_morphs(browser, served, outside):
     with opened(browser, served.address) as page:
         page.get_by_role("tab", name="Likelihood", exact=True).click()
         click(page, "Italian")
+        lengths = page.get_by_text("0:04").locator("visible=true")  # beside the players, once the example is in them
+        lengths.first.wait_for()
         click(page, "Score")
         page.locator("#score").get_by_text("bits a sample").wait_for(timeout=COMPILING)
         page.locator(".numbers table").wait_for()
         page.locator("#score-picture img").wait_for()
         click(page, "English to Italian")
+        lengths.nth(1).wait_for()
         page.get_by_label("number input for Steps").fill("3")
         click(page, "Morph")
         page.locator("#morph").get_by_text("3 steps in").wait_for(timeout=COMPILING)
