@@ -26,6 +26,10 @@ from wavedistill.dsp.filters import all_pole, levinson_durbin, predict
 from wavedistill.dsp.memory import Past
 from wavedistill.errors import WavedistillError
 from wavedistill.flows.transform import Transform, require_dtype
+from wavedistill.kernels.operators import computes_at_once
+
+PIECE = 64
+"""Frames whose predictors are computed at a time."""
 
 
 class LPC(NamedTuple):
@@ -74,10 +78,20 @@ class MelLPC(nn.Module):
     def step(self, log_mel: Tensor, state: Past) -> LPC:
         """The predictors of the frames that further ones make final: each needs one on either side."""
         power = (log_mel.double() * (2.0 / self.mel.power)).exp().transpose(1, 2)
-        blocks = self._interpolate(state.join(power @ self.to_autocorrelation.double()))
+        frames = state.join(power @ self.to_autocorrelation.double())
+        if not computes_at_once(log_mel):
+            return self._predictors(frames, log_mel.dtype)
+        # in pieces, whose values in double precision stay in the cache
+        starts = range(0, max(frames.shape[1] - 2, 1), PIECE)
+        pieces = [self._predictors(frames[:, start : start + PIECE + 2], log_mel.dtype) for start in starts]
+        return LPC(*(torch.cat(parts, dim=1) for parts in zip(*pieces, strict=True)))
+
+    def _predictors(self, frames: Tensor, dtype: torch.dtype) -> LPC:
+        """Of the autocorrelations (batch, frames + 2, lags) of frames and of one on either side."""
+        blocks = self._interpolate(frames)
         blocks[..., 0] += (1.0 / 32768.0) ** 2 / 12.0  # of rounding to 16 bits
         coefficients, error = levinson_durbin(blocks)
-        return LPC(coefficients.to(log_mel.dtype), (0.5 * error.log()).to(log_mel.dtype))
+        return LPC(coefficients.to(dtype), (0.5 * error.log()).to(dtype))
 
     def _interpolate(self, frames: Tensor) -> Tensor:
         """(batch, frames + 2, lags) -> (batch, frames * upsample, lags), linear between the frames' centres."""
