@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -33,6 +34,20 @@ def test_peers_have_the_published_size_and_make_audio(build):
             audio = voice.prepare(2, 4, "cpu")()
         assert audio.shape[0] == 2 and audio.shape[-1] == 4 * voice.hop_length
         assert not any("weight_g" in name or "parametrizations" in name for name, _ in voice.module.named_parameters())
+
+
+def test_vocos_in_real_numbers_is_vocos():
+    """What is exported, and what onnxruntime makes of it, is the voice that torch runs."""
+    pytest.importorskip("vocos")
+    pytest.importorskip("onnxruntime")
+    ours, exported = peers.vocos()
+    backbone, head = ours.module
+    mel = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 100, 9)).astype(np.float32))
+    with torch.inference_mode():
+        hidden = backbone(mel)
+        torch.testing.assert_close(peers.RealHead(head)(hidden), head(hidden), atol=1e-6, rtol=1e-4)
+        expected = ours.module(torch.randn(2, 100, 5, generator=torch.Generator().manual_seed(0)))
+    np.testing.assert_allclose(exported.prepare(2, 4, "cpu")(), expected.numpy(), atol=1e-5, rtol=0)
 
 
 def test_clarinet_student_is_autoregressive_in_its_noise():

@@ -70,7 +70,12 @@ def test_every_measurement_is_there_and_positive(result):
     cells = {(s.system, s.group, s.batch, s.audio_seconds) for s in found.speeds}
     assert cells == {
         (n, g, b, s)
-        for n, g in (("student", "student"), ("student, bf16", "student"), ("peer", "peer"))
+        for n, g in (
+            ("student", "student"),
+            ("student, bf16", "student"),
+            ("student, ONNX", "student"),
+            ("peer", "peer"),
+        )
         for b in (1, 2)
         for s in (0.1, 0.4)
     }
@@ -214,7 +219,7 @@ def test_threads_come_back_after_a_failure():
     student = tiny_student()
     student.sample = lambda *args, **kwargs: 1 / 0
     with pytest.raises(ZeroDivisionError):
-        config = BenchmarkConfig(seconds=(0.1,), batch_sizes=(1,), threads=(before + 1,), repeats=1)
+        config = BenchmarkConfig(seconds=(0.1,), batch_sizes=(1,), threads=(before + 1,), repeats=1, onnx=False)
         run_benchmark(tiny_teacher(), [student], config)
     assert torch.get_num_threads() == before
 

@@ -17,13 +17,16 @@ no package: see `PlainClariNet`.
 
 from __future__ import annotations
 
+import importlib.util
+import math
 import warnings
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from wavedistill.benchmark.exported import onnx_system
 from wavedistill.benchmark.systems import Run, TimedSystem, timed_model
 from wavedistill.models.parallel_wavenet import ParallelWaveNet, ParallelWaveNetConfig
 from wavedistill.nn.wavenet_stack import StackConfig
@@ -40,6 +43,54 @@ def vocos() -> Iterator[TimedSystem]:
     yield peer(
         "Vocos", model, 24000, 100, lambda mel: model(nn.functional.pad(mel, (0, 1)))
     )  # centred frames: one more than hops
+    if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnxscript"):
+        yield _exported_vocos(model)
+
+
+def _exported_vocos(model: nn.Sequential) -> TimedSystem:
+    """Its inverse transform and overlap-add as one transposed convolution: torch exports no complex numbers."""
+    backbone, head = model
+    mel = torch.zeros(2, 100, 7)
+    axes = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC}
+    program = torch.onnx.export(
+        nn.Sequential(backbone, RealHead(head)).eval(),
+        (mel,),
+        input_names=["mel"],
+        dynamic_shapes=(axes,),
+        dynamo=True,
+        verbose=False,
+    )
+
+    def inputs(batch: int, frames: int) -> dict[str, Any]:
+        return {"mel": torch.randn(batch, 100, frames + 1, generator=torch.Generator().manual_seed(0)).numpy()}
+
+    note = "its inverse transform as a transposed convolution, which ONNX can express"
+    return onnx_system("Vocos", program.model_proto.SerializeToString(), 24000, HOP, inputs, "peer", note)
+
+
+class RealHead(nn.Module):
+    """What Vocos' head computes, in real numbers: magnitudes and phases (batch, frames, channels) to a wave."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.out = head.out
+        window = head.istft.window.double()
+        size = len(window)
+        angles = 2 * math.pi / size * torch.arange(size // 2 + 1)[:, None].double() * torch.arange(size)
+        fold = torch.full((size // 2 + 1, 1), 2.0).double()
+        fold[0] = fold[-1] = 1.0
+        basis = torch.cat([fold * angles.cos(), -fold * angles.sin()]) / size * window
+        self.register_buffer("basis", basis.float().unsqueeze(1))
+        self.register_buffer("weight", window.square().float()[None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        magnitude, phase = self.out(x).transpose(1, 2).chunk(2, dim=1)
+        magnitude = magnitude.exp().clip(max=1e2)
+        spectrum = torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
+        wave = nn.functional.conv_transpose1d(spectrum, self.basis, stride=HOP)
+        total = nn.functional.conv_transpose1d(torch.ones_like(spectrum[:, :1]), self.weight, stride=HOP)
+        half = self.weight.shape[-1] // 2
+        return (wave / total.clamp_min(1e-11))[:, 0, half:-half]
 
 
 def parallel_wavegan() -> Iterator[TimedSystem]:

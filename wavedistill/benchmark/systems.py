@@ -38,6 +38,7 @@ class TimedSystem:
         prepare: (batch, frames, device) -> a run that makes that much audio, its input ready.
         group: "student" for those of this package, "peer" for others.
         note: what a reader must know about it.
+        in_torch: whether torch runs it: on any device, its arithmetic and memory counted.
     """
 
     name: str
@@ -47,6 +48,7 @@ class TimedSystem:
     prepare: Callable[[int, int, str], Run]
     group: Literal["student", "peer"] = "peer"
     note: str = ""
+    in_torch: bool = True
 
     def frames(self, seconds: float) -> int:
         """Whole frames nearest to ``seconds`` of audio, at least one."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from wavedistill.benchmark.exported import exported_student
 from wavedistill.benchmark.macs import MacCount, marginal_macs
 from wavedistill.benchmark.report import BenchmarkResult, Cost, GemmPeak
 from wavedistill.benchmark.systems import (
@@ -64,6 +65,7 @@ class BenchmarkConfig:
         teacher_seconds: audio in a timing of the cached sampler; the sampler that runs the whole network for every
             sample is timed on single samples.
         parallel_seconds: audio that the teacher's parallel samplers make; with the greatest number of threads only.
+        onnx: measure the students as ONNX files, too, where the packages are installed; writing one takes a minute.
     """
 
     devices: Sequence[str] | None = None
@@ -73,6 +75,7 @@ class BenchmarkConfig:
     repeats: int = 5
     teacher_seconds: float = 0.5
     parallel_seconds: float = 1.0
+    onnx: bool = True
 
     @property
     def settings(self) -> list[Setting]:
@@ -130,17 +133,21 @@ def run_benchmark(
             variants[f"{key}, bf16"] = copy.deepcopy(model).compute_in(torch.bfloat16)
     systems = [*(timed_model(key, model) for key, model in variants.items()), *peers]
     settings = config.settings
+    missing = list(missing)
 
     from tqdm import tqdm
 
-    steps = len(settings) * (len(config.cells) + 3) + len(systems) + 2
-    result = BenchmarkResult(missing=list(missing), machine=machine())
+    steps = len(settings) * (len(config.cells) + 3) + sum(system.in_torch for system in systems) + 2
     with threads_restored(), tqdm(total=steps, desc="benchmark", disable=not progress, dynamic_ncols=True) as bar:
+        if config.onnx:
+            systems += _exported(loaded, missing)
+        result = BenchmarkResult(missing=missing, machine=machine())
         for setting in settings:
             _measure(result, config, setting, _Models(teacher, distilled, variants, systems), bar.update)
         for system in systems:
-            result.costs.append(_cost_of(system, result.speeds, settings, max(config.seconds)))
-            bar.update()
+            if system.in_torch:
+                result.costs.append(_cost_of(system, result.speeds, settings, max(config.seconds)))
+                bar.update()
         result.costs.append(_cost_of_teacher(name, teacher))
         bar.update(2)
     return result
@@ -174,7 +181,8 @@ def _measure(
             peaks[precision] = max(peaks[precision], gemm_peak(setting.device, precision))
 
     take_peaks()
-    result.speeds.extend(time_systems(models.systems, setting, config.cells, *limits, SLOW_SECONDS, tick))
+    systems = [system for system in models.systems if system.in_torch or setting.device == "cpu"]
+    result.speeds.extend(time_systems(systems, setting, config.cells, *limits, SLOW_SECONDS, tick))
     take_peaks()
     result.streams.extend(time_streams(models.variants, setting, CHUNK_SECONDS, *limits))
     tick()
@@ -206,6 +214,15 @@ def _load_students(
                 "with --teacher."
             )
     return loaded
+
+
+def _exported(models: dict[str, ParallelWaveNet | WaveformFlow], missing: list[str]) -> list[TimedSystem]:
+    """The students as ONNX files; why they cannot be had is added to ``missing``."""
+    try:
+        return [exported_student(key, model) for key, model in models.items() if model.role == "student"]
+    except (ImportError, WavedistillError) as error:
+        missing.append(f"ONNX files are not measured ({error}): pip install 'wavedistill[onnx]'.")
+        return []
 
 
 def _loaded(model: str | Path | WaveNet | ParallelWaveNet | WaveformFlow, default: str) -> tuple[str, torch.nn.Module]:
