@@ -126,7 +126,17 @@ def test_empty_waveform_is_refused():
         LogMelSpectrogram()(torch.zeros(0))
 
 
-@pytest.mark.parametrize("settings", [dict(hop_length=0), dict(win_length=2048), dict(f_max=9000.0), dict(f_min=-1.0)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(hop_length=0),
+        dict(win_length=2048),
+        dict(f_max=9000.0),
+        dict(f_min=-1.0),
+        dict(f_max=0.5),
+        dict(f_min=15.7, f_max=31.2),
+    ],
+)
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(WavedistillError, match="mel settings need"):
         MelConfig(**settings)

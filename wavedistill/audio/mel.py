@@ -59,6 +59,12 @@ class MelConfig:
                 f"mel settings need 0 <= f_min < f_max <= sample_rate / 2, got {self.f_min}, {self.f_max} at "
                 f"{self.sample_rate} Hz."
             )
+        spacing = self.sample_rate / self.n_fft
+        if (self.f_min // spacing + 1) * spacing >= self.f_max:
+            raise WavedistillError(
+                f"mel settings need a bin of the spectrum between f_min and f_max: there is one every {spacing:g} Hz "
+                f"(sample_rate / n_fft), and none between {self.f_min:g} and {self.f_max:g}."
+            )
 
     @staticmethod
     def preset(name: str) -> MelConfig:
