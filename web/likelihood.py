@@ -23,7 +23,7 @@ from wavedistill.inference.vocoder import Vocoder
 from wavedistill.text import markdown_table
 
 from .errors import errors_shown
-from .models import Models, noise_options
+from .models import Models
 from .sounds import Sound, number, read_recording
 from .widgets import (
     EXAMPLES_FOLDER,
@@ -84,12 +84,10 @@ class Likelihood:
             vocoder = self.models.vocoder(teacher)
             audio = _whole_frames(read_recording(recording, vocoder.sample_rate), vocoder)
             began = time.perf_counter()
-            mel = LoadedModel(teacher, "", vocoder.model).mel(Clip("", "", audio))
-            index = noise_options(vocoder, 0, 1.0, speaker)["speaker"]
-            if index is not None:
-                known = vocoder.model.config.speakers
-                index = torch.tensor([known.index(index) if isinstance(index, str) else index])
-            found = sound_statistics(vocoder.model, audio, mel, index)
+            model = LoadedModel(teacher, "", vocoder.model)
+            clip = Clip("", _known_speaker(speaker, vocoder), audio)
+            mel = model.mel(clip)
+            found = sound_statistics(vocoder.model, audio, mel, model.speaker(clip))
             took = time.perf_counter() - began
             hop_seconds = vocoder.hop_length / vocoder.sample_rate
             spans = [(span.start, span.end) for span in stands_out(found.energy, hop_seconds)]
@@ -118,9 +116,8 @@ class Likelihood:
             sounds = [
                 _whole_frames(read_recording(path, vocoder.sample_rate)[:longest], vocoder) for path in (first, second)
             ]
-            known = vocoder.model.config.speakers
-            speakers = [name if name in known else known[0] for name in (first_speaker, second_speaker) if known]
-            config = MorphConfig(int(steps), tuple(speakers) or None)
+            speakers = tuple(_known_speaker(name, vocoder) for name in (first_speaker, second_speaker))
+            config = MorphConfig(int(steps), speakers if vocoder.model.config.speakers else None)
             began = time.perf_counter()
             made = morph_sounds(*sounds, LoadedModel(model, "", vocoder.model), config)
             took = time.perf_counter() - began
@@ -241,6 +238,12 @@ def _pair(files: tuple[str, str]) -> list[str]:
     """Paths of an example's two files."""
     folders = (EXAMPLES_FOLDER, find_checkpoint_root() / NOTES_FOLDER)
     return [str(next(folder / file for folder in folders if (folder / file).is_file())) for file in files]
+
+
+def _known_speaker(name: str | None, vocoder: Vocoder) -> str:
+    """A name of the model's, the first where none was chosen; "" for a model without speakers."""
+    known = vocoder.model.config.speakers
+    return name if name in known else (known or [""])[0]
 
 
 def _whole_frames(audio: Tensor, vocoder: Vocoder) -> Tensor:
