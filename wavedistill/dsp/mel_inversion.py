@@ -56,7 +56,8 @@ class MelInversion(nn.Module):
         sparse = self.sparse
         of_lower, of_upper = (weights.to(estimate.dtype).numpy() for weights in (sparse.of_lower, sparse.of_upper))
         filters = sparse.lower.numpy(), of_lower, of_upper, rows.dtype.type(TINY)
-        in_shares(lambda first, last: _kernel()(rows, goals, first, last, *filters), rows.shape[2], WIDTH)
+        kernel = _kernel()
+        in_shares(lambda first, last: kernel(rows, goals, first, last, *filters), rows.shape[2], WIDTH)
         return torch.from_numpy(rows).transpose(1, 2)
 
 

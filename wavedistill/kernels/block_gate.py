@@ -31,7 +31,8 @@ def block_gate(gates: Tensor, offsets: Tensor) -> Tensor:
         by_block = (x.contiguous().view(len(rows), -1, x.shape[-1]) for x in (gates, gated))
         arrays = [x.numpy() for x in (*by_block, rows)]
         least = max(1, VALUES * len(rows) // max(1, gated.numel()))
-        in_shares(lambda first, last: _kernel()(*(x[first:last] for x in arrays)), len(rows), least)
+        kernel = _kernel()
+        in_shares(lambda first, last: kernel(*(x[first:last] for x in arrays)), len(rows), least)
     return gated
 
 

@@ -42,7 +42,8 @@ def levinson_recursion(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
     coefficients = rows.new_zeros(rows.shape[0], rows.shape[1] - 1)
     error = rows[:, 0].clone()
     arrays = [x.numpy() for x in (rows, coefficients, error)]
-    in_shares(lambda first, last: _kernel()(*(x[first:last] for x in arrays)), len(rows), ROWS)
+    kernel = _kernel()
+    in_shares(lambda first, last: kernel(*(x[first:last] for x in arrays)), len(rows), ROWS)
     leading = autocorrelation.shape[:-1]
     return coefficients.reshape(*leading, -1), error.reshape(leading)
 

@@ -68,9 +68,11 @@ class MelGain:
         changed = torch.empty_like(spectrum, memory_format=torch.contiguous_format)
         spectra, wanted, out = (x.contiguous().flatten(0, 1).numpy() for x in (spectrum, asked, changed))
 
+        kernel = _kernel()
+
         def work(first: int, last: int) -> None:
             rows = slice(first, last)
-            _kernel()(spectra[rows], wanted[rows], *self.arguments, *self.limits, out[rows])
+            kernel(spectra[rows], wanted[rows], *self.arguments, *self.limits, out[rows])
 
         in_shares(work, len(spectra), ROWS)
         return changed

@@ -37,4 +37,5 @@ def _threads(count: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count, thread_name_prefix="wavedistill")
 
 
-os.register_at_fork(after_in_child=_threads.cache_clear)
+if hasattr(os, "register_at_fork"):  # a forked process has no threads of its parent's
+    os.register_at_fork(after_in_child=_threads.cache_clear)
