@@ -120,7 +120,11 @@ def test_a_preset_s_name_stands_for_the_settings_of_a_mel(teacher_recipe: Teache
         (["--run.no-steps"], "unknown option --run.no-steps. Did you mean --run.steps"),
         (["--kind", "student"], "unknown option --kind"),
         (["--model.stack.num_layers", "5"], "multiple of num_cycles"),
-        (["--optim.muon_lr", "-0.02"], "optim.muon_lr is -0.02; it must be 0"),
+        (["--optim.muon_lr", "-0.02"], "optim.muon_lr is -0.02; it must be at least 0"),
+        (["--optim.lr", "nan"], "optim.lr is nan; it must be above 0"),
+        (["--optim.clip_norm", "0"], "optim.clip_norm is 0; it must be above 0"),
+        (["--optim.betas", "0.9", "9e8"], r"optim.betas\[1\] is 9e\+08; it must be at least 0 and below 1"),
+        (["--optim.ema", "1"], "optim.ema is 1; it must be at least 0 and below 1"),
     ],
 )
 def test_wrong_overrides_say_what_to_type(

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from wavedistill.audio.mel import LogMelSpectrogram
 from wavedistill.distributions import Gaussian
-from wavedistill.errors import WavedistillError
+from wavedistill.errors import WavedistillError, check_number
 from wavedistill.losses.adversarial import (
     Crops,
     adversarial_distance,
@@ -82,6 +82,11 @@ class DistillationConfig:
         for name in self.weights:
             if name not in TERMS:
                 raise WavedistillError(f"loss.weights: unknown term '{name}'. Known terms: {', '.join(TERMS)}.")
+            check_number(f"loss.weights.{name}", self.weights[name])
+        check_number("loss.kl_clip", self.kl_clip, above=True)
+        check_number("loss.kl_clip_steps", self.kl_clip_steps)
+        check_number("loss.monte_carlo_samples", self.monte_carlo_samples, 1)
+        check_number("loss.log_scale_floor", self.log_scale_floor, -100.0, 100.0)
         if not 0.0 < self.kl_share <= 1.0:
             raise WavedistillError(f"loss.kl_share must be above 0 and at most 1, got {self.kl_share:g}.")
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from wavedistill.distributed import Ranks
-from wavedistill.errors import WavedistillError
+from wavedistill.errors import WavedistillError, check_number
 
 
 @dataclass
@@ -34,8 +34,13 @@ class OptimConfig:
     """Decay of the moving average after t steps: min(ema, (1 + t) / (10 + t)). 0 keeps the newest weights."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.muon_lr < math.inf:
-            raise WavedistillError(f"optim.muon_lr is {self.muon_lr:g}; it must be 0, for AdamW alone, or above.")
+        for name in ("lr", "clip_norm"):
+            check_number(f"optim.{name}", getattr(self, name), above=True)
+        for name in ("muon_lr", "weight_decay", "warmup_steps", "final_lr_ratio"):
+            check_number(f"optim.{name}", getattr(self, name))
+        check_number("optim.ema", self.ema, below=1.0)
+        for index, beta in enumerate(self.betas):
+            check_number(f"optim.betas[{index}]", beta, below=1.0)
 
 
 @dataclass(kw_only=True)
@@ -87,7 +92,7 @@ def check_run(config: RunConfig, batch_size: int, device: torch.device, ranks: R
         if getattr(config, name) < 1:
             raise WavedistillError(f"run.{name} is {getattr(config, name)}; it must be at least 1.")
     for name in ("minutes", "save_minutes"):
-        if getattr(config, name) is not None and getattr(config, name) <= 0:
+        if getattr(config, name) is not None and not 0 < getattr(config, name) < math.inf:
             raise WavedistillError(f"run.{name} is {getattr(config, name)}; it must be above 0, or null for none.")
     if config.precision == "fp16" and device.type == "cpu":
         raise WavedistillError("run.precision fp16 needs a GPU. Use --run.precision auto, bf16 or fp32 on a CPU.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wavedistill.data.baseline import bits_per_sample
-from wavedistill.errors import WavedistillError
+from wavedistill.errors import WavedistillError, check_number
 from wavedistill.models.configs import WaveNetConfig
 from wavedistill.models.wavenet import WaveNet
 from wavedistill.training.task import Sample, validation_batches
@@ -60,13 +61,12 @@ class TeacherTask(nn.Module):
         self.discriminators = None
         bands = model.config.front.bands
         weights = [1.0] * bands if config.band_weights is None else config.band_weights
-        if len(weights) != bands or min(weights) <= 0.0:
+        if len(weights) != bands or not all(0.0 < weight < math.inf for weight in weights):
             raise WavedistillError(
                 f"loss.band_weights: {bands} numbers above 0 are needed, one for each of the model's front.bands, got "
                 f"{weights}."
             )
-        if config.history_noise < 0.0:
-            raise WavedistillError(f"loss.history_noise must be at least 0, got {config.history_noise:g}.")
+        check_number("loss.history_noise", config.history_noise)
         self.history_noise = config.history_noise
         self.skip = skipped(model.config)
         self.register_buffer("weights", torch.tensor(weights) * (bands / sum(weights)), persistent=False)
