@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from wavedistill.errors import WavedistillError
+from wavedistill.errors import OutputError, WavedistillError
 from wavedistill.files import (
     atomic,
     read_json,
@@ -128,3 +128,12 @@ def test_no_other_file_of_the_package_renames_a_temporary_one() -> None:
     own = re.compile(r"os\.replace|os\.rename|temporary\.replace|mkstemp|NamedTemporaryFile")
     found = [path.name for path in ROOM.rglob("*.py") if own.search(path.read_text())]
     assert found == ["files.py"]
+
+
+@pytest.mark.parametrize(
+    ("number", "of_all"), [(errno.ENOSPC, True), (errno.EACCES, True), (errno.ENAMETOOLONG, False)]
+)
+def test_errors_that_other_files_would_meet_are_of_their_own_kind(tmp_path: Path, number: int, of_all: bool) -> None:
+    with pytest.raises(WavedistillError) as raised, atomic(tmp_path / "a.txt"):
+        raise OSError(number, os.strerror(number))
+    assert isinstance(raised.value, OutputError) is of_all

@@ -1,4 +1,4 @@
-"""The one exception a user is meant to read."""
+"""The exceptions that a user is meant to read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import math
 
 class WavedistillError(ValueError):
     """A problem the user can fix: says what was given, what is needed and what to type, in one or two lines."""
+
+
+class OutputError(WavedistillError):
+    """A full disk, or a folder that must not be written: true of the other files of a job, too, so that it ends."""
 
 
 def check_number(name: str, value: float, least: float = 0.0, below: float = math.inf, *, above: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
@@ -11,10 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from wavedistill.errors import WavedistillError
+from wavedistill.errors import OutputError, WavedistillError
 
 LONGEST_NAME = 255
 """Bytes of a file's name that file systems take."""
+OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
+"""Errors of writing that have nothing to do with which file it is."""
 
 
 def read_json(path: str | Path) -> Any:
@@ -73,7 +76,7 @@ def atomic(path: str | Path, advice: str = "Give a folder you can write to, or f
         advice: what the user can do where it cannot be written; the last sentence of the error.
 
     Raises:
-        WavedistillError: in place of any OSError of the block.
+        WavedistillError: in place of any OSError of the block; `OutputError` where other files would fail as well.
     """
     path = Path(path)
     temporary = path.with_name(f".{_short(path.name)}.{os.getpid()}.tmp")
@@ -82,7 +85,8 @@ def atomic(path: str | Path, advice: str = "Give a folder you can write to, or f
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise WavedistillError(f"cannot write {path}: {error.strerror or error}. {advice}") from error
+        kind = OutputError if error.errno in OF_THE_DISK else WavedistillError
+        raise kind(f"cannot write {path}: {error.strerror or error}. {advice}") from error
     finally:
         with contextlib.suppress(OSError):  # renamed by now, or never made
             temporary.unlink()

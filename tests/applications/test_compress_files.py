@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 
@@ -213,3 +214,18 @@ def test_nothing_half_written_stays(tmp_path, monkeypatch):
     monkeypatch.setattr("os.replace", lambda *paths: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     assert compress(tmp_path / "a.wav", "--out", tmp_path / "packed") == 1
     assert not list((tmp_path / "packed").iterdir())
+
+
+def test_a_full_disk_ends_the_job_in_one_line(tmp_path, capsys, monkeypatch):
+    """It is the same for all files: they are not told one by one."""
+    for number in range(3):
+        write(tmp_path / "in" / f"{number}.wav")
+
+    def full(*paths):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("wavedistill.files.os.replace", full)
+    assert compress(tmp_path / "in", "--out", tmp_path / "out") == 2
+    told = [line for line in capsys.readouterr().err.splitlines() if "No space left" in line]
+    assert len(told) == 1 and told[0].startswith("error: cannot write ")
+    assert not list((tmp_path / "out").iterdir())

@@ -71,7 +71,7 @@ class Job:
 
 
 def make_jobs(folder: Path) -> dict[str, Job]:
-    """The four commands over small models and recordings in ``folder``; imports what they need."""
+    """The five commands over small models and recordings in ``folder``; imports what they need."""
     teacher = save_pretrained(tiny_teacher(), folder / "teacher")
     student = save_pretrained(tiny_student(), folder / "student")
     warm_up(student, teacher)
@@ -91,6 +91,7 @@ def make_jobs(folder: Path) -> dict[str, Job]:
             folder / "spoken",
             "*.wav",
         ),
+        Job("compress", ["compress", f"{folder}/in"], folder / "packed", "*.wdc"),
     ]
     for job in jobs:
         job.words.extend(["--out", str(job.out)])

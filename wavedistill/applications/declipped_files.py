@@ -12,7 +12,7 @@ from wavedistill.applications.restoration import load_known
 from wavedistill.applications.restoration_picture import plot_declipped
 from wavedistill.applications.sounds import Sound, find_sounds, made_before
 from wavedistill.audio.io import save_audio
-from wavedistill.errors import WavedistillError
+from wavedistill.errors import OutputError, WavedistillError
 from wavedistill.evaluation.systems import LoadedModel, digest
 from wavedistill.files import printable, read_json, write_json
 from wavedistill.text import markdown_table
@@ -81,6 +81,8 @@ def declip(
     for sound in find_sounds(given, folder):
         try:
             report.sounds[sound.name] = _declip(sound, folder, loaded, config, speaker, progress)
+        except OutputError:
+            raise
         except WavedistillError as error:
             report.failures[printable(sound.path)] = str(error)
     return report

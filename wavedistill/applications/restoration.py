@@ -15,7 +15,7 @@ from wavedistill.applications.gap_filling import Gap, RestoreConfig, check_teach
 from wavedistill.applications.restoration_picture import plot_restored
 from wavedistill.applications.sounds import MAX_SECONDS, Sound, clip_speaker, find_sounds, made_before
 from wavedistill.audio.io import load_audio, save_audio
-from wavedistill.errors import WavedistillError
+from wavedistill.errors import OutputError, WavedistillError
 from wavedistill.evaluation.systems import Clip, LoadedModel, digest, on_grid
 from wavedistill.files import printable, read_json, write_json
 from wavedistill.text import markdown_table
@@ -93,6 +93,8 @@ def restore(
     for sound in find_sounds(given, folder):
         try:
             report.sounds[sound.name] = _restore(sound, gaps, folder, loaded, config, speaker, keep_all, progress)
+        except OutputError:
+            raise
         except WavedistillError as error:
             report.failures[printable(sound.path)] = str(error)
     return report

@@ -15,7 +15,7 @@ from wavedistill.applications.detector import Detector, fit_detector, load_detec
 from wavedistill.applications.score_picture import plot_score
 from wavedistill.applications.sound_statistics import SoundStatistics, feature_names, sound_statistics
 from wavedistill.applications.sounds import Sound, clip_speaker, find_sounds, load_sound, made_before
-from wavedistill.errors import WavedistillError
+from wavedistill.errors import OutputError, WavedistillError
 from wavedistill.evaluation.statistics import plain
 from wavedistill.evaluation.systems import Clip, LoadedModel, digest
 from wavedistill.files import printable, write_json, write_text
@@ -168,6 +168,8 @@ def score(
     for sound in progress(find_sounds(given, folder)):
         try:
             report.scores.append(_score(sound, loaded, folder, speaker, detector, pictures))
+        except OutputError:
+            raise
         except WavedistillError as error:
             report.failures[printable(sound.path)] = str(error)
     if folder is not None:

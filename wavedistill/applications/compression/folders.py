@@ -10,7 +10,7 @@ from wavedistill.applications.compression.codec import decode, describe_damage, 
 from wavedistill.applications.compression.container import SUFFIX, pcm_crc, read_container, unpack
 from wavedistill.applications.compression.model import Codec, load_codec
 from wavedistill.applications.compression.pcm import SUFFIXES, read_pcm, write_pcm
-from wavedistill.errors import WavedistillError
+from wavedistill.errors import OutputError, WavedistillError
 from wavedistill.files import check_name, files_of, remove_leftovers, write_bytes
 
 
@@ -151,6 +151,8 @@ def _each(pairs: Iterable[tuple[Path, Path]], one: Callable, title: str, progres
             try:
                 check_name(output)
                 one(path, output, report, bar.update)
+            except OutputError:
+                raise
             except WavedistillError as error:
                 report.failures.append(str(error))
     return report
