@@ -209,13 +209,6 @@ def test_a_file_in_the_way_is_not_overwritten(tmp_path, capsys):
     assert np.array_equal(read_pcm(tmp_path / "out" / "a.wav").samples, kept)
 
 
-def test_nothing_half_written_stays(tmp_path, monkeypatch):
-    write(tmp_path / "a.wav", frames=40)
-    monkeypatch.setattr("os.replace", lambda *paths: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    assert compress(tmp_path / "a.wav", "--out", tmp_path / "packed") == 1
-    assert not list((tmp_path / "packed").iterdir())
-
-
 def test_a_full_disk_ends_the_job_in_one_line(tmp_path, capsys, monkeypatch):
     """It is the same for all files: they are not told one by one."""
     for number in range(3):
