@@ -119,7 +119,7 @@ class BenchmarkResult:
 
     def _synthesis(self) -> str:
         columns = list(dict.fromkeys((Setting(s.device, s.threads), s.batch, s.audio_seconds) for s in self.speeds))
-        rates = {c.system: c.sample_rate for c in self.costs}
+        rates = {s.system: s.sample_rate for s in self.speeds}
         cells = {
             (s.system, Setting(s.device, s.threads), s.batch, s.audio_seconds): _figure(s.real_time)
             for s in self.speeds

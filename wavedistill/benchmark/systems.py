@@ -109,7 +109,7 @@ class Speed:
     """How fast a system synthesises.
 
     Attributes:
-        system, group: see `TimedSystem`.
+        system, group, sample_rate: see `TimedSystem`.
         device, threads: see `Setting`.
         batch: clips at once.
         audio_seconds: length of each (the nearest whole frames).
@@ -124,6 +124,7 @@ class Speed:
     audio_seconds: float
     real_time: float
     repeats: int
+    sample_rate: int
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,11 @@ def time_systems(
                 timing = timings[system.name]
                 speed = batch * amounts[system.name] / timing.seconds
                 best[system.name] = max(best.get(system.name, 0.0), speed)
-                found.append(Speed(system.name, system.group, *setting, batch, seconds, speed, timing.repeats))
+                found.append(
+                    Speed(
+                        system.name, system.group, *setting, batch, seconds, speed, timing.repeats, system.sample_rate
+                    )
+                )
         tick()
     return found
 
