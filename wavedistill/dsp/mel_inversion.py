@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from wavedistill.kernels.mel_gain import BinFilters
 from wavedistill.kernels.recursive_filter import SIMD
-from wavedistill.kernels.shares import in_shares
 
 STEPS = 10
 TINY = 1e-9
@@ -55,9 +54,7 @@ class MelInversion(nn.Module):
         rows, goals = (x.transpose(1, 2).contiguous().numpy() for x in (estimate, wanted))
         sparse = self.sparse
         of_lower, of_upper = (weights.to(estimate.dtype).numpy() for weights in (sparse.of_lower, sparse.of_upper))
-        filters = sparse.lower.numpy(), of_lower, of_upper, rows.dtype.type(TINY)
-        kernel = _kernel()
-        in_shares(lambda first, last: kernel(rows, goals, first, last, *filters), rows.shape[2], WIDTH)
+        _kernel()(rows, goals, sparse.lower.numpy(), of_lower, of_upper, rows.dtype.type(TINY))
         return torch.from_numpy(rows).transpose(1, 2)
 
 
@@ -67,12 +64,12 @@ def _kernel():
     import numpy as np
 
     @numba.njit(cache=True, fastmath=SIMD, nogil=True)
-    def update(estimate, wanted, start, end, lower, of_lower, of_upper, tiny):
-        batch, bins, _ = estimate.shape
+    def update(estimate, wanted, lower, of_lower, of_upper, tiny):
+        batch, bins, frames = estimate.shape
         energies = np.empty((lower.max() + 2, WIDTH), estimate.dtype)
         for item in range(batch):
-            for first in range(start, end, WIDTH):
-                last = min(first + WIDTH, end)
+            for first in range(0, frames, WIDTH):
+                last = min(first + WIDTH, frames)
                 for _ in range(STEPS):
                     energies[:] = 0.0
                     for k in range(bins):

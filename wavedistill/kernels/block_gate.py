@@ -12,11 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavedistill.kernels.shares import in_shares
 from wavedistill.kernels.tanh import OPTIONS, tanh_parts
-
-VALUES = 2**16
-"""Values that are worth a thread."""
 
 
 def block_gate(gates: Tensor, offsets: Tensor) -> Tensor:
@@ -28,11 +24,8 @@ def block_gate(gates: Tensor, offsets: Tensor) -> Tensor:
     gated = torch.empty(*gates.shape[:-1], gates.shape[-1] // 2)
     rows = offsets.contiguous().flatten(0, 1)
     if len(rows):
-        by_block = (x.contiguous().view(len(rows), -1, x.shape[-1]) for x in (gates, gated))
-        arrays = [x.numpy() for x in (*by_block, rows)]
-        least = max(1, VALUES * len(rows) // max(1, gated.numel()))
-        kernel = _kernel()
-        in_shares(lambda first, last: kernel(*(x[first:last] for x in arrays)), len(rows), least)
+        by_block = (x.contiguous().view(len(rows), -1, x.shape[-1]).numpy() for x in (gates, gated))
+        _kernel()(*by_block, rows.numpy())
     return gated
 
 

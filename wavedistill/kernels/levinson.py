@@ -14,10 +14,6 @@ from torch import Tensor
 
 from wavedistill.kernels.operators import operator
 from wavedistill.kernels.recursive_filter import SIMD
-from wavedistill.kernels.shares import in_shares
-
-ROWS = 16
-"""Predictors that are worth a thread."""
 
 
 def _plain(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,9 +37,7 @@ def levinson_recursion(autocorrelation: Tensor) -> tuple[Tensor, Tensor]:
     rows = autocorrelation.detach().reshape(-1, autocorrelation.shape[-1]).contiguous()
     coefficients = rows.new_zeros(rows.shape[0], rows.shape[1] - 1)
     error = rows[:, 0].clone()
-    arrays = [x.numpy() for x in (rows, coefficients, error)]
-    kernel = _kernel()
-    in_shares(lambda first, last: kernel(*(x[first:last] for x in arrays)), len(rows), ROWS)
+    _kernel()(rows.numpy(), coefficients.numpy(), error.numpy())
     leading = autocorrelation.shape[:-1]
     return coefficients.reshape(*leading, -1), error.reshape(leading)
 

@@ -14,10 +14,6 @@ import torch
 from torch import Tensor
 
 from wavedistill.kernels.recursive_filter import SIMD
-from wavedistill.kernels.shares import in_shares
-
-ROWS = 64
-"""Frames that are worth a thread."""
 
 
 class BinFilters(NamedTuple):
@@ -67,14 +63,7 @@ class MelGain:
     def __call__(self, spectrum: Tensor, asked: Tensor) -> Tensor:
         changed = torch.empty_like(spectrum, memory_format=torch.contiguous_format)
         spectra, wanted, out = (x.contiguous().flatten(0, 1).numpy() for x in (spectrum, asked, changed))
-
-        kernel = _kernel()
-
-        def work(first: int, last: int) -> None:
-            rows = slice(first, last)
-            kernel(spectra[rows], wanted[rows], *self.arguments, *self.limits, out[rows])
-
-        in_shares(work, len(spectra), ROWS)
+        _kernel()(spectra, wanted, *self.arguments, *self.limits, out)
         return changed
 
 
