@@ -128,7 +128,7 @@ def shake(module: torch.nn.Module, amount: float = 0.1) -> Any:
     """Add noise to every parameter, so that nothing is at its neutral initial value; returns the module."""
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.add_(amount * torch.randn_like(parameter))
+            parameter.add_(amount * torch.randn(parameter.shape, dtype=parameter.dtype, device=parameter.device))
     return module
 
 

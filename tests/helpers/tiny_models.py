@@ -117,7 +117,7 @@ def shaken(cls: type[nn.Module], config, seed: int, amount: float = 0.05) -> nn.
 def shake(model: nn.Module, amount: float) -> nn.Module:
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += amount * torch.randn(parameter.shape)
+            parameter += amount * torch.randn(parameter.shape, device=parameter.device)
     return model
 
 

@@ -265,5 +265,5 @@ def test_a_model_without_hidden_matrices_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rate", [-0.02, math.nan, math.inf])
 def test_an_impossible_rate_is_refused(rate: float) -> None:
-    with pytest.raises(WavedistillError, match="optim.muon_lr is .* it must be 0"):
+    with pytest.raises(WavedistillError, match="optim.muon_lr is .* it must be at least 0"):
         OptimConfig(muon_lr=rate)
