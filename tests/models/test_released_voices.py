@@ -6,7 +6,6 @@ square of the difference over that of the signal:
 | | AVX2 | SSE4 | one layer's output weights times 1.01 |
 |---|---|---|---|
 | teachers, a quarter of a second | 1.5e-5 | 1.2e-5 | 5e-2 to 2.5e-1 |
-| the teacher of 24 kHz, sums of its linear prediction in another order | 1.1e-4 | - | 5e-2 |
 | students | 1.1e-4 | 1.8e-3 | 4e-4 to 6e-3 (the contraction to the mel corrects most of it) |
 | flow | 6.5e-6 | 4.9e-6 | 2e-3 |
 """
@@ -20,11 +19,11 @@ from helpers.released_voices import REFERENCES, SECONDS, TEACHER_SECONDS, load_v
 
 from wavedistill.assets import bundled_checkpoints
 
-TOLERANCE = {"teacher": 1e-3, "student": 2.5e-3, "flow": 2e-4}
+TOLERANCE = {"teacher": 2e-4, "student": 2.5e-3, "flow": 2e-4}
 CHANGE = {"teacher": 1.01, "student": 1.1, "flow": 1.01}
 """Factor on the output weights of one layer that must not pass."""
 STEADY_SAMPLES = 500
-"""A teacher's first samples, before its feedback has magnified rounding: 3e-6 at most was measured, 7e-5 at 24 kHz."""
+"""A teacher's first samples, before its feedback has magnified rounding: 3e-6 at most was measured."""
 
 
 def error(found: np.ndarray, expected: np.ndarray) -> float:
@@ -54,7 +53,7 @@ def test_released_voice_makes_its_samples(name):
     assert found.shape == expected.shape
     assert error(found, expected) < TOLERANCE[voice.model.role]
     if voice.model.role == "teacher":
-        np.testing.assert_allclose(found[:STEADY_SAMPLES], expected[:STEADY_SAMPLES], atol=3e-4, rtol=0)
+        np.testing.assert_allclose(found[:STEADY_SAMPLES], expected[:STEADY_SAMPLES], atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", sorted(references()))

@@ -17,7 +17,7 @@ from wavedistill.audio.mel import LogMelSpectrogram, MelConfig, whole_frames
 from wavedistill.audio.pitch import estimate_f0
 from wavedistill.data.cache import cached_frames, content_hash
 from wavedistill.data.manifest import Entry, read_manifest
-from wavedistill.errors import WavedistillError
+from wavedistill.errors import WavedistillError, check_number
 
 DEFAULT_HOP_LENGTH = 256  # the crop grid where there is no mel spectrogram
 
@@ -39,10 +39,8 @@ class DataConfig:
     gain_augment_db: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise WavedistillError(f"data.batch_size is {self.batch_size}; it must be at least 1.")
-        if not 0.0 < self.segment_seconds < inf:
-            raise WavedistillError(f"data.segment_seconds is {self.segment_seconds:g}; it must be above 0.")
+        check_number("data.batch_size", self.batch_size, 1)
+        check_number("data.segment_seconds", self.segment_seconds, above=True)
         if not 0.0 <= self.gain_augment_db < inf:
             raise WavedistillError(f"data.gain_augment_db is {self.gain_augment_db:g}; it must be 0 or above.")
 

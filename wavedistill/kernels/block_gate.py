@@ -22,10 +22,7 @@ def block_gate(gates: Tensor, offsets: Tensor) -> Tensor:
         blocks -> (batch, time, channels), within 1e-6 of the exact gate.
     """
     gated = torch.empty(*gates.shape[:-1], gates.shape[-1] // 2)
-    rows = offsets.contiguous().flatten(0, 1)
-    if len(rows):
-        by_block = (x.contiguous().view(len(rows), -1, x.shape[-1]).numpy() for x in (gates, gated))
-        _kernel()(*by_block, rows.numpy())
+    _kernel()(gates.contiguous().numpy(), offsets.contiguous().numpy(), gated.numpy())
     return gated
 
 
@@ -37,18 +34,20 @@ def _kernel():
     half = np.float32(0.5)
 
     @numba.njit(cache=True, nogil=True, **OPTIONS)
-    def forward(gates, gated, offsets):
-        blocks, size, channels = gated.shape
-        for block in range(blocks):
-            filters_offset = offsets[block, :channels]
-            openings_offset = offsets[block, channels:]
-            for t in range(size):
-                filters = gates[block, t, :channels]
-                openings = gates[block, t, channels:]
-                out = gated[block, t]
-                for j in range(channels):
-                    p, q = parts(filters[j] + filters_offset[j])
-                    u, w = parts(half * (openings[j] + openings_offset[j]))
-                    out[j] = half * p * (w + u) / (q * w)
+    def forward(gates, offsets, gated):
+        batch, time, channels = gated.shape
+        size = time // offsets.shape[1]
+        for item in range(batch):
+            for block in range(offsets.shape[1]):
+                filters_offset = offsets[item, block, :channels]
+                openings_offset = offsets[item, block, channels:]
+                for t in range(block * size, (block + 1) * size):
+                    filters = gates[item, t, :channels]
+                    openings = gates[item, t, channels:]
+                    out = gated[item, t]
+                    for j in range(channels):
+                        p, q = parts(filters[j] + filters_offset[j])
+                        u, w = parts(half * (openings[j] + openings_offset[j]))
+                        out[j] = half * p * (w + u) / (q * w)
 
     return forward
