@@ -30,6 +30,8 @@ from . import actions, guard, likelihood, models, notes, playground, speak, tabs
 HOST = "127.0.0.1"
 MAX_FILE_SIZE = "20mb"
 MAX_WAITING = 16
+MAX_SESSIONS = 256
+"""Visitors whose page is remembered; Gradio keeps 10,000 by default, a copy of the page's settings for each."""
 INTRO = """# wavedistill
 Speech from mel spectrograms: the **student** computes all samples at once, the **teacher** one by one."""
 
@@ -88,8 +90,10 @@ def launch(
         share=False,
         ssr_mode=False,
         max_file_size=MAX_FILE_SIZE,
+        state_session_capacity=MAX_SESSIONS,
+        show_error=True,  # in words whatever fails
         root_path=root_path,
-        app_kwargs={"middleware": [Middleware(guard.OwnHostOnly)]},
+        app_kwargs={"middleware": [Middleware(guard.OwnFilesOnly)]},
         run_history=False,  # it would offer to keep sounds at the Hugging Face hub
         prevent_thread_lock=True,
         quiet=True,  # it would advertise public links

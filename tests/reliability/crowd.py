@@ -30,6 +30,9 @@ PATIENCE = 600.0
 """Seconds after which a request counts as lost."""
 PAUSE = (0.5, 5.0)
 """Seconds between two requests of a visitor."""
+KEPT = 2.0
+"""Seconds that a visitor keeps an idle connection. The server closes one after 5 s; a request that goes out at that
+moment is lost, and is sent again by a browser but not by httpx."""
 GROWTH_SHARE = 0.2
 """The first part of the time, in which models are loaded and buffers filled; growth is counted after it."""
 LOST = "lost"
@@ -54,7 +57,7 @@ class Visitor(threading.Thread):
         self.endings = endings
         self.lost = lost
         self.end = end
-        self.http = httpx.Client(base_url=address, timeout=PATIENCE)
+        self.http = httpx.Client(base_url=address, timeout=PATIENCE, limits=httpx.Limits(keepalive_expiry=KEPT))
 
     def run(self) -> None:
         asks = [self.speak] * 8 + [self.look, self.send_rubbish, self.send_too_much, self.leave, self.try_a_path]

@@ -13,6 +13,7 @@ from wavedistill.applications.clipping import find_clipped, interpolate_clipped
 from wavedistill.applications.declipping import DeclipConfig, check_declipper, declip_sound
 from wavedistill.applications.sounds import find_sounds, load_sound
 from wavedistill.evaluation.systems import Clip, LoadedModel
+from wavedistill.metrics.mos import plcmos
 from wavedistill.metrics.signal import pesq_wb
 from wavedistill.text import markdown_table
 
@@ -30,8 +31,8 @@ def measure_declipping(
 ) -> str:
     """Clips clipped at `LEVELS` and restored, as a Markdown table.
 
-    Columns: share of the samples that are clipped; SNR in dB over these, PESQ-wb, each a mean over the clips; share of
-    the true samples in the 90 % band of the candidates; effective sample size.
+    Columns: share of the samples that are clipped; SNR in dB over these, PESQ-wb and PLCMOS, each a mean over the clips;
+    share of the true samples in the 90 % band of the candidates; effective sample size.
 
     Args:
         inputs: files, folders and manifests of whole recordings; another rate is resampled.
@@ -47,7 +48,7 @@ def measure_declipping(
     for level, clip in progress([(level, clip) for level in LEVELS for clip in clips]):
         for system, values in _clip_values(clip, level, loaded, config).items():
             found.setdefault((level, system), []).append(values)
-    columns = {"share": 2, "snr": 1, "pesq": 2, "coverage": 2, "effective_size": 1}
+    columns = {"share": 2, "snr": 1, "pesq": 2, "plcmos": 2, "coverage": 2, "effective_size": 1}
     rows = []
     for (level, system), values in found.items():
         cells = []
@@ -55,7 +56,7 @@ def measure_declipping(
             numbers = [one[name] for one in values if name in one]
             cells.append(f"{np.mean(numbers):.{digits}f}" if numbers else "-")
         rows.append([f"{level:g} of the peak", system, *cells])
-    head = ["clipped at", "restored by", "clipped", "SNR dB", "PESQ-wb", "in 90 % band", "ESS"]
+    head = ["clipped at", "restored by", "clipped", "SNR dB", "PESQ-wb", "PLCMOS", "in 90 % band", "ESS"]
     return markdown_table(head, rows, left=2)
 
 
@@ -75,7 +76,12 @@ def _clip_values(
     }
     share = {"share": float(lost.float().mean())}
     found = {
-        name: share | {"snr": _snr(true[lost], audio[lost]), "pesq": pesq_wb(true, audio, rate)}
+        name: share
+        | {
+            "snr": _snr(true[lost], audio[lost]),
+            "pesq": pesq_wb(true, audio, rate),
+            "plcmos": plcmos(audio, rate),
+        }
         for name, audio in ways.items()
     }
     inside = (made.low <= true) & (true <= made.high)
