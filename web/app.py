@@ -32,6 +32,8 @@ MAX_FILE_SIZE = "20mb"
 MAX_WAITING = 16
 MAX_SESSIONS = 256
 """Visitors whose page is remembered; Gradio keeps 10,000 by default, a copy of the page's settings for each."""
+MAX_THREADS = 8
+"""That run the page's functions, of which one computes at a time. Each keeps freed memory of its own for later."""
 INTRO = """# wavedistill
 Speech from mel spectrograms: the **student** computes all samples at once, the **teacher** one by one."""
 
@@ -91,6 +93,7 @@ def launch(
         ssr_mode=False,
         max_file_size=MAX_FILE_SIZE,
         state_session_capacity=MAX_SESSIONS,
+        max_threads=MAX_THREADS,
         show_error=True,  # in words whatever fails
         root_path=root_path,
         app_kwargs={"middleware": [Middleware(guard.OwnFilesOnly)]},

@@ -30,11 +30,11 @@ PATIENCE = 600.0
 """Seconds after which a request counts as lost."""
 PAUSE = (0.5, 5.0)
 """Seconds between two requests of a visitor."""
-KEPT = 2.0
-"""Seconds that a visitor keeps an idle connection. The server closes one after 5 s; a request that goes out at that
-moment is lost, and is sent again by a browser but not by httpx."""
-GROWTH_SHARE = 0.2
-"""The first part of the time, in which models are loaded and buffers filled; growth is counted after it."""
+ALONE = httpx.Limits(max_keepalive_connections=0)
+"""A connection for each request. The server closes one that was idle for 5 s; what is sent at that moment is lost, and
+sent again by a browser but not by httpx."""
+PARTS = 5
+"""Of the time, after each of which the server's memory is told: it grows while models are loaded and buffers filled."""
 LOST = "lost"
 
 
@@ -57,7 +57,7 @@ class Visitor(threading.Thread):
         self.endings = endings
         self.lost = lost
         self.end = end
-        self.http = httpx.Client(base_url=address, timeout=PATIENCE, limits=httpx.Limits(keepalive_expiry=KEPT))
+        self.http = httpx.Client(base_url=address, timeout=PATIENCE, limits=ALONE)
 
     def run(self) -> None:
         asks = [self.speak] * 8 + [self.look, self.send_rubbish, self.send_too_much, self.leave, self.try_a_path]
@@ -193,11 +193,11 @@ def report(endings: Counter, memory: list[float]) -> str:
     asked = sorted({what for what, _ in endings})
     ways = ["answered", "refused", "left", LOST, "READ"]
     rows = [[what, *(endings[what, way] for way in ways)] for what in asked]
-    begin = memory[int(GROWTH_SHARE * len(memory))]
+    told = " -> ".join(f"{memory[len(memory) * part // PARTS - 1]:.0f}" for part in range(1, PARTS + 1))
     return (
         markdown_table(["asked", "answered", "refused in words", "left", "lost", "read a file of the machine"], rows)
-        + f"\n\n{endings.total()} requests; memory {begin:.0f} MB after {GROWTH_SHARE:.0%} of the time, "
-        f"{memory[-1]:.0f} MB at the end, {max(memory):.0f} MB at most"
+        + f"\n\n{endings.total()} requests; memory after each of {PARTS} equal parts of the time: {told} MB, "
+        f"{max(memory):.0f} MB at most"
     )
 
 
