@@ -84,7 +84,17 @@ def export_model(model: WaveformModel | str | Path, path: str | Path, format: Fo
     path = Path(path)
     format = _format(path, format)
     if format == "onnx":
-        _need_onnx()
+        need_onnx()
+    student = load_student(model)
+    with quiet():
+        program = _traced(student)
+        content = _onnx(program, settings(student)) if format == "onnx" else _torch(program, settings(student))
+    write_bytes(path, content)
+    return path
+
+
+def load_student(model: WaveformModel | str | Path) -> ParallelWaveNet:
+    """The model of a checkpoint, or a copy of one, on the CPU; refuses what is not a student."""
     loaded = load_pretrained(model) if isinstance(model, (str, Path)) else copy.deepcopy(model).cpu().eval()
     if loaded.role == "teacher":
         raise WavedistillError(
@@ -93,11 +103,7 @@ def export_model(model: WaveformModel | str | Path, path: str | Path, format: Fo
         )
     if loaded.role != "student":
         raise WavedistillError(f"only students can be exported, and this is a {loaded.role_name}: give a student.")
-    with _quiet():
-        program = _traced(loaded)
-        content = _onnx(program, settings(loaded)) if format == "onnx" else _torch(program, settings(loaded))
-    write_bytes(path, content)
-    return path
+    return loaded
 
 
 def settings(model: WaveformModel) -> dict[str, Any]:
@@ -148,6 +154,11 @@ def _torch(program: torch.export.ExportedProgram, values: dict[str, Any]) -> byt
 
 
 def _onnx(program: torch.export.ExportedProgram, values: dict[str, Any]) -> bytes:
+    return onnx_model(program, values, ["audio"]).SerializeToString()
+
+
+def onnx_model(program: torch.export.ExportedProgram, values: dict[str, Any], outputs: list[str]) -> Any:
+    """A traced program as an ``onnx.ModelProto`` with these names of its outputs and settings in its metadata."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
     from onnxscript.optimizer import fold_constants
 
@@ -157,7 +168,7 @@ def _onnx(program: torch.export.ExportedProgram, values: dict[str, Any]) -> byte
         program,
         dynamo=True,
         custom_translation_table=translations(),
-        output_names=["audio"],
+        output_names=outputs,
         verbose=False,
         optimize=False,  # among its rules is one that takes 1 + 1e-7 for 1
     )
@@ -165,10 +176,11 @@ def _onnx(program: torch.export.ExportedProgram, values: dict[str, Any]) -> byte
     RemoveUnusedNodesPass()(written.model)
     ClearMetadataAndDocStringPass()(written.model)  # where in which source file each node was traced
     written.model.metadata_props[METADATA_KEY] = json.dumps(values)
-    return written.model_proto.SerializeToString()
+    return written.model_proto
 
 
-def _need_onnx() -> None:
+def need_onnx() -> None:
+    """Raises `WavedistillError` where a package that writes ONNX files is missing."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -179,7 +191,7 @@ def _need_onnx() -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the exporters, which warn of packages that are missing and not needed."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]
