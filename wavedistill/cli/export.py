@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="DIR|NAME", help=checkpoint_help())
     parser.add_argument("--out", required=True, metavar="PATH", help="file.onnx or file.pt2; with --stream a folder")
     parser.add_argument("--format", choices=("onnx", "torch"), help="default: what the file's name ends with")
+    parser.add_argument("--half", action="store_true", help="keep the weights of ONNX in float16: a smaller file")
     parser.add_argument("--stream", action="store_true", help="synthesis in chunks, the state between them as inputs")
     parser.add_argument(
         "--chunk", type=float, metavar="SECONDS", help=f"of --stream: length of a chunk (default: {CHUNK_SECONDS:g})"
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
         raise WavedistillError("--chunk and --low-latency say how a stream goes: give --stream with them")
     from wavedistill.inference.export import export_model
 
-    path = export_model(args.checkpoint, args.out, args.format)
+    path = export_model(args.checkpoint, args.out, args.format, half=args.half)
     print(f"{args.checkpoint} written to {path} ({_megabytes([path])})")
 
 
@@ -50,7 +51,8 @@ def _run_stream(args: argparse.Namespace) -> None:
     if args.format:
         raise WavedistillError("a stream is always ONNX: leave --format out")
     chunk = CHUNK_SECONDS if args.chunk is None else args.chunk
-    folder = export_stream(args.checkpoint, args.out, chunk, low_latency=args.low_latency, progress=True)
+    options = {"low_latency": args.low_latency, "half": args.half}
+    folder = export_stream(args.checkpoint, args.out, chunk, **options, progress=True)
     files = sorted(folder.glob("*.onnx")) + sorted(folder.glob("*.bin"))
     print(f"stream of {args.checkpoint} written to {folder} ({_megabytes(files)})")
 

@@ -6,7 +6,6 @@ traced with the tree around other tensors. ``examples/onnx/stream.py`` runs the 
 
 References:
     https://docs.pytorch.org/docs/stable/export.html
-    https://onnx.ai/onnx/repo-docs/ExternalData.html: tensors in a file beside the graph
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from wavedistill.dsp.memory import Queue
 from wavedistill.errors import WavedistillError
 from wavedistill.files import write_bytes
 from wavedistill.inference.export import load_student, need_onnx, onnx_model, quiet, settings
+from wavedistill.inference.onnx_weights import move_out
 from wavedistill.inference.state_tree import form, replaced, tensors
 from wavedistill.models.base import WaveformModel
 from wavedistill.models.parallel_wavenet import ParallelWaveNet, StudentStream
@@ -31,10 +31,6 @@ Part = Literal["start", "step", "end"]
 PARTS: tuple[Part, ...] = ("step", "end", "start")
 """In the order in which they are written: a folder with the last of them has all."""
 WEIGHTS_FILE = "weights.bin"
-SMALLEST_SHARED = 1024
-"""Bytes of a tensor that is kept in the common file; what shapes are computed from must stay in the graph."""
-ALIGNMENT = 64
-"""Bytes that the start of a tensor there is a multiple of."""
 EXAMPLE_REST = 5
 """Frames of the last piece that its graph is traced with, for any number."""
 
@@ -113,6 +109,7 @@ def export_stream(
     chunk_seconds: float = 0.1,
     *,
     low_latency: bool = False,
+    half: bool = False,
     progress: bool = False,
 ) -> Path:
     """Write a student's stream as ONNX graphs into a folder, and return its path.
@@ -132,6 +129,7 @@ def export_stream(
         folder: made if it is missing.
         chunk_seconds: length of a chunk, in whole frames; fixed in the graphs.
         low_latency: as in `WaveformModel.stream`.
+        half: as in `wavedistill.inference.export.export_model`.
         progress: show a progress bar; tracing takes minutes.
 
     Raises:
@@ -148,7 +146,7 @@ def export_stream(
     if not chunk_seconds > 0:
         raise WavedistillError(f"chunks of {chunk_seconds:g} seconds are no audio: give a positive length")
     need_onnx()
-    student = load_student(model)
+    student = load_student(model, half)
     if student.config.mel is None:
         raise WavedistillError("this model takes no mel, and only mels are streamed: export it as one file.")
     chunk = whole_frames(chunk_seconds, student.sample_rate, student.hop_length)
@@ -166,8 +164,8 @@ def export_stream(
         for part in tqdm(PARTS, unit="graph", disable=not progress):
             moved = 0 if part == "end" else plan.fixed.count(False)
             outputs = ["audio", *(f"next_{index}" for index in range(moved))]
-            graphs[part] = onnx_model(_traced(student, plan, part), values, outputs)
-    weights = _take_weights(graphs)
+            graphs[part] = onnx_model(_traced(student, plan, part), values, outputs, half)
+    weights = move_out(graphs.values(), WEIGHTS_FILE)
     for part in reversed(PARTS):  # a process killed while it writes leaves no folder that looks whole
         (folder / f"{part}.onnx").unlink(missing_ok=True)
     write_bytes(folder / WEIGHTS_FILE, weights)
@@ -215,26 +213,3 @@ def _traced(model: ParallelWaveNet, plan: Plan, part: Part) -> torch.export.Expo
         rest = torch.export.Dim("rest", min=0)
         shapes = dict.fromkeys(arguments) | {"noise": {2: model.hop_length * rest}, "mel": {2: rest}}
     return torch.export.export(StreamPart(model, plan, part), (), arguments, dynamic_shapes=shapes, strict=False)
-
-
-def _take_weights(graphs: dict[Part, Any]) -> bytes:
-    """Move the large tensors out of the graphs; returns the file that they refer to, where equal ones are one."""
-    from onnx import TensorProto
-
-    content = bytearray()
-    places: dict[bytes, int] = {}
-    for graph in graphs.values():
-        for tensor in graph.graph.initializer:
-            raw = tensor.raw_data
-            if len(raw) < SMALLEST_SHARED:
-                continue
-            if raw not in places:
-                content += bytes(-len(content) % ALIGNMENT)
-                places[raw] = len(content)
-                content += raw
-            entries = {"location": WEIGHTS_FILE, "offset": places[raw], "length": len(raw)}
-            tensor.ClearField("raw_data")
-            tensor.data_location = TensorProto.EXTERNAL
-            for key, value in entries.items():
-                tensor.external_data.add(key=key, value=str(value))
-    return bytes(content)
