@@ -2,7 +2,7 @@
 
 A student is a function (noise, mel, speaker) -> audio. Both files take any batch and any number of frames, and the ONNX
 file carries the settings of its mel: synthesis needs that file and onnxruntime, no torch
-(``examples/onnx/synthesize.py``).
+(``examples/onnx/synthesize.py``). `wavedistill.inference.export_stream` writes graphs for a mel in chunks.
 
 References:
     https://docs.pytorch.org/docs/stable/export.html

@@ -211,5 +211,6 @@ def _traced(model: ParallelWaveNet, plan: Plan, part: Part) -> torch.export.Expo
     shapes: dict[str, Any] | None = None
     if part == "end":
         rest = torch.export.Dim("rest", min=0)
-        shapes = dict.fromkeys(arguments) | {"noise": {2: model.hop_length * rest}, "mel": {2: rest}}
+        fixed = {"state": [None] * len(arguments["state"])}
+        shapes = dict.fromkeys(arguments) | fixed | {"noise": {2: model.hop_length * rest}, "mel": {2: rest}}
     return torch.export.export(StreamPart(model, plan, part), (), arguments, dynamic_shapes=shapes, strict=False)
