@@ -97,7 +97,7 @@ def test_a_state_is_copied_with_other_tensors():
 # ---- ONNX
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["", "low latency"])
+@pytest.fixture(scope="module", params=[False, True], ids=["normal", "low latency"])
 def exported(request, tmp_path_factory):
     """A student, the folder that the command wrote of it, and whether it is in low latency."""
     folder = tmp_path_factory.mktemp("exported")
