@@ -91,9 +91,10 @@ def synthesize(
     return session.run(["audio"], inputs)[0][0, 0]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Recording or mel -> speech with an exported voice.")
-    parser.add_argument("model", help="ONNX file written by `wavedistill export`")
+def arguments(model: str, description: str) -> argparse.ArgumentParser:
+    """What the scripts of this folder are told."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("model", help=model)
     parser.add_argument(
         "input", help="wav, flac or ogg file at the model's sample rate; or a mel (n_mels, frames) as .npy"
     )
@@ -102,31 +103,48 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=1.0, help="scale of the noise")
     parser.add_argument("--speaker", default="0", help="index or name, for a model with speakers")
     parser.add_argument("--threads", type=int, default=0, help="threads (0: as onnxruntime likes)")
-    args = parser.parse_args()
-    session, settings = load(args.model, args.threads)
-    names = settings["speakers"]
+    return parser
+
+
+def read_speaker(given: str, names: list[str]) -> int:
+    """Index of a speaker given by index or name; 0 for a model without speakers."""
+    if names and given not in names and not (given.isdecimal() and int(given) < len(names)):
+        sys.exit(f"error: there is no speaker {given}: give 0..{len(names) - 1} or one of {', '.join(names)}")
+    return names.index(given) if given in names else int(given)
+
+
+def read_mel(path: str, settings: dict) -> tuple[np.ndarray, int | None]:
+    """Mel (n_mels, frames) of a file, and the samples of the recording, if it is one."""
     rate = settings["sample_rate"]
     length = None
     if settings["mel"] is None:
         sys.exit("error: this model takes no mel, only noise; this script is for voices that do")
-    if names and args.speaker not in names and not (args.speaker.isdecimal() and int(args.speaker) < len(names)):
-        sys.exit(f"error: there is no speaker {args.speaker}: give 0..{len(names) - 1} or one of {', '.join(names)}")
-    if args.input.endswith(".npy"):
-        mel = np.load(args.input)
+    if path.endswith(".npy"):
+        mel = np.load(path)
     else:
-        audio, given = soundfile.read(args.input, dtype="float32", always_2d=True)
+        audio, given = soundfile.read(path, dtype="float32", always_2d=True)
         if given != rate or not len(audio):
             sys.exit(
-                f"error: {args.input} has {len(audio)} samples at {given} Hz; needed is speech at {rate} Hz: "
+                f"error: {path} has {len(audio)} samples at {given} Hz; needed is speech at {rate} Hz: "
                 f"ffmpeg -i IN -ar {rate} OUT.wav"
             )
         mel = log_mel(audio.mean(1), settings["mel"])
         length = len(audio)
     if mel.ndim != 2 or mel.shape[0] != settings["mel"]["n_mels"]:
         sys.exit(f"error: the mel's shape is {mel.shape}; needed is ({settings['mel']['n_mels']}, frames)")
-    speaker = names.index(args.speaker) if args.speaker in names else int(args.speaker)
+    return mel, length
+
+
+def main() -> None:
+    parser = arguments(
+        "ONNX file written by `wavedistill export`", "Recording or mel -> speech with an exported voice."
+    )
+    args = parser.parse_args()
+    session, settings = load(args.model, args.threads)
+    speaker = read_speaker(args.speaker, settings["speakers"])
+    mel, length = read_mel(args.input, settings)
     speech = synthesize(session, settings, mel, args.seed, args.temperature, speaker)[:length]
-    soundfile.write(args.output, np.clip(speech, -1.0, 1.0), rate, subtype="PCM_16")
+    soundfile.write(args.output, np.clip(speech, -1.0, 1.0), settings["sample_rate"], subtype="PCM_16")
 
 
 if __name__ == "__main__":

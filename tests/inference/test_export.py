@@ -5,6 +5,7 @@ torch.
 from __future__ import annotations
 
 import builtins
+import copy
 import dataclasses
 import importlib.util
 import json
@@ -25,6 +26,7 @@ from wavedistill.config import to_dict
 from wavedistill.errors import WavedistillError
 from wavedistill.inference import export
 from wavedistill.inference.export import export_model, settings
+from wavedistill.inference.onnx_weights import round_to_half
 from wavedistill.kernels.block_filter import block_fir
 from wavedistill.kernels.levinson import levinson_recursion
 from wavedistill.kernels.recursive_filter import recursive_filter
@@ -116,6 +118,22 @@ def test_the_file_tells_its_settings_and_nothing_of_this_machine(voice):
     assert [entry.name for entry in session.get_inputs()] == ["noise", "mel", "speaker"]
     assert b".py" not in path.read_bytes()
     assert [entry.name for entry in path.parent.iterdir()] == ["voice.onnx"], "no temporary file is left"
+
+
+@pytest.mark.slow
+def test_weights_in_half_precision(voice, tmp_path):
+    model, path = voice
+    half = export_model(model, tmp_path / "half.onnx", half=True)
+    weights = sum(value.numel() for value in model.parameters())
+    assert half.stat().st_size < path.stat().st_size - 1.5 * weights
+    rounded = copy.deepcopy(model)
+    round_to_half(rounded)
+    noise = torch.randn(1, 1, 20 * model.hop_length)
+    mel = speech_batch(1, 20)[1]
+    inputs = {"noise": noise.numpy(), "mel": mel.numpy(), "speaker": np.array([1])}
+    audio = session_of(str(half)).run(["audio"], inputs)[0]
+    expected = rounded.sample(mel, noise=noise, speaker=torch.tensor([1])).numpy()
+    np.testing.assert_allclose(audio, expected, rtol=0, atol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -234,8 +252,8 @@ def test_operators_in_onnx(name):
             {0: batch} | {axis: step * length + one.shape[axis] - 4 * step for axis, step in growth.items() if step}
         )
     program = torch.export.export(Call(function), example, dynamic_shapes=(tuple(shapes),), strict=False)
-    with export._quiet():
-        session = session_of(export._onnx(program, {}))
+    with export.quiet():
+        session = session_of(export.onnx_model(program, {}, ["audio"], half=False).SerializeToString())
     for b, n in ((1, 1), (3, 6)):
         values = arguments(b, n)
         expected = function(*values).detach()
@@ -339,6 +357,8 @@ def test_the_format_must_be_told(tmp_path, capsys):
         WavedistillError, match=r"voice.bin tells no format: end its name in .onnx or .pt2, or give the format"
     ):
         export_model(tiny_student(), tmp_path / "voice.bin")
+    with pytest.raises(WavedistillError, match="weights in float16 are for ONNX files: leave half out"):
+        export_model(tiny_student(), tmp_path / "voice.pt2", half=True)
     with pytest.raises(WavedistillError, match="no format 'tflite': give onnx or torch"):
         export_model(tiny_student(), tmp_path / "voice.onnx", "tflite")
     assert cli.main(["export", "speech-teacher", "--out", str(tmp_path / "a.onnx")]) == 2

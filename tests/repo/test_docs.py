@@ -183,7 +183,7 @@ def walk(command: list[str]) -> None:
     program, *rest = command
     if program == "python" and rest[0] == "recipes/toy/prepare.py":
         run_script(rest[0], *rest[1:], "--clips", "8")
-    elif program == "python" and rest[0] == "examples/onnx/synthesize.py":
+    elif program == "python" and rest[0].startswith("examples/onnx/"):
         audio, rate = load_audio(rest[2])  # at the rate of the stand-in: the script does not resample
         run_script(rest[0], rest[1], str(save_audio("at-8000-hz.wav", resample(audio, rate, 8000), 8000)), *rest[3:])
     elif program == "torchrun":
@@ -237,10 +237,12 @@ def run_cli(words: list[str]) -> int:
 def run_script(path: str, *arguments: str) -> None:
     before = sys.argv
     sys.argv = [path, *arguments]
+    sys.path.insert(0, str((ROOT / path).parent))
     try:
         runpy.run_path(str(ROOT / path), run_name="__main__")
     finally:
         sys.argv = before
+        sys.path.pop(0)
 
 
 def walks(names: list[str]) -> list:

@@ -72,7 +72,7 @@ class SpectralStage:
         self.tail: Tensor | None = None  # sums of the windows made over the samples held there
         self.before = stft.left  # samples over which windows are made that stand before the first of the wave
         self.frames = 0  # made so far, counted up to those that overlap
-        self.weight: tuple[tuple[int, int], Tensor] | None = None  # the last one, and of how many frames it is
+        self.weight = StageWeight(stft)
 
     def push(self, wave: Tensor, known: Tensor, last: bool) -> tuple[Tensor, Tensor]:
         """Further samples (batch, n) and what is known of further frames (batch, frames, values), the last ones or not
@@ -89,7 +89,7 @@ class SpectralStage:
         end = sums.shape[1] - (stft.right if last else size - hop)
         start = self.before if self.before <= end else end  # not min: a graph for any length would keep it
         self.before -= start
-        weight = self._weight(count, sums.dtype)[:, start:end]
+        weight = self.weight(self.frames, count, sums.dtype)[:, start:end]
         out = sums[:, start:end] / weight
         if self.add:
             out += padded[:, start:end]
@@ -97,13 +97,26 @@ class SpectralStage:
         self.frames = min(self.frames + count, -(-size // hop))
         return out, known
 
-    def _weight(self, count: int, dtype: torch.dtype) -> Tensor:
-        """The sum of squared windows over the samples of ``count`` new frames, those before them included."""
-        key = (self.frames, count)
-        if self.weight is None or self.weight[0] != key:
-            total = self.stft.total_weight(self.frames + count, dtype)
-            self.weight = key, total[:, self.frames * self.stft.mel.hop_length :]
-        return self.weight[1]
+
+class StageWeight:
+    """The sum of squared windows over the samples of new frames, kept for as long as it is asked for again."""
+
+    def __init__(self, stft: MelSTFT) -> None:
+        self.stft = stft
+        self.key: tuple[int, int] | None = None
+        self.value: Tensor | None = None
+
+    def __call__(self, frames: int, count: int, dtype: torch.dtype) -> Tensor:
+        """Of ``count`` new frames, and ``frames`` that overlap with them before."""
+        if torch.compiler.is_compiling():  # a graph for any number of frames would keep the choice
+            return self._computed(frames, count, dtype)
+        if self.key != (frames, count):
+            self.key = frames, count
+            self.value = self._computed(frames, count, dtype)
+        return self.value
+
+    def _computed(self, frames: int, count: int, dtype: torch.dtype) -> Tensor:
+        return self.stft.total_weight(frames + count, dtype)[:, frames * self.stft.mel.hop_length :]
 
 
 class SpectralChain:

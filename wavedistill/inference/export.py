@@ -2,7 +2,7 @@
 
 A student is a function (noise, mel, speaker) -> audio. Both files take any batch and any number of frames, and the ONNX
 file carries the settings of its mel: synthesis needs that file and onnxruntime, no torch
-(``examples/onnx/synthesize.py``).
+(``examples/onnx/synthesize.py``). `wavedistill.inference.export_stream` writes graphs for a mel in chunks.
 
 References:
     https://docs.pytorch.org/docs/stable/export.html
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from wavedistill.config import to_dict
 from wavedistill.errors import WavedistillError
 from wavedistill.files import write_bytes
+from wavedistill.inference.onnx_weights import halve, round_to_half
 from wavedistill.models.base import WaveformModel
 from wavedistill.models.parallel_wavenet import ParallelWaveNet
 from wavedistill.models.pretrained import load_pretrained, model_type
@@ -58,7 +59,9 @@ class OnePass(nn.Module):
         return self.model.contracted(self.model.rsample(noise, mel, speaker).audio, mel)
 
 
-def export_model(model: WaveformModel | str | Path, path: str | Path, format: Format | None = None) -> Path:
+def export_model(
+    model: WaveformModel | str | Path, path: str | Path, format: Format | None = None, *, half: bool = False
+) -> Path:
     """Write a student for other runtimes, and return the file's path.
 
         export_model("speech-student", "student.onnx")
@@ -76,6 +79,7 @@ def export_model(model: WaveformModel | str | Path, path: str | Path, format: Fo
         model: a student, or its checkpoint to load (folder, run, bundled name or hub id).
         path: the file; it appears under its name when it is whole.
         format: "onnx" or "torch"; by default what the path ends with, .onnx or .pt2.
+        half: keep the weights of an ONNX file in float16; onnxruntime makes float32 of them while it loads.
 
     Raises:
         WavedistillError: a teacher (its samples follow one another) or a one-stage flow, a path that tells no format,
@@ -84,7 +88,25 @@ def export_model(model: WaveformModel | str | Path, path: str | Path, format: Fo
     path = Path(path)
     format = _format(path, format)
     if format == "onnx":
-        _need_onnx()
+        need_onnx()
+    elif half:
+        raise WavedistillError("weights in float16 are for ONNX files: leave half out (--half), or give format onnx.")
+    student = load_student(model, half)
+    with quiet():
+        program = _traced(student)
+        values = settings(student)
+        if format == "onnx":
+            content = onnx_model(program, values, ["audio"], half).SerializeToString()
+        else:
+            content = _torch(program, values)
+    write_bytes(path, content)
+    return path
+
+
+def load_student(model: WaveformModel | str | Path, half: bool) -> ParallelWaveNet:
+    """The model of a checkpoint, or a copy of one, on the CPU, with ``half`` rounded to float16; refuses what is not a
+    student.
+    """
     loaded = load_pretrained(model) if isinstance(model, (str, Path)) else copy.deepcopy(model).cpu().eval()
     if loaded.role == "teacher":
         raise WavedistillError(
@@ -93,11 +115,9 @@ def export_model(model: WaveformModel | str | Path, path: str | Path, format: Fo
         )
     if loaded.role != "student":
         raise WavedistillError(f"only students can be exported, and this is a {loaded.role_name}: give a student.")
-    with _quiet():
-        program = _traced(loaded)
-        content = _onnx(program, settings(loaded)) if format == "onnx" else _torch(program, settings(loaded))
-    write_bytes(path, content)
-    return path
+    if half:
+        round_to_half(loaded)
+    return loaded
 
 
 def settings(model: WaveformModel) -> dict[str, Any]:
@@ -147,7 +167,8 @@ def _torch(program: torch.export.ExportedProgram, values: dict[str, Any]) -> byt
     return buffer.getvalue()
 
 
-def _onnx(program: torch.export.ExportedProgram, values: dict[str, Any]) -> bytes:
+def onnx_model(program: torch.export.ExportedProgram, values: dict[str, Any], outputs: list[str], half: bool) -> Any:
+    """A traced program as an ``onnx.ModelProto`` with these names of its outputs and settings in its metadata."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
     from onnxscript.optimizer import fold_constants
 
@@ -157,7 +178,7 @@ def _onnx(program: torch.export.ExportedProgram, values: dict[str, Any]) -> byte
         program,
         dynamo=True,
         custom_translation_table=translations(),
-        output_names=["audio"],
+        output_names=outputs,
         verbose=False,
         optimize=False,  # among its rules is one that takes 1 + 1e-7 for 1
     )
@@ -165,10 +186,14 @@ def _onnx(program: torch.export.ExportedProgram, values: dict[str, Any]) -> byte
     RemoveUnusedNodesPass()(written.model)
     ClearMetadataAndDocStringPass()(written.model)  # where in which source file each node was traced
     written.model.metadata_props[METADATA_KEY] = json.dumps(values)
-    return written.model_proto.SerializeToString()
+    graph = written.model_proto
+    if half:
+        halve(graph)
+    return graph
 
 
-def _need_onnx() -> None:
+def need_onnx() -> None:
+    """Raises `WavedistillError` where a package that writes ONNX files is missing."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -179,7 +204,7 @@ def _need_onnx() -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the exporters, which warn of packages that are missing and not needed."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]

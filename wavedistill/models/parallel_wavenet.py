@@ -24,7 +24,7 @@ from wavedistill.flows.autoregressive import AutoregressiveFlow, Condition, LocS
 from wavedistill.flows.linear_prediction import LPC
 from wavedistill.models.base import WaveformModel
 from wavedistill.models.configs import ParallelWaveNetConfig
-from wavedistill.models.streaming import StreamRequest
+from wavedistill.models.streaming import ContinuedMel, StreamRequest
 from wavedistill.models.student_condition import ConditionStream, StudentCondition
 from wavedistill.nn.causal_network import CausalNetwork, CausalState
 from wavedistill.nn.pitch_predictor import PitchPredictor
@@ -151,14 +151,11 @@ class ParallelWaveNet(WaveformModel):
         return self.contracted(output.audio, mel)
 
     def _chunks(self, asked: StreamRequest) -> Iterator[Tensor]:
-        conditions = self._condition_stream(asked.low_latency)
-        state = None
-        for mel, last in asked.extended(conditions.before, conditions.after):
-            condition = conditions.push(mel, asked.speaker, last)
-            frames = condition.flows.features.shape[1] // self.config.cond_upsample
-            noise = asked.draw(frames)[:, 0] * asked.temperature
-            output, state = self._run(noise, condition, state, in_pieces=True)
-            yield output.audio
+        stream = StudentStream(self, asked.low_latency)
+        for mel, last in asked.pieces:
+            condition = stream.condition(mel, asked.speaker, last)
+            noise = asked.draw(stream.frames(condition))[:, 0] * asked.temperature
+            yield stream.audio(noise, condition)
 
     def condition(self, mel: Tensor | None, speaker: Tensor | None = None) -> tuple[Condition, LPC | None]:
         """What the flows and the front are given in a pass over the whole of ``mel`` (batch, n_mels, frames)."""
@@ -237,6 +234,8 @@ class ParallelWaveNet(WaveformModel):
 
         All at once, every layer would write and read the whole signal in main memory. A GPU does take it all at once.
         """
+        if torch.compiler.is_compiling():
+            return flow.forward_chunk(u, condition, state)
         fitting = CACHED_VALUES * self.config.step_size // (self.config.stack.channels * u.shape[0])
         size = u.shape[1] if u.is_cuda else max(1, fitting // self.hop_length) * self.hop_length
         pieces = []
@@ -261,3 +260,30 @@ class ParallelWaveNet(WaveformModel):
 
     def _condition_stream(self, low_latency: bool = False) -> ConditionStream:
         return ConditionStream(self.conditioning, self.front, self.pitch, self.source, self.hop_length, low_latency)
+
+
+class StudentStream:
+    """A student's pass over a mel that comes in pieces, and all that it remembers between them.
+
+    Each piece is a call of `condition` and, with the noise of the frames that it makes final, one of `audio`: the
+    waveform before the contraction towards the mel.
+    """
+
+    def __init__(self, model: ParallelWaveNet, low_latency: bool) -> None:
+        self.model = model
+        self.conditions = model._condition_stream(low_latency)
+        self.mel = ContinuedMel(self.conditions.before, self.conditions.after)
+        self.state: StreamState | None = None
+
+    def condition(self, mel: Tensor, speaker: Tensor | None, last: bool) -> StudentCondition:
+        """What a further piece (1, n_mels, frames) of the mel makes final."""
+        return self.conditions.push(self.mel.push(mel, last), speaker, last)
+
+    def frames(self, condition: StudentCondition) -> int:
+        """How many frames that are."""
+        return condition.flows.features.shape[1] // self.model.config.cond_upsample
+
+    def audio(self, noise: Tensor, condition: StudentCondition) -> Tensor:
+        """(1, 1, samples) from the noise (1, samples) of these frames."""
+        output, self.state = self.model._run(noise, condition, self.state, in_pieces=True)
+        return output.audio

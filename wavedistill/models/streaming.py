@@ -20,6 +20,24 @@ class MelPiece(NamedTuple):
     last: bool
 
 
+class ContinuedMel:
+    """A mel in pieces (1, n_mels, frames), continued on both sides by so many copies of its first and last frame."""
+
+    def __init__(self, before: int, after: int) -> None:
+        self.before = before
+        self.after = after
+        self.edge: Tensor | None = None  # the last frame so far
+
+    def push(self, mel: Tensor, last: bool) -> Tensor:
+        """The next piece with what stands beside it; the first has a frame or more."""
+        parts = [mel[..., :1].expand(-1, -1, self.before), mel] if self.edge is None else [mel]
+        # joined, not chosen by whether there are frames: a graph for any number of them would keep the choice
+        self.edge = torch.cat([mel[..., :1] if self.edge is None else self.edge, mel], dim=-1)[..., -1:].clone()
+        if last:
+            parts.append(self.edge.expand(-1, -1, self.after))
+        return torch.cat(parts, dim=-1)
+
+
 class StreamRequest(NamedTuple):
     """What a stream is asked for.
 
@@ -38,13 +56,9 @@ class StreamRequest(NamedTuple):
 
     def extended(self, before: int, after: int) -> Iterator[MelPiece]:
         """The pieces of the mel continued on both sides by so many copies of its first and last frame."""
-        edge = None
+        continued = ContinuedMel(before, after)
         for mel, last in self.pieces:
-            parts = [mel[..., :1].expand(-1, -1, before), mel] if edge is None else [mel]
-            edge = mel[..., -1:].clone() if mel.shape[-1] else edge
-            if last:
-                parts.append(edge.expand(-1, -1, after))
-            yield MelPiece(torch.cat(parts, dim=-1), last)
+            yield MelPiece(continued.push(mel, last), last)
 
     def windows(self, frames: int) -> Iterator[Window]:
         """The pieces that become final, each with ``frames`` around it."""
