@@ -151,6 +151,7 @@ def _onnx(program: torch.export.ExportedProgram, values: dict[str, Any]) -> byte
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
     from onnxscript.optimizer import fold_constants
 
+    from wavedistill.inference.onnx_fourier import use_products
     from wavedistill.inference.onnx_operators import translations
 
     written = torch.onnx.export(
@@ -162,6 +163,7 @@ def _onnx(program: torch.export.ExportedProgram, values: dict[str, Any]) -> byte
         optimize=False,  # among its rules is one that takes 1 + 1e-7 for 1
     )
     fold_constants(written.model)
+    use_products(written.model)
     RemoveUnusedNodesPass()(written.model)
     ClearMetadataAndDocStringPass()(written.model)  # where in which source file each node was traced
     written.model.metadata_props[METADATA_KEY] = json.dumps(values)
