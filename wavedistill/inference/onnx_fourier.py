@@ -109,7 +109,9 @@ def inverse(op, real, imaginary):
     y = op.Transpose(op.Reshape(bins, op.Constant(value_ints=[-1, a])), perm=[1, 0])
     y = op.MatMul(op.Reshape(y, op.Constant(value_ints=[a, -1, b])), second)  # (A, frames, 2 B)
     y = op.Reshape(op.Transpose(y, perm=[1, 0, 2]), op.Constant(value_ints=[-1, 2 * a, b]))
-    return op.Reshape(op.MatMul(first, y), op.Concat(op.Shape(real, start=0, end=2), op.Constant(value_ints=[-1]), axis=0))
+    return op.Reshape(
+        op.MatMul(first, y), op.Concat(op.Shape(real, start=0, end=2), op.Constant(value_ints=[-1]), axis=0)
+    )
 
 
 def use_products(model) -> None:
