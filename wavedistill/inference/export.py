@@ -148,7 +148,12 @@ def _torch(program: torch.export.ExportedProgram, values: dict[str, Any]) -> byt
 
 
 def _onnx(program: torch.export.ExportedProgram, values: dict[str, Any]) -> bytes:
-    from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
+    from onnx_ir.passes.common import (
+        ClearMetadataAndDocStringPass,
+        DeduplicateHashedInitializersPass,
+        LiftConstantsToInitializersPass,
+        RemoveUnusedNodesPass,
+    )
     from onnxscript.optimizer import fold_constants
 
     from wavedistill.inference.onnx_fourier import use_products
@@ -164,6 +169,8 @@ def _onnx(program: torch.export.ExportedProgram, values: dict[str, Any]) -> byte
     )
     fold_constants(written.model)
     use_products(written.model)
+    LiftConstantsToInitializersPass()(written.model)
+    DeduplicateHashedInitializersPass()(written.model)  # every transform brings its matrices
     RemoveUnusedNodesPass()(written.model)
     ClearMetadataAndDocStringPass()(written.model)  # where in which source file each node was traced
     written.model.metadata_props[METADATA_KEY] = json.dumps(values)
