@@ -133,7 +133,7 @@ def use_products(model) -> None:
 def _tensor(matrix: np.ndarray, like):
     from onnxscript import ir
 
-    return ir.tensor(matrix.astype(like.dtype.numpy()))
+    return ir.tensor(np.ascontiguousarray(matrix, like.dtype.numpy()))
 
 
 def split_length(size: int) -> tuple[int, int]:
