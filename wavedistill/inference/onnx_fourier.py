@@ -17,6 +17,9 @@ import math
 
 import numpy as np
 
+PARTS = "wavedistill_parts"
+"""Name under which a node that joins a real and an imaginary part knows them."""
+
 
 def unfold(x, dimension, size, step):
     """Translation of `torch.Tensor.unfold`: windows (batch, count, size) of a signal (batch, samples), in steps. What
@@ -43,30 +46,22 @@ def complex_of_parts(real, imaginary):
     from onnxscript import opset18 as op
 
     last = op.Constant(value_ints=[-1])
-    return op.Concat(op.Unsqueeze(real, last), op.Unsqueeze(imaginary, last), axis=-1)
+    joined = op.Concat(op.Unsqueeze(real, last), op.Unsqueeze(imaginary, last), axis=-1)
+    joined.producer().meta[PARTS] = real, imaginary
+    return joined
 
 
 def select(x, axis, index):
     """Translation of `torch.select`; a part of a complex number is taken from where the two were put together."""
     from onnxscript import opset18 as op
 
-    parts = _parts(x)
-    if parts and axis in (-1, len(x.shape) - 1):
-        return parts[index]
+    if axis in (-1, len(x.shape) - 1):
+        node = x.producer()
+        while node is not None and node.op_type == "Identity":  # which `torch.view_as_real` becomes
+            node = node.inputs[0].producer()
+        if node is not None and PARTS in node.meta:
+            return node.meta[PARTS][index]
     return op.Gather(x, op.Constant(value_int=index) if isinstance(index, int) else index, axis=axis)
-
-
-def _parts(x):
-    """Real and imaginary part of what `complex_of_parts` gave, else none."""
-    node = x.producer()
-    while node is not None and node.op_type == "Identity":
-        node = node.inputs[0].producer()
-    if node is None or node.op_type != "Concat":
-        return None
-    sources = [value.producer() for value in node.inputs]
-    if len(sources) != 2 or any(source is None or source.op_type != "Unsqueeze" for source in sources):
-        return None
-    return [source.inputs[0] for source in sources]
 
 
 def forward(x, axes, normalization, onesided):
@@ -95,8 +90,8 @@ def forward(x, axes, normalization, onesided):
 
 
 def inverse(op, real, imaginary):
-    """What `rules` put in place of the runtime's inverse transform: (batch, frames, N / 2 + 1) twice -> (batch, frames,
-    N).
+    """What `use_products` puts in place of the runtime's inverse transform, N even: (batch, frames, N / 2 + 1) twice ->
+    (batch, frames, N).
     """
     half = real.shape[-1] - 1
     size = 2 * half
