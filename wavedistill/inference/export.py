@@ -150,7 +150,7 @@ def _torch(program: torch.export.ExportedProgram, values: dict[str, Any]) -> byt
 def _onnx(program: torch.export.ExportedProgram, values: dict[str, Any]) -> bytes:
     from onnx_ir.passes.common import (
         ClearMetadataAndDocStringPass,
-        DeduplicateHashedInitializersPass,
+        DeduplicateInitializersPass,
         LiftConstantsToInitializersPass,
         RemoveUnusedNodesPass,
     )
@@ -170,7 +170,7 @@ def _onnx(program: torch.export.ExportedProgram, values: dict[str, Any]) -> byte
     fold_constants(written.model)
     use_products(written.model)
     LiftConstantsToInitializersPass()(written.model)
-    DeduplicateHashedInitializersPass()(written.model)  # every transform brings its matrices
+    DeduplicateInitializersPass(size_limit=2**17)(written.model)  # every transform brings its matrices
     RemoveUnusedNodesPass()(written.model)
     ClearMetadataAndDocStringPass()(written.model)  # where in which source file each node was traced
     written.model.metadata_props[METADATA_KEY] = json.dumps(values)
