@@ -23,8 +23,9 @@ from torch import nn
 
 from wavedistill import LogMelSpectrogram, MelConfig, ParallelWaveNet, Vocoder, cli
 from wavedistill.config import to_dict
+from wavedistill.dsp.mel_stft import power, weighed
 from wavedistill.errors import WavedistillError
-from wavedistill.inference import export
+from wavedistill.inference import export, onnx_fourier
 from wavedistill.inference.export import export_model, settings
 from wavedistill.inference.onnx_weights import round_to_half
 from wavedistill.kernels.block_filter import block_fir
@@ -219,6 +220,12 @@ def filter_arguments(size: int, order: int):
     return lambda b, n: (torch.randn(b, n, size), decaying(b, n, order), torch.randn(b, order))
 
 
+def there_and_back(wave: torch.Tensor) -> torch.Tensor:
+    """Spectra of overlapping windows, weighed, and their inverse transforms."""
+    spectrum = torch.fft.rfft(wave.unfold(1, 12, 8))
+    return torch.fft.irfft(weighed(spectrum, 1.0 / (1.0 + power(spectrum))), n=12)
+
+
 CASES = {
     "recursive filter": (recursive_filter, filter_arguments(64, 32)),
     "recursive filter, blocks shorter than its order": (recursive_filter, filter_arguments(5, 7)),
@@ -228,6 +235,7 @@ CASES = {
         lambda r: torch.cat([x.flatten(1) for x in levinson_recursion(r)], 1),
         lambda b, n: (autocorrelations(b, n, 6),),
     ),
+    "Fourier transforms": (there_and_back, lambda b, n: (torch.randn(b, 8 * n + 6),)),
     "causal convolution": (CausalConv(3, 4, 3, dilation=2), lambda b, n: (torch.randn(b, n, 3),)),
     "float64": (nn.Conv1d(2, 3, 3).double(), lambda b, n: (torch.randn(b, 2, n + 3).double(),)),
     "strided": (nn.Conv1d(2, 3, 3, stride=2, padding=1), lambda b, n: (torch.randn(b, 2, 2 * n + 2),)),
@@ -253,13 +261,30 @@ def test_operators_in_onnx(name):
         )
     program = torch.export.export(Call(function), example, dynamic_shapes=(tuple(shapes),), strict=False)
     with export.quiet():
-        session = session_of(export.onnx_model(program, {}, ["audio"], half=False).SerializeToString())
+        content = export.onnx_model(program, {}, ["audio"], half=False).SerializeToString()
+    assert b"DFT" not in content, "the runtime's transform is slow"
+    session = session_of(content)
     for b, n in ((1, 1), (3, 6)):
         values = arguments(b, n)
         expected = function(*values).detach()
         inputs = {entry.name: value.numpy() for entry, value in zip(session.get_inputs(), values, strict=True)}
         atol = 1e-12 if expected.dtype == torch.float64 else 2e-6
         np.testing.assert_allclose(session.run(None, inputs)[0], expected.numpy(), rtol=1e-12, atol=atol)
+
+
+@pytest.mark.parametrize("size", [2, 6, 24, 256])
+def test_matrices_of_the_fourier_transform(size):
+    a, b = onnx_fourier.split_length(size)
+    first, second = onnx_fourier.forward_matrices(size)
+    assert a * b == size and first.shape == (2 * a, a) and second.shape == (a, 2 * b, b)
+    x = np.random.default_rng(0).standard_normal(size)
+    bins = ((first @ x.reshape(a, b)).reshape(a, 1, 2 * b) @ second).reshape(a, 2, b // 2)  # r, part, q
+    real, other = bins.transpose(1, 2, 0).reshape(2, -1)
+    expected = np.fft.rfft(x)
+    np.testing.assert_allclose(np.append(real, other[0]), expected.real, atol=1e-11)
+    np.testing.assert_allclose(other[1:], expected.imag[1:-1], atol=1e-11)
+    back, of_bins = onnx_fourier.inverse_matrices(size)
+    np.testing.assert_allclose(back @ (bins.reshape(a, 1, b) @ of_bins).reshape(2 * a, b), x.reshape(a, b), atol=1e-11)
 
 
 # ---- without torch

@@ -41,7 +41,7 @@ def average_steps(x: Tensor, matrices: Tensor, past: Tensor | None = None) -> Te
 
 def _slide(padded: Tensor, matrices: Tensor) -> Tensor:
     if matrices.shape[-1] == 1:
-        return block_fir(padded[..., 0], matrices[..., 0, 0]).unsqueeze(-1)
+        return block_fir(padded.squeeze(-1), matrices.squeeze(-1).squeeze(-1)).unsqueeze(-1)
     return slide_by_products(padded, matrices)
 
 

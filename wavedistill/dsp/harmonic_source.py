@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from wavedistill.audio.mel import MelConfig, mel_filter_bank
 from wavedistill.dsp import prompt_spectra, spectral_stream
 from wavedistill.dsp.mel_inversion import MelInversion
-from wavedistill.dsp.mel_stft import MelSTFT, power
+from wavedistill.dsp.mel_stft import MelSTFT, power, weighed
 from wavedistill.dsp.memory import Past, Queue
 from wavedistill.kernels.magnitude import with_magnitude
 from wavedistill.kernels.operators import computes_at_once
@@ -148,4 +148,4 @@ def interpolate_frames(frames: Tensor, hop_length: int) -> Tensor:
 def _with_magnitude(spectrum: Tensor, magnitude: Tensor) -> tuple[Tensor, Tensor]:
     if computes_at_once(spectrum):
         return with_magnitude(spectrum, magnitude, TINY), magnitude
-    return spectrum * (magnitude * power(spectrum).clamp_min_(TINY).rsqrt_()), magnitude
+    return weighed(spectrum, magnitude * power(spectrum).clamp_min_(TINY).rsqrt_()), magnitude

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from wavedistill.audio.mel import MelConfig, mel_filter_bank
 from wavedistill.dsp import prompt_spectra, spectral_stream
-from wavedistill.dsp.mel_stft import MelSTFT, power
+from wavedistill.dsp.mel_stft import MelSTFT, power, weighed
 from wavedistill.errors import WavedistillError
 from wavedistill.kernels.mel_gain import MelGain
 from wavedistill.kernels.operators import computes_at_once
@@ -139,7 +139,7 @@ class MelSteps(nn.Module):
         if exponent != 1.0:
             ratio = ratio.pow(1.0 / exponent)
         change = (share * (ratio.clamp_max(MAX_RATIO) - 1.0)) @ self.spread.to(dtype)
-        return spectrum * change, asked
+        return weighed(spectrum, change), asked
 
 
 def _rounding_level(window: Tensor, filters: Tensor, exponent: float) -> Tensor:

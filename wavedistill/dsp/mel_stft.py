@@ -6,6 +6,8 @@ References:
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -67,7 +69,7 @@ class MelSTFT(nn.Module):
             return wave.new_zeros(wave.shape[0], self.left)
         last = wave.shape[1] - 1
         index = torch.arange(self.left, 0, -1, device=wave.device)
-        return wave[:, (last - (last - index).abs()).abs().clamp(max=last)]
+        return wave.index_select(1, (last - (last - index).abs()).abs().clamp(max=last))
 
     def after(self, wave: Tensor) -> Tensor:
         """What stands after the last sample of a wave, (batch, right)."""
@@ -75,7 +77,7 @@ class MelSTFT(nn.Module):
             return wave.new_zeros(wave.shape[0], self.right)
         last = wave.shape[1] - 1
         index = torch.arange(last + 1, last + 1 + self.right, device=wave.device)
-        return wave[:, (last - (last - index).abs()).abs().clamp(max=last)]
+        return wave.index_select(1, (last - (last - index).abs()).abs().clamp(max=last))
 
     def spectrum(self, padded: Tensor) -> Tensor:
         """Of a wave with what stands before and after it."""
@@ -105,13 +107,22 @@ class MelSTFT(nn.Module):
         length = size + hop * (frames.shape[1] - 1)
         if size % hop:
             return nn.functional.fold(frames.transpose(1, 2), (1, length), (1, size), stride=(1, hop)).flatten(1)
-        total = frames.new_zeros(frames.shape[0], length // hop, hop)
-        for part in range(size // hop):  # whole hops overlap: a few additions instead of a scatter
-            total[:, part : part + frames.shape[1]] += frames[..., part * hop : (part + 1) * hop]
-        return total.flatten(1)
+        last = size // hop - 1  # whole hops overlap: a few additions instead of a scatter
+        parts = enumerate(frames.split(hop, dim=-1))
+        placed = (nn.functional.pad(part, (0, 0, place, last - place)) for place, part in parts)
+        return functools.reduce(torch.add, placed).flatten(1)
 
     def _inner(self, padded: Tensor) -> Tensor:
         return padded[:, self.left : padded.shape[1] - self.right]
+
+
+def weighed(spectrum: Tensor, weight: Tensor) -> Tensor:
+    """spectrum * weight, a real one of each bin. In a graph that is compiled or exported: part by part, for there a
+    product of complex numbers comes with the zeros of the weight's imaginary part.
+    """
+    if torch.compiler.is_compiling():
+        return torch.complex(spectrum.real * weight, spectrum.imag * weight)
+    return spectrum * weight
 
 
 def power(spectrum: Tensor) -> Tensor:

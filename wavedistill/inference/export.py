@@ -169,9 +169,15 @@ def _torch(program: torch.export.ExportedProgram, values: dict[str, Any]) -> byt
 
 def onnx_model(program: torch.export.ExportedProgram, values: dict[str, Any], outputs: list[str], half: bool) -> Any:
     """A traced program as an ``onnx.ModelProto`` with these names of its outputs and settings in its metadata."""
-    from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
+    from onnx_ir.passes.common import (
+        ClearMetadataAndDocStringPass,
+        DeduplicateInitializersPass,
+        LiftConstantsToInitializersPass,
+        RemoveUnusedNodesPass,
+    )
     from onnxscript.optimizer import fold_constants
 
+    from wavedistill.inference.onnx_fourier import use_products
     from wavedistill.inference.onnx_operators import translations
 
     written = torch.onnx.export(
@@ -183,6 +189,9 @@ def onnx_model(program: torch.export.ExportedProgram, values: dict[str, Any], ou
         optimize=False,  # among its rules is one that takes 1 + 1e-7 for 1
     )
     fold_constants(written.model)
+    use_products(written.model)
+    LiftConstantsToInitializersPass()(written.model)
+    DeduplicateInitializersPass(size_limit=2**17)(written.model)  # every transform brings its matrices
     RemoveUnusedNodesPass()(written.model)
     ClearMetadataAndDocStringPass()(written.model)  # where in which source file each node was traced
     written.model.metadata_props[METADATA_KEY] = json.dumps(values)
