@@ -18,10 +18,9 @@ def overlap_windowed(frames: Tensor, window: Tensor, hop: int, tail: Tensor | No
     """
     batch, count, size = frames.shape
     length = size + (count - 1) * hop
-    sums = torch.zeros(batch, length)
-    if tail is not None:
-        sums[:, : tail.shape[1]] = tail
-    _kernel()(frames.contiguous().numpy(), window.numpy(), hop, sums.numpy())
+    sums = torch.empty(batch, length)
+    tail = torch.empty(batch, 0) if tail is None else tail.contiguous()
+    _kernel()(frames.contiguous().numpy(), window.numpy(), hop, tail.numpy(), sums.numpy())
     return sums
 
 
@@ -30,9 +29,11 @@ def _kernel():
     import numba
 
     @numba.njit(cache=True, fastmath=SIMD, nogil=True)
-    def add(frames, window, hop, sums):
+    def add(frames, window, hop, tail, sums):
         batch, count, size = frames.shape
         for item in range(batch):
+            sums[item, : tail.shape[1]] = tail[item]
+            sums[item, tail.shape[1] :] = 0.0
             for n in range(count):
                 frame = frames[item, n]
                 into = sums[item, n * hop : n * hop + size]

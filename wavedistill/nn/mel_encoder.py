@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from wavedistill.dsp.memory import Past
+from wavedistill.nn.frame_conv import FrameConv
 
 MEL_MEAN = -5.0
 MEL_DEVIATION = 2.5
@@ -36,13 +37,13 @@ class MelEncoder(nn.Module):
         self.upsample = upsample
         self.speaker = nn.Embedding(num_speakers, channels) if num_speakers else None
         if n_mels:
-            self.frames = nn.ModuleList([nn.Conv1d(n_mels, channels, 3), nn.Conv1d(channels, channels, 3)])
-            self.blocks = nn.Conv1d(channels, channels, 3)
+            self.frames = nn.ModuleList([FrameConv(n_mels, channels), FrameConv(channels, channels)])
+            self.blocks = FrameConv(channels, channels)
         else:
             self.frames = None
 
     @property
-    def mel_reader(self) -> nn.Conv1d | None:
+    def mel_reader(self) -> FrameConv | None:
         """The layer that reads the mel, if there is one."""
         return None if self.frames is None else self.frames[0]
 
