@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from wavedistill.dsp.harmonic_source import Pitch
 from wavedistill.dsp.memory import Past
-from wavedistill.nn.frame_conv import FrameConv
+from wavedistill.nn.frame_conv import convolve
 from wavedistill.nn.mel_encoder import extended, normalized
 from wavedistill.numerics import full_precision
 
@@ -37,13 +37,13 @@ class PitchPredictor(nn.Module):
     def __init__(self, n_mels: int, channels: int = 160) -> None:
         super().__init__()
         widths = [n_mels, channels, channels, channels, channels]
-        self.convs = nn.ModuleList(FrameConv(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
-        self.output = FrameConv(channels, NUM_BINS + 1, kernel_size=1)
+        self.convs = nn.ModuleList(nn.Conv1d(a, b, 3) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.output = nn.Conv1d(channels, NUM_BINS + 1, 1)
         centres = torch.linspace(math.log(F0_MIN), math.log(F0_MAX), NUM_BINS)
         self.register_buffer("centres", centres, persistent=False)
 
     @property
-    def mel_reader(self) -> FrameConv:
+    def mel_reader(self) -> nn.Conv1d:
         """The layer that reads the mel."""
         return self.convs[0]
 
@@ -61,8 +61,8 @@ class PitchPredictor(nn.Module):
         dtype = mel.dtype if self.training else torch.float64
         hidden = normalized(mel).to(dtype)
         for conv, past in zip(self.convs, state, strict=True):
-            hidden = nn.functional.leaky_relu(conv(past.join(hidden)), 0.1)
-        return self.output(hidden).transpose(1, 2)
+            hidden = nn.functional.leaky_relu(convolve(conv, past.join(hidden)), 0.1)
+        return convolve(self.output, hidden).transpose(1, 2)
 
     def prompt_state(self) -> Past:
         """What a stream of `prompt_step` remembers, before its first frame."""
