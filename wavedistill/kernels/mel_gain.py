@@ -62,8 +62,8 @@ class MelGain:
 
     def __call__(self, spectrum: Tensor, asked: Tensor) -> Tensor:
         changed = torch.empty_like(spectrum, memory_format=torch.contiguous_format)
-        arrays = spectrum.contiguous().numpy(), asked.contiguous().numpy(), changed.numpy()
-        _kernel()(*arrays, *self.arguments, *self.limits)
+        spectra, wanted, out = (x.contiguous().flatten(0, 1).numpy() for x in (spectrum, asked, changed))
+        _kernel()(spectra, wanted, *self.arguments, *self.limits, out)
         return changed
 
 
@@ -75,17 +75,16 @@ def _kernel():
     one = np.float32(1.0)
 
     @numba.njit(cache=True, fastmath=SIMD, nogil=True, error_model="numpy")
-    def change(spectra, asked, changed, edges, filters, a, b, a_share, b_share, floor, tiny, largest):
-        batch, frames, bins = spectra.shape
-        bands = asked.shape[2] // 2
+    def change(spectra, asked, edges, filters, a, b, a_share, b_share, floor, tiny, largest, changed):
+        frames, bins = spectra.shape
+        bands = asked.shape[1] // 2
         magnitude = np.empty(bins, a.dtype)
         gain = np.empty(bands + 1, a.dtype)
         weight = np.empty(bins, a.dtype)
-        for index in range(batch * frames):
-            item, frame = divmod(index, frames)
-            spectrum = spectra[item, frame]
-            wanted = asked[item, frame, :bands]
-            share = asked[item, frame, bands:]
+        for frame in range(frames):
+            spectrum = spectra[frame]
+            wanted = asked[frame, :bands]
+            share = asked[frame, bands:]
             for k in range(bins):
                 value = spectrum[k]
                 magnitude[k] = np.sqrt(value.real * value.real + value.imag * value.imag + tiny)
@@ -106,7 +105,7 @@ def _kernel():
                 above = gain[filters[run] + 1]
                 for k in range(edges[run], edges[run + 1]):
                     weight[k] = a_share[k] * below + b_share[k] * above
-            out = changed[item, frame]
+            out = changed[frame]
             for k in range(bins):
                 out[k] = spectrum[k] * weight[k]
 

@@ -18,9 +18,10 @@ def overlap_windowed(frames: Tensor, window: Tensor, hop: int, tail: Tensor | No
     """
     batch, count, size = frames.shape
     length = size + (count - 1) * hop
-    sums = torch.empty(batch, length)
-    tail = torch.empty(batch, 0) if tail is None else tail.contiguous()
-    _kernels()[0](frames.contiguous().numpy(), window.numpy(), hop, tail.numpy(), sums.numpy())
+    sums = torch.zeros(batch, length)
+    if tail is not None:
+        sums[:, : tail.shape[1]] = tail
+    _kernels()[0](frames.contiguous().numpy(), window.numpy(), hop, sums.numpy())
     return sums
 
 
@@ -45,11 +46,9 @@ def _kernels():
     import numba
 
     @numba.njit(cache=True, fastmath=SIMD, nogil=True)
-    def add(frames, window, hop, tail, sums):
+    def add(frames, window, hop, sums):
         batch, count, size = frames.shape
         for item in range(batch):
-            sums[item, : tail.shape[1]] = tail[item]
-            sums[item, tail.shape[1] :] = 0.0
             for n in range(count):
                 frame = frames[item, n]
                 into = sums[item, n * hop : n * hop + size]
