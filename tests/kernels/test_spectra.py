@@ -37,6 +37,20 @@ def test_weights_are_those_of_the_formula(name):
     assert not torch.allclose(dense, wave, atol=1e-2)
 
 
+@pytest.mark.parametrize("name", MELS)
+def test_prompt_steps_are_those_of_the_formula(name):
+    """With gradient the frames are summed by operators of torch."""
+    config = MELS[name]
+    steps = MelSteps(config, steps=3, damping=0.7)
+    generator = torch.Generator().manual_seed(0)
+    log_mel = torch.randn(2, config.n_mels, 13, generator=generator) - 4.0
+    wave = 0.1 * torch.randn(2, 13 * config.hop_length, generator=generator)
+    with torch.no_grad():
+        at_once = steps.stream_step(wave, log_mel, steps.stream_state(low_latency=True), last=True)
+    plain = steps.stream_step(wave, log_mel, steps.stream_state(low_latency=True), last=True)
+    torch.testing.assert_close(at_once, plain, atol=1e-6, rtol=1e-5)
+
+
 def test_magnitudes_and_overlaps_are_those_of_the_formula():
     """The harmonic source and the inverse transform, whose plain versions a graph for export takes."""
     generator = torch.Generator().manual_seed(1)

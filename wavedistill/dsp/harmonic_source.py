@@ -122,8 +122,9 @@ def pulse_train(
             shape.
     """
     weights = pitch.voicing.double() + 1e-4
-    log_f0 = interpolate_frames(pitch.f0.double().log() * weights, hop_length) / interpolate_frames(weights, hop_length)
-    f0 = log_f0.exp()
+    both = torch.cat([pitch.f0.double().log() * weights, weights])
+    weighted, weight = interpolate_frames(both, hop_length).chunk(2)
+    f0 = (weighted / weight).exp()
     cycles = f0.div(sample_rate).cumsum(1)
     if phase is not None:
         cycles = cycles + phase.unsqueeze(1)

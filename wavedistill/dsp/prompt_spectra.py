@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from wavedistill.dsp.mel_stft import MelSTFT
 from wavedistill.dsp.memory import Past, Queue
 from wavedistill.dsp.spectral_stream import Change, IncomingFrames
+from wavedistill.kernels.operators import computes_at_once
+from wavedistill.kernels.overlap import overlap_earlier
 
 
 class PromptChain:
@@ -40,6 +42,8 @@ class PromptChain:
         self.seen = stft.left + waited_hops(stft) * hop  # samples of a frame that are waited for
         self.earlier = -(-size // hop) - 1  # frames that overlap with one before it
         self.pasts = [Past(max(self.earlier, 1)) for _ in changes[1:]]
+        windows = stft.window.square().expand(1, self.earlier + 1, -1)
+        self.weight = self._of_frame_and_earlier(windows).clamp_min(1e-3)  # of a frame's samples
         self.fade = _fade_in(max(stft.left - hop, 0), hop, size)
         self.known = Queue()  # of the frames to come
         self.wave = Queue()  # samples that are not final
@@ -54,24 +58,28 @@ class PromptChain:
         padded, count = self.incoming.push(wave, last)
         if not count:
             return self._final(None, last) if last and not self.incoming.fresh else wave[:, :0]
-        frames = padded.unfold(1, self.seen, self.stft.mel.hop_length)[:, :count]
+        frames = padded.unfold(1, self.seen, self.stft.mel.hop_length)[:, :count].contiguous()
         return self._final(self._made(frames, self.known.take(count)), last)
 
     def _made(self, base: Tensor, known: Tensor) -> Tensor:
         """The windowed frames (batch, frames, n_fft) of the last stage; ``base``: the wave's samples in each frame."""
         stft = self.stft
         window = stft.window.to(base.dtype)
-        weight = self._of_frame_and_earlier(window.square().expand(1, self.earlier + 1, -1)).clamp_min(1e-3)
-        segments = base
+        weight = self.weight.to(base)
+        segments = base * window[: self.seen]
         made = None
         for index, change in enumerate(self.changes):
             if index:
                 past = self.pasts[index - 1]
                 if past.value is None:
                     past.value = made.new_zeros(made.shape[0], self.earlier, made.shape[2])
-                segments = self._of_frame_and_earlier(past.join(made)) / weight
-                segments = base + segments if self.add else segments
-            spectrum, known = change(torch.fft.rfft(segments * window[: self.seen], n=stft.mel.n_fft), known)
+                seen = past.join(made)
+                if computes_at_once(seen):
+                    segments = overlap_earlier(seen, weight, window, stft.mel.hop_length, base if self.add else None)
+                else:
+                    segments = self._of_frame_and_earlier(seen) / weight
+                    segments = (base + segments if self.add else segments) * window[: self.seen]
+            spectrum, known = change(torch.fft.rfft(segments, n=stft.mel.n_fft), known)
             frames = stft.frames(spectrum)
             made = frames if made is None or not self.add else made + frames
         return made

@@ -163,26 +163,28 @@ class LappedTransform(Transform):
     def _forward(self, x: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
         self._check_samples(x)
         batch, _, samples = x.shape
-        first, second = self._halves(x.reshape(batch, samples // self.bands, self.bands))
-        for stage, angles in enumerate(self._angles):
-            first, second = _rotate_stage(first, second, angles, stage)
+        blocks = self._rotated(x.reshape(batch, samples // self.bands, self.bands), list(enumerate(self._angles)))
         with torch.autocast(x.device.type, enabled=False):
-            y = _like(self._cosines, x) @ torch.cat([first, second.flip(-1)], dim=-1).transpose(1, 2)
+            y = _like(self._cosines, x) @ blocks.transpose(1, 2)
         return y, x.new_zeros(batch)
 
     def _inverse(self, y: Tensor, cond: Any) -> tuple[Tensor, Tensor]:
         self._check_coefficients(y)
         batch, _, steps = y.shape
         with torch.autocast(y.device.type, enabled=False):
-            first, second = self._halves(y.transpose(1, 2) @ _like(self._cosines, y))
-        for stage, angles in reversed(list(enumerate(self._angles))):
-            first, second = _rotate_stage(first, second, -angles, stage)
-        return torch.cat([first, second.flip(-1)], dim=-1).reshape(batch, 1, steps * self.bands), y.new_zeros(batch)
+            blocks = y.transpose(1, 2) @ _like(self._cosines, y)
+        blocks = self._rotated(blocks, [(stage, -angles) for stage, angles in reversed(list(enumerate(self._angles)))])
+        return blocks.reshape(batch, 1, steps * self.bands), y.new_zeros(batch)
 
-    def _halves(self, blocks: Tensor) -> tuple[Tensor, Tensor]:
-        """Blocks (batch, steps, bands) -> their first halves and, backwards, their second ones."""
+    def _rotated(self, blocks: Tensor, stages: list[tuple[int, Tensor]]) -> Tensor:
+        """Blocks (batch, steps, bands) after these stages, given by number and angles."""
+        if not stages:
+            return blocks
         first, second = blocks.tensor_split(2, dim=-1)
-        return first, second.flip(-1)
+        second = second.flip(-1)
+        for stage, angles in stages:
+            first, second = _rotate_stage(first, second, angles, stage)
+        return torch.cat([first, second.flip(-1)], dim=-1)
 
     def _continue(
         self,

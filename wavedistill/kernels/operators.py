@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 NAMESPACE = "wavedistill"
+SINGLE = (torch.float32, torch.complex64)
 
 
 class Operator:
@@ -63,11 +64,16 @@ def operator(fake: Callable, plain: Callable) -> Callable[[Callable], Operator]:
     return functools.partial(Operator, fake=fake, plain=plain)
 
 
+def runs_at_once(x: Tensor) -> bool:
+    """Whether x is on a CPU and its results are wanted without gradient, now and not as a graph."""
+    if not x.is_cpu or torch.is_grad_enabled():
+        return False
+    return not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active()
+
+
 def computes_at_once(x: Tensor) -> bool:
-    """Whether x is of single precision on a CPU and its results are wanted without gradient, now and not as a graph."""
-    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-    single = x.dtype in (torch.float32, torch.complex64)
-    return x.is_cpu and single and not torch.is_grad_enabled() and not traced
+    """Whether x also is of single precision."""
+    return x.dtype in SINGLE and runs_at_once(x)
 
 
 def _save_inputs(ctx, inputs: tuple[Tensor, ...], output: Any) -> None:

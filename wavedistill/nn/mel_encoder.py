@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from wavedistill.dsp.memory import Past
+from wavedistill.nn.frame_conv import convolve
 
 MEL_MEAN = -5.0
 MEL_DEVIATION = 2.5
@@ -61,11 +62,11 @@ class MelEncoder(nn.Module):
         hidden = normalized(mel)
         *before_frames, before_blocks = state
         for conv, past in zip(self.frames, before_frames, strict=True):
-            hidden = nn.functional.leaky_relu(conv(past.join(hidden)) + table, 0.2)
+            hidden = nn.functional.leaky_relu(convolve(conv, past.join(hidden)) + table, 0.2)
         blocks = before_blocks.join(hidden).repeat_interleave(self.upsample, dim=-1)
         edge = self.upsample - 1  # of the frames on either side one block is seen
         blocks = blocks[..., edge : blocks.shape[-1] - edge]
-        return nn.functional.leaky_relu(self.blocks(blocks), 0.2).transpose(1, 2)
+        return nn.functional.leaky_relu(convolve(self.blocks, blocks), 0.2).transpose(1, 2)
 
     def _table(self, speaker: Tensor | None) -> Tensor | float:
         """The speaker's share, (batch, channels, 1): of an index, or of weights that mix speakers."""

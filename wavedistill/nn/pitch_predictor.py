@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from wavedistill.dsp.harmonic_source import Pitch
 from wavedistill.dsp.memory import Past
+from wavedistill.nn.frame_conv import convolve
 from wavedistill.nn.mel_encoder import extended, normalized
 from wavedistill.numerics import full_precision
 
@@ -60,8 +61,8 @@ class PitchPredictor(nn.Module):
         dtype = mel.dtype if self.training else torch.float64
         hidden = normalized(mel).to(dtype)
         for conv, past in zip(self.convs, state, strict=True):
-            hidden = nn.functional.leaky_relu(_convolve(conv, past.join(hidden)), 0.1)
-        return _convolve(self.output, hidden).transpose(1, 2)
+            hidden = nn.functional.leaky_relu(convolve(conv, past.join(hidden)), 0.1)
+        return convolve(self.output, hidden).transpose(1, 2)
 
     def prompt_state(self) -> Past:
         """What a stream of `prompt_step` remembers, before its first frame."""
@@ -93,7 +94,3 @@ class PitchPredictor(nn.Module):
         bins = -(target * torch.log_softmax(logits[..., :-1].float(), dim=-1)).sum(-1)
         voicing = nn.functional.binary_cross_entropy_with_logits(logits[..., -1].float(), voiced)
         return voicing + (bins * voiced).sum() / voiced.sum().clamp_min(1.0)
-
-
-def _convolve(conv: nn.Conv1d, x: Tensor) -> Tensor:
-    return nn.functional.conv1d(x, conv.weight.to(x.dtype), conv.bias.to(x.dtype))
