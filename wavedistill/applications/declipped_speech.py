@@ -31,8 +31,8 @@ def measure_declipping(
 ) -> str:
     """Clips clipped at `LEVELS` and restored, as a Markdown table.
 
-    Columns: share of the samples that are clipped; SNR in dB over these, PESQ-wb and PLCMOS, each a mean over the clips;
-    share of the true samples in the 90 % band of the candidates; effective sample size.
+    Columns: share of the samples that are clipped; SNR in dB over these, PESQ-wb and PLCMOS, each a mean over the
+    clips; share of the true samples in the 90 % band of the candidates; effective sample size.
 
     Args:
         inputs: files, folders and manifests of whole recordings; another rate is resampled.
