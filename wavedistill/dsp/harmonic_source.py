@@ -122,9 +122,9 @@ def pulse_train(
             shape.
     """
     weights = pitch.voicing.double() + 1e-4
-    both = torch.cat([pitch.f0.double().log() * weights, weights])
-    weighted, weight = interpolate_frames(both, hop_length).chunk(2)
-    f0 = (weighted / weight).exp()
+    both = interpolate_frames(torch.cat([pitch.f0.double().log() * weights, weights]), hop_length)
+    batch = weights.shape[0]
+    f0 = (both[:batch] / both[batch:]).exp()
     cycles = f0.div(sample_rate).cumsum(1)
     if phase is not None:
         cycles = cycles + phase.unsqueeze(1)
