@@ -236,6 +236,7 @@ CASES = {
         lambda b, n: (autocorrelations(b, n, 6),),
     ),
     "Fourier transforms": (there_and_back, lambda b, n: (torch.randn(b, 8 * n + 6),)),
+    "windows": (lambda x: x.unfold(2, 3, 1).square(), lambda b, n: (torch.randn(b, 4, n + 2),)),
     "causal convolution": (CausalConv(3, 4, 3, dilation=2), lambda b, n: (torch.randn(b, n, 3),)),
     "float64": (nn.Conv1d(2, 3, 3).double(), lambda b, n: (torch.randn(b, 2, n + 3).double(),)),
     "strided": (nn.Conv1d(2, 3, 3, stride=2, padding=1), lambda b, n: (torch.randn(b, 2, 2 * n + 2),)),

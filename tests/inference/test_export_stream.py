@@ -141,7 +141,7 @@ def test_onnx_streams_what_torch_makes(exported):
         audio = streamed(folder, blocks, seed=frames, temperature=0.5, speaker=1)
         expected = one_pass(model, mel, 0.5 * torch.from_numpy(noise), torch.tensor([1]), low_latency)[0, 0].numpy()
         assert np.abs(expected).max() > 0.05
-        np.testing.assert_allclose(audio, expected, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(audio, expected, rtol=0, atol=3e-4)
 
 
 @pytest.mark.slow

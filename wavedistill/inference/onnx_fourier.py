@@ -22,23 +22,26 @@ PARTS = "wavedistill_parts"
 
 
 def unfold(x, dimension, size, step):
-    """Translation of `torch.Tensor.unfold`: windows (batch, count, size) of a signal (batch, samples), in steps. What
-    window and step have in common is copied as one piece, not number by number.
+    """Translation of `torch.Tensor.unfold` of the last axis: windows (..., count, size) of signals (..., samples), in
+    steps. What window and step have in common is copied as one piece, not number by number.
     """
     from onnxscript import opset18 as op
 
-    if dimension != 1 or len(x.shape) != 2:
-        raise NotImplementedError("windows of anything but (batch, samples)")
+    if dimension not in (-1, len(x.shape) - 1):
+        raise NotImplementedError(f"windows over axis {dimension} of {x.shape}")
     piece = math.gcd(size, step)
+    leading = [0] * (len(x.shape) - 1)  # a zero keeps the axis
+    last = op.Constant(value_ints=[len(leading)])
     one = op.Constant(value_ints=[1])
     sizes, steps = (op.Constant(value_ints=[value]) for value in (size, step))
-    count = op.Add(op.Div(op.Sub(op.Shape(x, start=1, end=2), sizes), steps), one)
-    seen = op.Slice(x, op.Constant(value_ints=[0]), op.Add(op.Mul(op.Sub(count, one), steps), sizes), one)
-    pieces = op.Reshape(seen, op.Constant(value_ints=[0, -1, piece]))
+    samples = op.Shape(x, start=len(leading), end=len(leading) + 1)
+    count = op.Add(op.Div(op.Sub(samples, sizes), steps), one)
+    seen = op.Slice(x, op.Constant(value_ints=[0]), op.Add(op.Mul(op.Sub(count, one), steps), sizes), last)
+    pieces = op.Reshape(seen, op.Constant(value_ints=[*leading, -1, piece]))
     numbers = op.Range(op.Constant(value_int=0), op.Squeeze(count), op.Constant(value_int=1))
     starts = op.Mul(op.Unsqueeze(numbers, one), op.Constant(value_int=step // piece))
-    windows = op.Gather(pieces, op.Add(starts, op.Constant(value_ints=list(range(size // piece)))), axis=1)
-    return op.Reshape(windows, op.Constant(value_ints=[0, 0, size]), allowzero=0)
+    windows = op.Gather(pieces, op.Add(starts, op.Constant(value_ints=list(range(size // piece)))), axis=len(leading))
+    return op.Reshape(windows, op.Constant(value_ints=[*leading, 0, size]), allowzero=0)
 
 
 def complex_of_parts(real, imaginary):
