@@ -27,8 +27,8 @@ def stream(
     ``mel`` may also be an iterator of blocks (n_mels, any number of frames), as an acoustic model makes them one after
     another. No more of them are asked for than the next chunk needs: its own frames and `WaveformModel.look_ahead`.
 
-    Joined, the chunks equal one pass over the whole mel with the same seed, for any chunk length: to 3e-5, and a
-    teacher's, which feeds its rounding back, to about 1e-4. With ``low_latency`` they are another waveform, the same
+    Joined, the chunks equal one pass over the whole mel with the same seed, for any chunk length, to 1e-4
+    (speech-student's to 3e-5; a teacher feeds its rounding back). With ``low_latency`` they are another waveform, the same
     for any chunk length: see `WaveformModel.stream`.
     """
     if not chunk_seconds > 0:
