@@ -28,8 +28,8 @@ def stream(
     another. No more of them are asked for than the next chunk needs: its own frames and `WaveformModel.look_ahead`.
 
     Joined, the chunks equal one pass over the whole mel with the same seed, for any chunk length, to 1e-4
-    (speech-student's to 3e-5; a teacher feeds its rounding back). With ``low_latency`` they are another waveform, the same
-    for any chunk length: see `WaveformModel.stream`.
+    (speech-student's to 3e-5; a teacher feeds its rounding back). With ``low_latency`` they are another waveform, the
+    same for any chunk length: see `WaveformModel.stream`.
     """
     if not chunk_seconds > 0:
         raise WavedistillError(f"chunks of {chunk_seconds:g} seconds are no audio: give a positive length")

@@ -225,7 +225,8 @@ class Vocoder:
     ) -> Iterator[Tensor]:
         """Audio of a mel (n_mels, frames) in chunks (samples,), each computed when it is asked for.
 
-        Joined, the chunks equal ``vocoder(mel, seed=seed)`` for any ``chunk_seconds``, to 1e-4; memory does not grow with the length.
+        Joined, the chunks equal ``vocoder(mel, seed=seed)`` for any ``chunk_seconds``, to 1e-4; memory does not grow
+        with the length.
 
         Args:
             mel: whole, or an iterator of blocks (n_mels, any number of frames), as an acoustic model makes them one
