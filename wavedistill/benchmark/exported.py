@@ -44,6 +44,8 @@ def onnx_system(
     def session(threads: int) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        # or its threads keep a core busy in the next system's turn, which then takes twice as long (measured)
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def prepare(batch: int, frames: int, device: str) -> Run:
