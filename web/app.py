@@ -33,7 +33,7 @@ MAX_WAITING = 16
 MAX_SESSIONS = 256
 """Visitors whose page is remembered; Gradio keeps 10,000 by default, a copy of the page's settings for each."""
 MAX_THREADS = 8
-"""That run the page's functions, of which one computes at a time. Each keeps freed memory of its own for later."""
+"""That run the page's functions, of which one computes at a time; each has a heap of its own."""
 INTRO = """# wavedistill
 Speech from mel spectrograms: the **student** computes all samples at once, the **teacher** one by one."""
 

@@ -54,17 +54,12 @@ class StreamRequest(NamedTuple):
     temperature: float
     low_latency: bool
 
-    def extended(self, before: int, after: int) -> Iterator[MelPiece]:
-        """The pieces of the mel continued on both sides by so many copies of its first and last frame."""
-        continued = ContinuedMel(before, after)
-        for mel, last in self.pieces:
-            yield MelPiece(continued.push(mel, last), last)
-
     def windows(self, frames: int) -> Iterator[Window]:
         """The pieces that become final, each with ``frames`` around it."""
         past = Past(2 * frames, axis=2)
-        for mel, _ in self.extended(frames, frames):
-            yield Window(past.join(mel), frames, axis=2)
+        continued = ContinuedMel(frames, frames)
+        for mel, last in self.pieces:
+            yield Window(past.join(continued.push(mel, last)), frames, axis=2)
 
 
 def mel_pieces(blocks: Iterator[Tensor], first: int, then: int) -> Iterator[MelPiece]:
