@@ -27,6 +27,7 @@ from wavedistill.dsp.mel_stft import power, weighed
 from wavedistill.errors import WavedistillError
 from wavedistill.inference import export, onnx_fourier
 from wavedistill.inference.export import export_model, settings
+from wavedistill.inference.export_stream import export_stream
 from wavedistill.inference.onnx_weights import round_to_half
 from wavedistill.kernels.block_filter import block_fir
 from wavedistill.kernels.levinson import levinson_recursion
@@ -375,6 +376,17 @@ def test_teachers_and_flows_are_refused(tmp_path):
         export_model(tiny_teacher(), tmp_path / "teacher.onnx")
     with pytest.raises(WavedistillError, match="only students can be exported, and this is a one-stage flow"):
         export_model(tiny_flow(), tmp_path / "flow.pt2")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("parts", [{"source_order": 0}, {"front": FRONTS["sub-bands"]}])
+def test_onnx_has_transforms_of_even_length(tmp_path, parts):
+    model = student(mel=dataclasses.replace(MEL, n_fft=MEL.n_fft + 1), **parts)
+    told = f"this student's mel has n_fft {MEL.n_fft + 1}: export it for torch .file.pt2., or train one"
+    with pytest.raises(WavedistillError, match=told):
+        export_model(model, tmp_path / "voice.onnx")
+    with pytest.raises(WavedistillError, match=told):
+        export_stream(model, tmp_path / "stream")
     assert not list(tmp_path.iterdir())
 
 

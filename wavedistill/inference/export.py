@@ -82,20 +82,23 @@ def export_model(
         half: keep the weights of an ONNX file in float16; onnxruntime makes float32 of them while it loads.
 
     Raises:
-        WavedistillError: a teacher (its samples follow one another) or a one-stage flow, a path that tells no format,
-            missing packages, a full disk.
+        WavedistillError: a teacher (its samples follow one another) or a one-stage flow, an odd n_fft in ONNX, a path
+            that tells no format, missing packages, a full disk.
     """
     path = Path(path)
     format = _format(path, format)
-    if format == "onnx":
+    onnx = format == "onnx"
+    if onnx:
         need_onnx()
     elif half:
         raise WavedistillError("weights in float16 are for ONNX files: leave half out (--half), or give format onnx.")
     student = load_student(model, half)
+    if onnx:
+        check_transforms(student)
     with quiet():
         program = _traced(student)
         values = settings(student)
-        if format == "onnx":
+        if onnx:
             content = onnx_model(program, values, ["audio"], half).SerializeToString()
         else:
             content = _torch(program, values)
@@ -118,6 +121,17 @@ def load_student(model: WaveformModel | str | Path, half: bool) -> ParallelWaveN
     if half:
         round_to_half(loaded)
     return loaded
+
+
+def check_transforms(model: ParallelWaveNet) -> None:
+    """Raises `WavedistillError` where `wavedistill.inference.onnx_fourier` has no transform of the model's length."""
+    config = model.config
+    transforms = model.source is not None or model.contraction is not None
+    if transforms and config.mel.n_fft % 2:
+        raise WavedistillError(
+            f"ONNX files hold Fourier transforms of even length, and this student's mel has n_fft {config.mel.n_fft}: "
+            "export it for torch (file.pt2), or train one with an even model.mel.n_fft."
+        )
 
 
 def settings(model: WaveformModel) -> dict[str, Any]:

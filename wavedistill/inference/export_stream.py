@@ -21,7 +21,7 @@ from wavedistill.audio.mel import whole_frames
 from wavedistill.dsp.memory import Queue
 from wavedistill.errors import WavedistillError
 from wavedistill.files import write_bytes
-from wavedistill.inference.export import load_student, need_onnx, onnx_model, quiet, settings
+from wavedistill.inference.export import check_transforms, load_student, need_onnx, onnx_model, quiet, settings
 from wavedistill.inference.onnx_weights import move_out
 from wavedistill.inference.state_tree import form, replaced, tensors
 from wavedistill.models.base import WaveformModel
@@ -147,6 +147,7 @@ def export_stream(
         raise WavedistillError(f"chunks of {chunk_seconds:g} seconds are no audio: give a positive length")
     need_onnx()
     student = load_student(model, half)
+    check_transforms(student)
     if student.config.mel is None:
         raise WavedistillError("this model takes no mel, and only mels are streamed: export it as one file.")
     chunk = whole_frames(chunk_seconds, student.sample_rate, student.hop_length)
