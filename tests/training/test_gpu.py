@@ -19,6 +19,7 @@ from helpers.tiny_models import FRONTS, speech_batch, tiny_flow, tiny_student, t
 from wavedistill.data.dataset import Batch
 from wavedistill.losses.adversarial import Crops
 from wavedistill.losses.distillation import DistillationConfig
+from wavedistill.losses.rollout import RolloutConfig
 from wavedistill.training.compute import autocast
 from wavedistill.training.distill import DistillTask
 from wavedistill.training.ema import EMA
@@ -30,6 +31,9 @@ PREDICTION = FRONTS["mel-prediction"]
 ADVERSARIAL = {"kl": 1.0, "stft": 1.0, "adversarial": 1.0, "feature_matching": 1.0}
 TASKS = {
     "teacher": lambda: TeacherTask(tiny_teacher(front=PREDICTION), LikelihoodConfig(history_noise=0.1)),
+    "teacher, rollouts": lambda: TeacherTask(
+        tiny_teacher(front=FRONTS["sub-bands"]), LikelihoodConfig(rollout=RolloutConfig(1.0, 51))
+    ),
     "teacher, mixture": lambda: TeacherTask(
         tiny_teacher(distribution="mol", num_mixtures=3, front=FRONTS["pre-emphasis"]), LikelihoodConfig()
     ),
@@ -54,11 +58,12 @@ def on_gpu(name: str, gpu: FakeGpu) -> tuple[torch.nn.Module, Batch]:
 
 @contextlib.contextmanager
 def running(gpu: FakeGpu) -> Iterator[None]:
-    """Without what looks at values: the check of a mel, and the place of a crop."""
+    """Without what looks at values: the check of a mel, and the places of a crop and of a rollout."""
     first = mock.patch(
         "wavedistill.losses.distillation.random_crops", lambda made, real, n: Crops(made[:, :n], real[:, :n])
     )
-    with gpu.running(), first, mock.patch("wavedistill.models.base.check_mel"):
+    last = mock.patch("wavedistill.losses.rollout.random_place", lambda places: places - 1)
+    with gpu.running(), first, last, mock.patch("wavedistill.models.base.check_mel"):
         yield
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wavedistill.data.baseline import bits_per_sample
 from wavedistill.errors import WavedistillError, check_number
+from wavedistill.losses.rollout import Rollout, RolloutConfig
 from wavedistill.models.configs import WaveNetConfig
 from wavedistill.models.wavenet import WaveNet
 from wavedistill.training.task import Sample, validation_batches
@@ -35,10 +36,12 @@ class LikelihoodConfig:
         history_noise: standard deviation of white noise on the past that the network reads while it trains, in the
             front's domain, where speech has unit variance: against models that amplify their own small errors. On
             tones 0.03 lowered the bits and did not stop samples that run away (recipes/notes). 0: none.
+        rollout: what the teacher says by itself, beside the recording; against samples that run away.
     """
 
     band_weights: list[float] | None = None
     history_noise: float = 0.0
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
 
 
 def skipped(config: WaveNetConfig) -> int:
@@ -49,7 +52,8 @@ def skipped(config: WaveNetConfig) -> int:
 class TeacherTask(nn.Module):
     """Negative log-likelihood of crops, in nats per sample; with ``band_weights`` its weighted mean over bands.
 
-    Logged: ``bits`` per 16-bit sample (below 16 is better than raw PCM; linear prediction reaches about 9).
+    Logged: ``bits`` per 16-bit sample (below 16 is better than raw PCM; linear prediction reaches about 9), and with
+    ``rollout.weight`` the distance ``rollout``, see `Rollout`.
 
     Raises:
         WavedistillError: for band weights that are not one for each band, or not above 0; a history noise below 0.
@@ -68,13 +72,20 @@ class TeacherTask(nn.Module):
             )
         check_number("loss.history_noise", config.history_noise)
         self.history_noise = config.history_noise
+        self.rollout_weight = config.rollout.weight
+        self.rollout = Rollout(model, config.rollout.steps) if config.rollout.weight else None
         self.skip = skipped(model.config)
         self.register_buffer("weights", torch.tensor(weights) * (bands / sum(weights)), persistent=False)
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         log_prob = self._log_prob(batch, torch.default_generator, self.history_noise)
         loss = -(log_prob.unflatten(1, (-1, len(self.weights))) * self.weights).mean()
-        return loss, {"bits": bits_per_sample(log_prob.mean().detach())}
+        logged = {"bits": bits_per_sample(log_prob.mean().detach())}
+        if self.rollout is not None:
+            distance = self.rollout(self.model, batch)
+            loss = loss + self.rollout_weight * distance
+            logged["rollout"] = distance.detach()
+        return loss, logged
 
     def _log_prob(self, batch: Batch, generator: torch.Generator | None, history_noise: float = 0.0) -> Tensor:
         if batch.audio.shape[1] <= self.skip:
@@ -88,15 +99,21 @@ class TeacherTask(nn.Module):
         return log_prob[:, self.skip :]
 
     def validate(self, dataset: SpeechDataset, num_batches: int) -> dict[str, float]:
-        """Bits per sample on the same ``num_batches`` crops of held-out speech every time."""
+        """Bits per sample, and the distance of rollouts, on the same ``num_batches`` crops of held-out speech."""
         device = next(self.model.parameters()).device
         total = 0.0
         count = 0
+        distances = []
         for batch in validation_batches(dataset, num_batches, device):
             log_prob = self._log_prob(batch, None)
             total = total + float(log_prob.double().sum())
             count = count + log_prob.numel()
-        return {"bits": bits_per_sample(total / count)}
+            if self.rollout is not None:
+                distances.append(float(self.rollout(self.model, batch)))
+        found = {"bits": bits_per_sample(total / count)}
+        if distances:
+            found["rollout"] = sum(distances) / len(distances)
+        return found
 
     def samples(self, dataset: SpeechDataset) -> list[Sample]:
         """The start of a voiced crop of held-out speech, spoken by the model; or noise shaped by it without a mel."""

@@ -175,17 +175,32 @@ class CausalStepper:
         self.block_size = max(samples // blocks, 1)
         projected = stack.project_condition(features)
         self.biases = [  # per layer, by block (batch, 2 * channels), the convolution's own bias included
-            (conv.bias + projected[layer]).transpose(0, 1).contiguous() if projected else conv.bias.expand(1, batch, -1)
+            (conv.bias + projected[layer]).unbind(1) if projected else conv.bias.expand(1, batch, -1)
             for layer, conv in enumerate(stack.convs)
         ]
         self.taps = None
         self.shift_by_source = None
         if predictor.linear_order + predictor.source_order:
             of_input, of_source = predictor.linear_taps(features, batch)
-            # (blocks, batch, order * step_size, step_size), oldest step first
-            self.taps = of_input.flip(2).flatten(2, 3).transpose(0, 1).contiguous()
+            # by block (batch, order * step_size, step_size), oldest step first
+            self.taps = of_input.flip(2).flatten(2, 3).unbind(1)
             if predictor.source_order:
                 self.shift_by_source = average_steps(predictor.by_step(source), of_source).flatten(1)
+
+    @torch.no_grad()
+    def begin_with(self, x: Tensor, features: Tensor | None) -> None:
+        """Make the first values of the signal known, x (batch, values), in one pass; without a source.
+
+        ``features`` are those of the whole signal, and ``values`` a multiple of its blocks.
+        """
+        if features is not None and features.shape[1] > 1:
+            features = features[:, : x.shape[1] // self.block_size]
+        state = self.predictor.forward_chunk(x, features, None, None).state
+        self.steps_made = x.shape[1] // self.step_size
+        for ring, inputs in zip(self.rings, state.stack, strict=True):
+            for age, value in enumerate(reversed(inputs.unbind(1)), start=1):
+                ring[(self.steps_made - age) % len(ring)] = value
+        self.past = state.inputs
 
     def parameters(self, t: int) -> tuple[Tensor, Tensor]:
         """Network output (batch, out_channels) and linear path (batch,) at value t."""

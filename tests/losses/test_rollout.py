@@ -1,0 +1,150 @@
+"""Rollouts: the model's own continuation, judged as a whole, with a gradient for every weight."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from helpers.tiny_models import FRONTS, TEACHER_KINDS, speech_batch, teacher_inputs, tiny_teacher
+
+from wavedistill.data.dataset import Batch
+from wavedistill.errors import WavedistillError
+from wavedistill.flows.solvers.stepping import CausalStepper
+from wavedistill.losses import rollout as rollout_module
+from wavedistill.losses.rollout import Rollout, RolloutConfig, _own_past
+from wavedistill.models.sequential_sampling import cached_sampler
+from wavedistill.nn.wavenet_stack import StackConfig
+from wavedistill.training.teacher import LikelihoodConfig, TeacherTask
+
+KINDS = [kind for kind, options in TEACHER_KINDS.items() if "distribution" not in options]
+SHORT = StackConfig(num_layers=2, num_cycles=1, kernel_size=2, channels=8, skip_channels=8)
+
+
+def crops(model, frames=16) -> Batch:
+    audio, mel, speaker = teacher_inputs(model, frames=frames)
+    return Batch(audio[:, 0], mel, None, speaker)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stepper_goes_on_after_a_past_known_at_once(kind):
+    model = tiny_teacher(**TEACHER_KINDS[kind])
+    audio, mel, speaker = teacher_inputs(model)
+    with torch.no_grad():
+        u = model.front.forward(audio, model.front.condition(mel)).value[:, 0]
+        features = model.features(mel, speaker)
+        parameters, shift = model.predict(u, mel, speaker)
+        start = u.shape[1] // 2
+        stepper = CausalStepper(model.predictor, *u.shape, features, None)
+        stepper.begin_with(u[:, :start], features)
+        for t in range(start, u.shape[1]):
+            one, shift_one = stepper.parameters(t)
+            torch.testing.assert_close(one, parameters[:, t], atol=2e-5, rtol=1e-4)
+            torch.testing.assert_close(shift_one.expand(2), shift[:, t], atol=2e-5, rtol=1e-4)
+            stepper.feed(t, u[:, t])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_rollout_is_what_the_sampler_draws(kind, monkeypatch):
+    monkeypatch.setattr(rollout_module, "RAN_AWAY", 1e9)
+    model = tiny_teacher(**{"stack": SHORT, **TEACHER_KINDS[kind]})
+    batch = crops(model)
+    rollout = Rollout(model, steps=3)
+    with torch.no_grad():
+        u = model.front.forward(batch.audio.unsqueeze(1), model.front.condition(batch.mel)).value[:, 0]
+        features = model.features(batch.mel, batch.speaker)
+        block = model.step_size if batch.mel is None else model.hop_length // model.config.cond_upsample
+        start = 4 * block
+        noise = torch.randn(*u.shape, 1)
+        past = _own_past(model, u[:, :start], noise, features, block)
+        own = rollout._continued(model, past, noise[:, start:], features, block)
+        drawn = torch.zeros_like(u)
+        for _ in cached_sampler(model.predictor, model.distribution, len(u), 1.0).fill(drawn, 0, noise, features):
+            pass
+    assert own.shape[1] == 3 * model.step_size
+    made = torch.cat([past, own], dim=1)
+    torch.testing.assert_close(made, drawn[:, : made.shape[1]], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("front", "steps"), [("mel-prediction", 420), ("sub-bands", 64)])
+def test_every_weight_gets_a_gradient(front, steps):
+    model = tiny_teacher(front=FRONTS[front], stack=SHORT, speakers=["a", "b"]).train()
+    torch.manual_seed(0)
+    Rollout(model, steps)(model, crops(model)).backward()
+    without = [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert not without
+
+
+def test_the_past_of_a_sample_that_ran_away_is_the_recording():
+    model = tiny_teacher(mel=None, stack=SHORT, linear_order=1)
+    u = torch.randn(2, 500)
+    noise = torch.randn(2, 500, 1)
+    with torch.no_grad():
+        model.predictor.constant_taps.fill_(1.2)
+    assert torch.equal(_own_past(model, u, noise, None, 1), u)
+    with torch.no_grad():
+        model.predictor.constant_taps.fill_(0.5)
+    assert not (_own_past(model, u, noise, None, 1) == u).any()
+
+
+def test_training_stops_what_runs_away():
+    """A pole of 1.01 goes inside the unit circle; the likelihood has no part in it."""
+    torch.manual_seed(0)
+    model = tiny_teacher(mel=None, stack=SHORT, linear_order=1, shake=0.0).train()
+    with torch.no_grad():
+        model.predictor.constant_taps.fill_(1.01)
+        model.predictor.stack.output.bias[1] = -3.0
+    batch = Batch(0.1 * torch.randn(4, 1200))
+    rollout = Rollout(model, steps=420)
+    optimizer = torch.optim.SGD([model.predictor.constant_taps], lr=0.05)
+    before = rollout(model, batch).item()
+    for _ in range(8):
+        optimizer.zero_grad()
+        rollout(model, batch).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    assert 0.0 < float(model.predictor.constant_taps) < 0.9
+    assert rollout(model, batch).item() < 0.7 * before
+
+
+def test_the_task_adds_the_distance_and_logs_it():
+    model = tiny_teacher(front=FRONTS["sub-bands"], stack=SHORT)
+    batch = crops(model)
+    config = RolloutConfig(weight=0.5, steps=64)
+    plain, with_rollout = TeacherTask(model, LikelihoodConfig()), TeacherTask(model, LikelihoodConfig(rollout=config))
+    torch.manual_seed(0)
+    alone, _ = plain(batch, 0)
+    torch.manual_seed(0)
+    loss, logged = with_rollout(batch, 0)
+    torch.testing.assert_close(loss, alone + 0.5 * logged["rollout"])
+    assert not [name for name in with_rollout.state_dict() if not name.startswith("model.")]
+
+
+class Clips:
+    def batch(self, step, batch_size, seed):
+        audio, mel = speech_batch(2, 16, seed=step)
+        return Batch(audio[:, 0], mel, None)
+
+
+def test_validation_tells_the_distance():
+    model = tiny_teacher(front=FRONTS["sub-bands"], stack=SHORT)
+    task = TeacherTask(model, LikelihoodConfig(rollout=RolloutConfig(weight=0.5, steps=64)))
+    with torch.no_grad():
+        torch.manual_seed(0)
+        found = task.validate(Clips(), 2)
+        torch.manual_seed(0)
+        assert found == task.validate(Clips(), 2)
+    assert set(found) == {"bits", "rollout"} and found["rollout"] > 0.0
+
+
+def test_what_cannot_be_rolled_out_is_refused():
+    with pytest.raises(WavedistillError, match="loss.rollout needs a teacher with distribution 'gaussian'"):
+        Rollout(tiny_teacher(distribution="mulaw", num_classes=8, linear_order=0), 4)
+    model = tiny_teacher(front=FRONTS["sub-bands"])
+    for steps in (50, 129):
+        told = f"gives rollouts of {8 * steps} samples; they must be longer than 400 .50 ms. and .* 1024 "
+        with pytest.raises(WavedistillError, match=told):
+            Rollout(model, steps)(model, crops(model))
+    for wrong, told in (({"weight": -1.0}, "weight is -1; it must be at least 0"), ({"steps": 0}, "steps is 0; it m")):
+        with pytest.raises(WavedistillError, match=f"loss.rollout.{told}"):
+            dataclasses.replace(RolloutConfig(), **wrong)
