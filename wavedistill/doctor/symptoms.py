@@ -146,8 +146,10 @@ SYMPTOMS = (
         "too loud",
         f"the same ratio above {samples.LOUD_NOTE:g} (above {samples.LOUD_WRONG:g}: wrong), or "
         f"{samples.CLIPPED_NOTE:g} % of the samples clipped beyond the originals' share",
-        "scales too wide, from a high learning rate or too short a training; recordings that are clipped themselves",
-        "halve `optim.lr`, train longer; leave clipped recordings out, `data.gain_augment_db` 6",
+        "scales too wide, from a high learning rate or too short a training; recordings that are clipped themselves; a "
+        "teacher that amplifies its own errors",
+        "halve `optim.lr`, train longer; leave clipped recordings out, `data.gain_augment_db` 6; a teacher: "
+        "`loss.rollout.weight` 1",
         samples.too_loud,
     ),
     Symptom(

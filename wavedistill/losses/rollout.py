@@ -58,13 +58,14 @@ class Rollout(nn.Module):
 
     It speaks from the beginning of each crop, as if nothing were before it: up to a random place without a gradient,
     from there on for ``steps`` more with one (by reparametrisation). The spectra of the latter and of the same part of
-    the recording are compared, which leaves phases alone.
+    the recording are compared by the logarithm of their magnitudes: phases do not count, and one clip that has run away
+    does not outweigh all others.
 
     Args:
         model: a Gaussian teacher; for its settings, it is given anew with every batch.
         steps: as in `RolloutConfig`.
 
-    Shapes: a batch of crops -> scalar, see `MultiResolutionSTFT`.
+    Shapes: a batch of crops -> scalar, nats, see `MultiResolutionSTFT.log_distance`.
 
     Raises:
         WavedistillError: another distribution; crops that are too short.
@@ -75,7 +76,7 @@ class Rollout(nn.Module):
         model.need_gaussian("loss.rollout")
         self.steps = steps
         self.before = round(BEFORE * model.sample_rate)
-        self.distance = MultiResolutionSTFT(model.sample_rate)
+        self.spectra = MultiResolutionSTFT(model.sample_rate)
 
     def forward(self, model: WaveNet, batch: Batch) -> Tensor:
         with torch.autocast(batch.audio.device.type, enabled=False):
@@ -93,7 +94,7 @@ class Rollout(nn.Module):
             u = torch.cat([past, made, rest], dim=1).unsqueeze(1)
             compared = slice(max(0, start - self.before), end)
             audio = model.front.inverse(u, lpc).value[:, 0]
-            return self.distance(audio[:, compared], batch.audio[:, compared])
+            return self.spectra.log_distance(audio[:, compared], batch.audio[:, compared])
 
     def _start(self, model: WaveNet, samples: int, block: int) -> int:
         """Samples before the part with a gradient: a random multiple of ``block``, of the condition."""

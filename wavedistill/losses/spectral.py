@@ -7,6 +7,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -30,16 +31,28 @@ class MultiResolutionSTFT(nn.Module):
 
     def forward(self, candidate: Tensor, reference: Tensor) -> Tensor:
         total = candidate.new_zeros(())
+        for ours, theirs in self._magnitudes(candidate, reference):
+            convergence = torch.linalg.vector_norm(theirs - ours) / torch.linalg.vector_norm(theirs).clamp_min(1e-5)
+            total = total + convergence + _log_distance(ours, theirs)
+        return total / len(self.windows)
+
+    def log_distance(self, candidate: Tensor, reference: Tensor) -> Tensor:
+        """The second term alone: a signal a thousand times too loud weighs no more than one a thousandth too quiet."""
+        distances = [_log_distance(ours, theirs) for ours, theirs in self._magnitudes(candidate, reference)]
+        return torch.stack(distances).mean()
+
+    def _magnitudes(self, *waves: Tensor) -> Iterator[list[Tensor]]:
+        """Of both waveforms, one resolution after another."""
         for index in range(len(self.windows)):
             window = getattr(self, f"window_{index}")
-            ours = self._magnitude(candidate, window)
-            theirs = self._magnitude(reference, window)
-            convergence = torch.linalg.vector_norm(theirs - ours) / torch.linalg.vector_norm(theirs).clamp_min(1e-5)
-            total = total + convergence + (ours.log() - theirs.log()).abs().mean()
-        return total / len(self.windows)
+            yield [self._magnitude(wave, window) for wave in waves]
 
     @staticmethod
     def _magnitude(waves: Tensor, window: Tensor) -> Tensor:
         n_fft = 2 ** math.ceil(math.log2(len(window)))
         spectrum = torch.stft(waves, n_fft, len(window) // 5, len(window), window, return_complex=True)
         return (spectrum.real.square() + spectrum.imag.square()).clamp_min(1e-7).sqrt()
+
+
+def _log_distance(ours: Tensor, theirs: Tensor) -> Tensor:
+    return (ours.log() - theirs.log()).abs().mean()
