@@ -88,23 +88,24 @@ def test_the_past_of_a_sample_that_ran_away_is_the_recording():
 
 
 def test_training_stops_what_runs_away():
-    """A pole of 1.01 goes inside the unit circle; the likelihood has no part in it."""
+    """From a pole of 1.01 towards that of the recordings, 0.9; the likelihood has no part in it."""
     torch.manual_seed(0)
     model = tiny_teacher(mel=None, stack=SHORT, linear_order=1, shake=0.0).train()
+    taps = model.predictor.constant_taps
     with torch.no_grad():
-        model.predictor.constant_taps.fill_(1.01)
         model.predictor.stack.output.bias[1] = -3.0
-    batch = Batch(0.1 * torch.randn(4, 1200))
+        taps.fill_(0.9)
+    batch = Batch(model.sample(num_samples=1280, batch_size=4, seed=0)[:, 0].clone())
+    with torch.no_grad():
+        taps.fill_(1.01)
     rollout = Rollout(model, steps=420)
-    optimizer = torch.optim.SGD([model.predictor.constant_taps], lr=0.05)
-    before = rollout(model, batch).item()
+    optimizer = torch.optim.SGD([taps], lr=0.02)
     for _ in range(8):
         optimizer.zero_grad()
         rollout(model, batch).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_([taps], 1.0)
         optimizer.step()
-    assert 0.0 < float(model.predictor.constant_taps) < 0.9
-    assert rollout(model, batch).item() < 0.7 * before
+    assert 0.85 < taps.item() < 0.97
 
 
 def test_the_task_adds_the_distance_and_logs_it():
