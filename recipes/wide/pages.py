@@ -7,21 +7,25 @@ from wavedistill.text import fill_block
 
 ROOT = Path(__file__).parents[2]
 EXCERPTS = "Quality on the teachers' excerpts"
-HEARD = ["speech-24k", *ANCHORS[:3]]
+VOICES = {"speech-24k": "", "speech-22k": "-22k"}
+"""Student -> what the names of its reports end with."""
 METRICS = ["system", "PESQ-wb", "LSD 8-12 kHz dB", "F0 cents", "V/UV %", "DistillMOS", "x real time", "n"]
 
 
 def main(root: Path = ROOT) -> None:
-    for name in ("report", "unheard"):
-        tables = ReportTables(Path(__file__).parent / "results" / f"{name}.md")
-        about = f"{tables.title[0].upper()}{tables.title[1:]}."
-        quality = tables.rows("Quality", HEARD, METRICS)
-        student = [about, quality, tables.section("Nats per sample")] if name == "report" else [about, quality]
-        excerpts = tables.rows(EXCERPTS, ["speech-24k-teacher", *HEARD], METRICS)
-        teacher = [about, excerpts, tables.section("Held-out bits per 16-bit sample")]
-        fill_block(root / "checkpoints" / "speech-24k" / "README.md", name, "\n\n".join(student))
-        fill_block(root / "checkpoints" / "speech-24k-teacher" / "README.md", name, "\n\n".join(teacher))
-        fill_block(root / "docs" / "results.md", f"wide-{name}", f"{about}\n\n{quality}")
+    for student, ending in VOICES.items():
+        heard = [student, *ANCHORS[:3]]
+        for name in ("report", "unheard"):
+            tables = ReportTables(Path(__file__).parent / "results" / f"{name}{ending}.md")
+            about = f"{tables.title[0].upper()}{tables.title[1:]}."
+            quality = tables.rows("Quality", heard, METRICS)
+            of_student = [about, quality, tables.section("Nats per sample")] if name == "report" else [about, quality]
+            excerpts = tables.rows(EXCERPTS, [f"{student}-teacher", *heard], METRICS)
+            of_teacher = [about, excerpts, tables.section("Held-out bits per 16-bit sample")]
+            fill_block(root / "checkpoints" / student / "README.md", name, "\n\n".join(of_student))
+            fill_block(root / "checkpoints" / f"{student}-teacher" / "README.md", name, "\n\n".join(of_teacher))
+            if student == "speech-24k":
+                fill_block(root / "docs" / "results.md", f"wide-{name}", f"{about}\n\n{quality}")
 
 
 if __name__ == "__main__":

@@ -56,11 +56,15 @@ def test_a_rollout_is_what_the_sampler_draws(kind, monkeypatch):
         block = model.step_size if batch.mel is None else model.hop_length // model.config.cond_upsample
         start = 4 * block
         noise = torch.randn(*u.shape, 1)
-        past = _own_past(model, u[:, :start], noise, features, block)
+        past = _own_past(model, u[:, :start], noise, features, block, torch.tensor([True, False]))
         own = rollout._continued(model, past, noise[:, start:], features, block)
-        drawn = torch.zeros_like(u)
-        for _ in cached_sampler(model.predictor, model.distribution, len(u), 1.0).fill(drawn, 0, noise, features):
-            pass
+        seen = min(-(-model.receptive_field // block) * block, start)
+        drawn = torch.stack([torch.zeros_like(u[0]), u[1]])
+        for item, known in ((slice(0, 1), 0), (slice(1, 2), seen)):
+            given = features[item] if features is not None else None
+            sampler = cached_sampler(model.predictor, model.distribution, 1, 1.0)
+            for _ in sampler.fill(drawn[item], known, noise[item], given):
+                pass
     assert own.shape[1] == 3 * model.step_size
     made = torch.cat([past, own], dim=1)
     torch.testing.assert_close(made, drawn[:, : made.shape[1]], atol=1e-4, rtol=1e-4)
@@ -81,10 +85,12 @@ def test_the_past_of_a_sample_that_ran_away_is_the_recording():
     noise = torch.randn(2, 500, 1)
     with torch.no_grad():
         model.predictor.constant_taps.fill_(1.2)
-    assert torch.equal(_own_past(model, u, noise, None, 1), u)
+    begins = torch.tensor([True, False])
+    assert torch.equal(_own_past(model, u, noise, None, 1, begins), u)
     with torch.no_grad():
         model.predictor.constant_taps.fill_(0.5)
-    assert not (_own_past(model, u, noise, None, 1) == u).any()
+    past = _own_past(model, u, noise, None, 1, begins)
+    assert not (past[0] == u[0]).any() and int((past[1] == u[1]).sum()) == model.receptive_field
 
 
 def test_training_stops_what_runs_away():

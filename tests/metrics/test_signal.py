@@ -130,6 +130,7 @@ def test_level_clipping_and_log_spectral_distance():
     sound, other = tones[0] + tones[1], tones[0] + 0.5 * tones[1]
     lower, all_of_it = (signal.log_spectral_distance(sound, other, 24000, band) for band in ((0.0, 4000.0), None))
     assert 2 * lower < all_of_it < measure(sound, other, 24000, ["upper"])["upper_lsd"]
+    assert measure(sound, other, 22050, ["upper"])["upper_lsd"] > 0.0
     assert not measure(sound, other, 16000, ["upper"])
     assert signal.clipped_percent(torch.tensor([0.0, 0.5, 1.0, -1.0])) == 50
 

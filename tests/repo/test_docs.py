@@ -164,9 +164,9 @@ def newcomer(tmp_path, monkeypatch) -> Path:
     save_pretrained(tiny_student(speakers=["piano", "flute"]), bundled / "notes-student")
     save_pretrained(tiny_teacher(speakers=["piano", "flute"]), bundled / "notes-teacher")
     save_pretrained(tiny_flow(), bundled / "speech-flow")
-    vocos = MelConfig.preset("vocos-24khz")
-    save_pretrained(tiny_student(mel=vocos), bundled / "speech-24k")
-    save_pretrained(tiny_teacher(mel=vocos), bundled / "speech-24k-teacher")
+    for name, preset in (("speech-24k", "vocos-24khz"), ("speech-22k", "ljspeech-hifigan")):
+        save_pretrained(tiny_student(mel=MelConfig.preset(preset)), bundled / name)
+        save_pretrained(tiny_teacher(mel=MelConfig.preset(preset)), bundled / f"{name}-teacher")
     shutil.copytree(ROOT / "checkpoints" / "codec", bundled / "codec")
     monkeypatch.setattr(assets, "_PACKAGE", tmp_path / "package")
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")

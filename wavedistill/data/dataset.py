@@ -31,18 +31,22 @@ class DataConfig:
         segment_seconds: length of a training crop, rounded to whole frames.
         batch_size: crops a step, over all ranks together.
         gain_augment_db: each crop's level is changed by up to this many dB, up or down.
+        beginnings: share of the crops that begin where their recording does, in place of anywhere in it.
     """
 
     manifest: str
     segment_seconds: float = 0.5
     batch_size: int = 8
     gain_augment_db: float = 0.0
+    beginnings: float = 0.0
 
     def __post_init__(self) -> None:
         check_number("data.batch_size", self.batch_size, 1)
         check_number("data.segment_seconds", self.segment_seconds, above=True)
         if not 0.0 <= self.gain_augment_db < inf:
             raise WavedistillError(f"data.gain_augment_db is {self.gain_augment_db:g}; it must be 0 or above.")
+        if not 0.0 <= self.beginnings <= 1.0:
+            raise WavedistillError(f"data.beginnings is {self.beginnings:g}; it must be from 0 to 1, a share of crops.")
 
     def segment_frames(self, sample_rate: int, hop_length: int) -> int:
         """``segment_seconds`` in frames, at least 1."""
@@ -61,11 +65,13 @@ class Batch:
     """(batch, F) in Hz, 0 where unvoiced."""
     speaker: Tensor | None = None
     """(batch,) long, indices into the model's speakers."""
+    begins: Tensor | None = None
+    """(batch,) bool, of crops that begin where their recording does; None: unknown."""
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on ``device``."""
-        moved = (None if x is None else x.to(device) for x in (self.audio, self.mel, self.f0, self.speaker))
-        return Batch(*moved)
+        parts = (self.audio, self.mel, self.f0, self.speaker, self.begins)
+        return Batch(*(None if part is None else part.to(device) for part in parts))
 
 
 @dataclass
@@ -92,12 +98,13 @@ class _Window(NamedTuple):
 
 
 class _Crop(NamedTuple):
-    """One row of a `Batch`; ``speaker`` is a scalar."""
+    """One row of a `Batch`; ``speaker`` and ``begins`` are scalars."""
 
     audio: Tensor
     mel: Tensor | None
     f0: Tensor | None
     speaker: Tensor | None
+    begins: Tensor
 
 
 class SpeechDataset:
@@ -112,7 +119,7 @@ class SpeechDataset:
         segment_frames: length of a crop.
         with_f0: also give the pitch.
         speakers: names in the order of the model's speaker table; None for models without one.
-        gain_augment_db: see ``DataConfig``.
+        gain_augment_db, beginnings: see ``DataConfig``.
 
     Attributes:
         sample_rate, hop_length: Hz; samples (256 without a mel).
@@ -135,10 +142,12 @@ class SpeechDataset:
         with_f0: bool = False,
         speakers: list[str] | None = None,
         gain_augment_db: float = 0.0,
+        beginnings: float = 0.0,
     ) -> None:
         self.mel_config = mel
         self.segment_frames = segment_frames
         self.gain_augment_db = gain_augment_db
+        self.beginnings = beginnings
         self.entries = [entry for entry in read_manifest(manifest) if entry.split == split]
         if not self.entries:
             raise WavedistillError(f"{manifest}: no recording in split {split!r}; prepare more recordings")
@@ -182,7 +191,7 @@ class SpeechDataset:
         return len(self.entries)
 
     def batch(self, step: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> Batch:
-        """The crops of ``step``: every position in time of every recording is equally likely.
+        """The crops of ``step``: every position in time of every recording is equally likely, but for ``beginnings``.
 
         Crop i depends on (seed, step, i) only. ``batch_size`` counts the crops of all ranks together; this rank gets
         its ``batch_size / world_size`` of them, in order, so that the ranks' batches laid end to end are the batch of
@@ -207,11 +216,14 @@ class SpeechDataset:
         random = np.random.Generator(np.random.Philox(key=[seed, step], counter=[0, 0, 0, index]))
         crop = int(random.integers(self._first_crop[-1]))
         recording = bisect_right(self._first_crop, crop) - 1
-        audio, mel, f0 = self._window(recording, crop - self._first_crop[recording], self.segment_frames)
+        frame = crop - self._first_crop[recording]
+        if self.beginnings and random.random() < self.beginnings:
+            frame = 0
+        audio, mel, f0 = self._window(recording, frame, self.segment_frames)
         if self.gain_augment_db > 0:
             audio, mel = self._change_level(audio, mel, random.uniform(-1, 1) * self.gain_augment_db)
         speaker = None if self._speaker_ids is None else torch.tensor(self._speaker_ids[recording])
-        return _Crop(audio, mel, f0, speaker)
+        return _Crop(audio, mel, f0, speaker, torch.tensor(frame == 0))
 
     def _window(self, recording: int, frame: int, num_frames: int) -> _Window:
         """``num_frames`` frames of a recording (its place among the entries), from ``frame`` on."""

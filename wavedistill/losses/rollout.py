@@ -56,8 +56,9 @@ class RolloutConfig:
 class Rollout(nn.Module):
     """Distance of what a teacher says by itself from the recordings.
 
-    It speaks from the beginning of each crop, as if nothing were before it: up to a random place without a gradient,
-    from there on for ``steps`` more with one (by reparametrisation). The spectra of the latter and of the same part of
+    It speaks from the start of a crop that begins where its recording does, and else goes on from as much of the crop
+    as it sees at once: up to a random place without a gradient, from there on for ``steps`` more with one (by
+    reparametrisation). The spectra of the latter and of the same part of
     the recording are compared by the logarithm of their magnitudes: phases do not count, and one clip that has run away
     does not outweigh all others.
 
@@ -87,7 +88,7 @@ class Rollout(nn.Module):
             noise = torch.randn_like(real).unsqueeze(-1)
             block = model.step_size if _same_throughout(features) else real.shape[1] // features.shape[1]
             start = self._start(model, real.shape[1], block)
-            past = _own_past(model, real[:, :start], noise, features, block)
+            past = _own_past(model, real[:, :start], noise, features, block, batch.begins)
             made = self._continued(model, past, noise[:, start:], features, block)
             end = start + made.shape[1]
             rest = real.new_zeros(real.shape[0], real.shape[1] - end)
@@ -128,18 +129,29 @@ def random_place(places: int) -> int:
 
 
 @torch.no_grad()
-def _own_past(model: WaveNet, real: Tensor, noise: Tensor, features: Tensor | None, block: int) -> Tensor:
-    """The model's own samples in place of real ones (batch, samples), or the real ones where these ran away."""
-    own = torch.zeros_like(full_precision(real))
+def _own_past(
+    model: WaveNet, real: Tensor, noise: Tensor, features: Tensor | None, block: int, begins: Tensor | None
+) -> Tensor:
+    """Real values (batch, samples), and in their place the model's own: all of them where a crop ``begins`` with its
+    recording, elsewhere those after the first that the model sees; none where these ran away.
+    """
+    own = full_precision(real).clone()
     samples = real.shape[1]
-    if not samples:
-        return own
+    reach = min(_reach(model, block), samples)
     if not _same_throughout(features):
         features = features[:, : samples // block]
-    sampler = cached_sampler(model.predictor, model.distribution, len(real), 1.0)
-    for _ in sampler.fill(own, 0, noise[:, :samples].to(own), features):
-        pass
-    last = slice(max(0, samples - _reach(model, block)), None)
+    groups = [(slice(None), reach)] if begins is None else [(begins, 0), (~begins, reach)]
+    for items, known in groups:
+        drawn = own[items]
+        if known == samples or not len(drawn):
+            continue
+        sampler = cached_sampler(model.predictor, model.distribution, len(drawn), 1.0)
+        drawn[:, known:] = 0.0
+        given = None if features is None else features[items]
+        for _ in sampler.fill(drawn, known, noise[items, :samples].to(drawn), given):
+            pass
+        own[items] = drawn
+    last = slice(samples - reach, None)
     level, asked = (u[:, last].square().mean(1, keepdim=True) for u in (own, real))
     return torch.where(level <= RAN_AWAY**2 * asked, own, real)  # what is no number ran away, too
 

@@ -49,7 +49,7 @@ COLUMNS = {
 pitch errors)."""
 
 UPPER_BAND = (8000.0, 12000.0)
-"""Hz: what voices of 24 kHz and more add to those of 16 kHz."""
+"""Hz: what voices of 22.05 kHz and more add to those of 16 kHz, as far as they reach."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,10 @@ def _level(reference: Reference, candidate: Waveform, rate: int) -> dict[str, fl
 
 
 def _upper(reference: Reference, candidate: Waveform, rate: int) -> dict[str, float]:
-    if rate < 2 * UPPER_BAND[1]:
+    low, high = UPPER_BAND
+    if rate < 22050:
         return {}
-    return {"upper_lsd": signal.log_spectral_distance(reference.audio, candidate, rate, UPPER_BAND)}
+    return {"upper_lsd": signal.log_spectral_distance(reference.audio, candidate, rate, (low, min(high, rate / 2)))}
 
 
 def _words(reference: Reference, candidate: Waveform, rate: int) -> dict[str, float]:

@@ -144,8 +144,14 @@ def _dataset(recipe: Recipe, model: WaveformModel, split: str, with_f0: bool = F
     data = recipe.data
     config = recipe.model
     frames = data.segment_frames(model.sample_rate, model.hop_length)
-    gain = data.gain_augment_db if split == "train" else 0.0
-    speakers = config.speakers or None
+    training = split == "train"
     return SpeechDataset(
-        data.manifest, split, config.mel, frames, with_f0=with_f0, speakers=speakers, gain_augment_db=gain
+        data.manifest,
+        split,
+        config.mel,
+        frames,
+        with_f0=with_f0,
+        speakers=config.speakers or None,
+        gain_augment_db=data.gain_augment_db if training else 0.0,
+        beginnings=data.beginnings if training else 0.0,
     )
