@@ -123,6 +123,18 @@ def test_the_whole_recording_can_be_drawn(tmp_path):
     assert starts == {0, 1}
 
 
+def test_crops_can_be_beginnings_more_often(tmp_path):
+    manifest = make(tmp_path, {"a": 2.0})
+    for share, seen in ((0.0, 0.02), (0.5, 0.51), (1.0, 1.0)):
+        data = SpeechDataset(manifest, "train", None, 8, beginnings=share)
+        whole = next(data.utterances()).audio
+        batches = [data.batch(step, 50, seed=0) for step in range(10)]
+        begins = torch.cat([batch.begins for batch in batches])
+        assert begins.float().mean() == pytest.approx(seen, abs=0.06)
+        crops = torch.cat([batch.audio for batch in batches])
+        assert torch.equal((crops == whole[: 8 * HOP]).all(1), begins)
+
+
 def test_utterances_are_whole_and_include_the_short_ones(manifest):
     data = SpeechDataset(manifest, "train", MEL, 20, with_f0=True, speakers=["s0", "s1"])
     items = {u.id: u for u in data.utterances()}
@@ -245,7 +257,14 @@ def test_segment_frames():
 
 
 @pytest.mark.parametrize(
-    "settings", [dict(batch_size=0), dict(segment_seconds=0.0), dict(segment_seconds=-1.0), dict(gain_augment_db=-1.0)]
+    "settings",
+    [
+        dict(batch_size=0),
+        dict(segment_seconds=0.0),
+        dict(segment_seconds=-1.0),
+        dict(gain_augment_db=-1.0),
+        dict(beginnings=1.5),
+    ],
 )
 def test_impossible_data_settings_are_named(settings):
     (name,) = settings
