@@ -73,6 +73,21 @@ def test_steps_that_do_not_divide_what_is_skipped():
     torch.testing.assert_close(loss, -log_prob[:, 264::12].mean(), atol=1e-3, rtol=1e-3)
 
 
+def test_the_first_samples_of_a_recording_count():
+    """Their past is known; that of a crop from the middle is not."""
+    model = tiny_teacher(front=FRONTS["mel-prediction"])
+    batch = Clips().batch(0, 2, 0)
+    batch.begins = torch.tensor([True, False])
+    torch.manual_seed(0)
+    loss, values = TeacherTask(model, LikelihoodConfig())(batch, 0)
+    torch.manual_seed(0)
+    log_prob = model.log_prob_per_sample(batch.audio.unsqueeze(1), batch.mel, generator=torch.default_generator)
+    total = log_prob[0].sum() + log_prob[1, SKIP:].sum()
+    later = log_prob.shape[1] - SKIP
+    torch.testing.assert_close(loss, -total / (2 * later))
+    assert float(values["bits"]) == pytest.approx(bits_per_sample(float(total.detach()) / (2 * later + SKIP)))
+
+
 @pytest.mark.parametrize("weights", [[], [1.0], [1.0] * 7, [1.0] * 7 + [0.0], [1.0] * 7 + [-1.0]])
 def test_wrong_weights_are_refused(weights):
     model = tiny_teacher(front=FRONTS["sub-bands"])

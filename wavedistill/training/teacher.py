@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from wavedistill.data.dataset import Batch, SpeechDataset
 
 SKIP = 256
-"""Samples at the start of a crop whose likelihood is not counted: their past lies outside the crop."""
+"""Samples at the start of a crop whose likelihood is not counted: their past lies outside the crop. In a crop that begins
+where its recording does they count: nothing is their past.
+"""
 SAMPLE_FRAMES = 24
 """Frames of a held-out clip that the teacher speaks during training: sampling is sequential, so they are few."""
 
@@ -78,16 +80,21 @@ class TeacherTask(nn.Module):
         self.register_buffer("weights", torch.tensor(weights) * (bands / sum(weights)), persistent=False)
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        log_prob = self._log_prob(batch, torch.default_generator, self.history_noise)
-        loss = -(log_prob.unflatten(1, (-1, len(self.weights))) * self.weights).mean()
-        logged = {"bits": bits_per_sample(log_prob.mean().detach())}
+        log_prob, counted = self._log_prob(batch, torch.default_generator, self.history_noise)
+        weighted = (log_prob.unflatten(1, (-1, len(self.weights))) * self.weights).flatten(1)
+        # a number that is the same on every rank, so that the mean of their gradients is that of one rank
+        loss = -(weighted * counted).sum() / (len(counted) * (counted.shape[1] - self.skip))
+        logged = {"bits": bits_per_sample(((log_prob * counted).sum() / counted.sum()).detach())}
         if self.rollout is not None:
             distance = self.rollout(self.model, batch)
             loss = loss + self.rollout_weight * distance
             logged["rollout"] = distance.detach()
         return loss, logged
 
-    def _log_prob(self, batch: Batch, generator: torch.Generator | None, history_noise: float = 0.0) -> Tensor:
+    def _log_prob(
+        self, batch: Batch, generator: torch.Generator | None, history_noise: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Log-densities (batch, samples), and 1 for those that count, 0 for others."""
         if batch.audio.shape[1] <= self.skip:
             raise WavedistillError(
                 f"data.segment_seconds gives crops of {batch.audio.shape[1]} samples; they must be longer than the "
@@ -96,7 +103,9 @@ class TeacherTask(nn.Module):
         log_prob = self.model.log_prob_per_sample(
             batch.audio.unsqueeze(1), batch.mel, batch.speaker, generator=generator, history_noise=history_noise
         )
-        return log_prob[:, self.skip :]
+        counted = torch.ones_like(log_prob)
+        counted[:, : self.skip] = 0.0 if batch.begins is None else batch.begins.unsqueeze(1).to(counted)
+        return log_prob, counted
 
     def validate(self, dataset: SpeechDataset, num_batches: int) -> dict[str, float]:
         """Bits per sample, and the distance of rollouts, on the same ``num_batches`` crops of held-out speech."""
@@ -105,9 +114,9 @@ class TeacherTask(nn.Module):
         count = 0
         distances = []
         for batch in validation_batches(dataset, num_batches, device):
-            log_prob = self._log_prob(batch, None)
-            total = total + float(log_prob.double().sum())
-            count = count + log_prob.numel()
+            log_prob, counted = self._log_prob(batch, None)
+            total = total + float((log_prob * counted).double().sum())
+            count = count + int(counted.sum())
             if self.rollout is not None:
                 distances.append(float(self.rollout(self.model, batch)))
         found = {"bits": bits_per_sample(total / count)}
