@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from wavedistill.data.dataset import Batch, SpeechDataset
 
 SKIP = 256
-"""Samples at the start of a crop whose likelihood is not counted: their past lies outside the crop. In a crop that begins
-where its recording does they count: nothing is their past.
+"""Samples at the start of a crop whose likelihood is not counted: their past lies outside the crop. In a crop that
+begins where its recording does they count: nothing is their past.
 """
 SAMPLE_FRAMES = 24
 """Frames of a held-out clip that the teacher speaks during training: sampling is sequential, so they are few."""
