@@ -93,6 +93,19 @@ def test_the_past_of_a_sample_that_ran_away_is_the_recording():
     assert not (past[0] == u[0]).any() and int((past[1] == u[1]).sum()) == model.receptive_field
 
 
+def test_beginnings_are_rolled_out_from_nothing(monkeypatch):
+    """Half of the times, and the others of the batch are left out."""
+    monkeypatch.setattr(rollout_module, "random_place", lambda places: 0)
+    model = tiny_teacher(front=FRONTS["sub-bands"], stack=SHORT)
+    rollout = Rollout(model, 64)
+    starts = []
+    monkeypatch.setattr(rollout, "_continued", lambda model, past, *rest: starts.append(past) or past.new_zeros(1, 512))
+    batch = crops(model)
+    batch.begins = torch.tensor([False, True])
+    rollout(model, batch)
+    assert starts[0].shape == (1, 0)
+
+
 def test_training_stops_what_runs_away():
     """From a pole of 1.01 towards that of the recordings, 0.9; the likelihood has no part in it."""
     torch.manual_seed(0)
@@ -149,7 +162,9 @@ def test_what_cannot_be_rolled_out_is_refused():
         Rollout(tiny_teacher(distribution="mulaw", num_classes=8, linear_order=0), 4)
     model = tiny_teacher(front=FRONTS["sub-bands"])
     for steps in (50, 129):
-        told = f"gives rollouts of {8 * steps} samples; they must be longer than 400 .50 ms. and .* 1024 "
+        told = (
+            f"gives rollouts of {8 * steps} samples; they must be longer than 400 .50 ms., and fit into the crops of 1"
+        )
         with pytest.raises(WavedistillError, match=told):
             Rollout(model, steps)(model, crops(model))
     for wrong, told in (({"weight": -1.0}, "weight is -1; it must be at least 0"), ({"steps": 0}, "steps is 0; it m")):

@@ -58,7 +58,8 @@ class Rollout(nn.Module):
 
     It speaks from the start of a crop that begins where its recording does, and else goes on from as much of the crop
     as it sees at once: up to a random place without a gradient, from there on for ``steps`` more with one (by
-    reparametrisation). The spectra of the latter and of the same part of
+    reparametrisation). Half of the times, where there are such, the crops that begin a recording are taken alone, and
+    the gradient goes through their first ``steps``. The spectra of these steps and of the same part of
     the recording are compared by the logarithm of their magnitudes: phases do not count, and one clip that has run away
     does not outweigh all others.
 
@@ -80,6 +81,9 @@ class Rollout(nn.Module):
         self.spectra = MultiResolutionSTFT(model.sample_rate)
 
     def forward(self, model: WaveNet, batch: Batch) -> Tensor:
+        from_nothing = batch.begins is not None and random_place(2) == 0 and bool(batch.begins.any())
+        if from_nothing:
+            batch = batch.select(batch.begins)
         with torch.autocast(batch.audio.device.type, enabled=False):
             lpc = model.front.condition(batch.mel)
             features = model.features(batch.mel, batch.speaker)
@@ -87,7 +91,7 @@ class Rollout(nn.Module):
                 real = model.front.forward(batch.audio.unsqueeze(1), lpc).value[:, 0]
             noise = torch.randn_like(real).unsqueeze(-1)
             block = model.step_size if _same_throughout(features) else real.shape[1] // features.shape[1]
-            start = self._start(model, real.shape[1], block)
+            start = 0 if from_nothing else self._start(model, real.shape[1], block)
             past = _own_past(model, real[:, :start], noise, features, block, batch.begins)
             made = self._continued(model, past, noise[:, start:], features, block)
             end = start + made.shape[1]
@@ -100,12 +104,15 @@ class Rollout(nn.Module):
     def _start(self, model: WaveNet, samples: int, block: int) -> int:
         """Samples before the part with a gradient: a random multiple of ``block``, of the condition."""
         length = self.steps * model.step_size
-        if length <= self.before or length > samples:
+        reach = _reach(model, block)
+        places = (samples - length - reach) // block + 1
+        if length <= self.before or places < 1:
             raise WavedistillError(
                 f"loss.rollout.steps gives rollouts of {length} samples; they must be longer than {self.before} (50 "
-                f"ms) and no longer than the crops of {samples} samples (data.segment_seconds)."
+                f"ms), and fit into the crops of {samples} samples (data.segment_seconds) after the {reach} that the "
+                "model sees at once."
             )
-        return block * random_place((samples - length) // block + 1)
+        return reach + block * random_place(places)
 
     def _continued(self, model: WaveNet, past: Tensor, noise: Tensor, features: Tensor | None, block: int) -> Tensor:
         """The next ``steps`` after the past (batch, samples)."""
