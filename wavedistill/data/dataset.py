@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf, log
 from pathlib import Path
@@ -70,15 +70,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on ``device``."""
-        return self._each(lambda part: part.to(device))
-
-    def select(self, items: Tensor) -> Batch:
-        """The crops that a mask or indices name."""
-        return self._each(lambda part: part[items])
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         parts = (self.audio, self.mel, self.f0, self.speaker, self.begins)
-        return Batch(*(None if part is None else change(part) for part in parts))
+        return Batch(*(None if part is None else part.to(device) for part in parts))
 
 
 @dataclass

@@ -14,7 +14,6 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +24,6 @@ from wavedistill.losses.spectral import MultiResolutionSTFT
 from wavedistill.models.sequential_sampling import cached_sampler
 from wavedistill.models.wavenet import WaveNet
 from wavedistill.numerics import full_precision
-
-if TYPE_CHECKING:
-    from wavedistill.data.dataset import Batch
 
 RAN_AWAY = 4.0
 """Times the recording's level (12 dB) beyond which a past of the teacher's own is no start for more."""
@@ -59,15 +55,16 @@ class Rollout(nn.Module):
     It speaks from the start of a crop that begins where its recording does, and else goes on from as much of the crop
     as it sees at once: up to a random place without a gradient, from there on for ``steps`` more with one (by
     reparametrisation). Half of the times, where there are such, the crops that begin a recording are taken alone, and
-    the gradient goes through their first ``steps``. The spectra of these steps and of the same part of
-    the recording are compared by the logarithm of their magnitudes: phases do not count, and one clip that has run away
-    does not outweigh all others.
+    the gradient goes through their first ``steps``. The spectra of these steps and of the same part of the recording are
+    compared by the logarithm of their magnitudes: phases do not count, and one clip that has run away does not outweigh
+    all others.
 
     Args:
         model: a Gaussian teacher; for its settings, it is given anew with every batch.
         steps: as in `RolloutConfig`.
 
-    Shapes: a batch of crops -> scalar, nats, see `MultiResolutionSTFT.log_distance`.
+    Shapes: audio (batch, samples), mel and speaker as in `WaveNet.log_prob`, begins (batch,) bool or None -> scalar, in
+        nats, see `MultiResolutionSTFT.log_distance`.
 
     Raises:
         WavedistillError: another distribution; crops that are too short.
@@ -80,26 +77,28 @@ class Rollout(nn.Module):
         self.before = round(BEFORE * model.sample_rate)
         self.spectra = MultiResolutionSTFT(model.sample_rate)
 
-    def forward(self, model: WaveNet, batch: Batch) -> Tensor:
-        from_nothing = batch.begins is not None and random_place(2) == 0 and bool(batch.begins.any())
+    def forward(
+        self, model: WaveNet, audio: Tensor, mel: Tensor | None, speaker: Tensor | None, begins: Tensor | None
+    ) -> Tensor:
+        from_nothing = begins is not None and random_place(2) == 0 and bool(begins.any())
         if from_nothing:
-            batch = batch.select(batch.begins)
-        with torch.autocast(batch.audio.device.type, enabled=False):
-            lpc = model.front.condition(batch.mel)
-            features = model.features(batch.mel, batch.speaker)
+            audio, mel, speaker, begins = (None if x is None else x[begins] for x in (audio, mel, speaker, begins))
+        with torch.autocast(audio.device.type, enabled=False):
+            lpc = model.front.condition(mel)
+            features = model.features(mel, speaker)
             with torch.no_grad():
-                real = model.front.forward(batch.audio.unsqueeze(1), lpc).value[:, 0]
+                real = model.front.forward(audio.unsqueeze(1), lpc).value[:, 0]
             noise = torch.randn_like(real).unsqueeze(-1)
             block = model.step_size if _same_throughout(features) else real.shape[1] // features.shape[1]
             start = 0 if from_nothing else self._start(model, real.shape[1], block)
-            past = _own_past(model, real[:, :start], noise, features, block, batch.begins)
+            past = _own_past(model, real[:, :start], noise, features, block, begins)
             made = self._continued(model, past, noise[:, start:], features, block)
             end = start + made.shape[1]
             rest = real.new_zeros(real.shape[0], real.shape[1] - end)
             u = torch.cat([past, made, rest], dim=1).unsqueeze(1)
             compared = slice(max(0, start - self.before), end)
-            audio = model.front.inverse(u, lpc).value[:, 0]
-            return self.spectra.log_distance(audio[:, compared], batch.audio[:, compared])
+            own = model.front.inverse(u, lpc).value[:, 0]
+            return self.spectra.log_distance(own[:, compared], audio[:, compared])
 
     def _start(self, model: WaveNet, samples: int, block: int) -> int:
         """Samples before the part with a gradient: a random multiple of ``block``, of the condition."""

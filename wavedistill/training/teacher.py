@@ -86,7 +86,7 @@ class TeacherTask(nn.Module):
         loss = -(weighted * counted).sum() / (len(counted) * (counted.shape[1] - self.skip))
         logged = {"bits": bits_per_sample(((log_prob * counted).sum() / counted.sum()).detach())}
         if self.rollout is not None:
-            distance = self.rollout(self.model, batch)
+            distance = self._rollout(batch)
             loss = loss + self.rollout_weight * distance
             logged["rollout"] = distance.detach()
         return loss, logged
@@ -107,6 +107,9 @@ class TeacherTask(nn.Module):
         counted[:, : self.skip] = 0.0 if batch.begins is None else batch.begins.unsqueeze(1).to(counted)
         return log_prob, counted
 
+    def _rollout(self, batch: Batch) -> Tensor:
+        return self.rollout(self.model, batch.audio, batch.mel, batch.speaker, batch.begins)
+
     def validate(self, dataset: SpeechDataset, num_batches: int) -> dict[str, float]:
         """Bits per sample, and the distance of rollouts, on the same ``num_batches`` crops of held-out speech."""
         device = next(self.model.parameters()).device
@@ -118,7 +121,7 @@ class TeacherTask(nn.Module):
             total = total + float((log_prob * counted).double().sum())
             count = count + int(counted.sum())
             if self.rollout is not None:
-                distances.append(float(self.rollout(self.model, batch)))
+                distances.append(float(self._rollout(batch)))
         found = {"bits": bits_per_sample(total / count)}
         if distances:
             found["rollout"] = sum(distances) / len(distances)
