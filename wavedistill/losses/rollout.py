@@ -55,9 +55,9 @@ class Rollout(nn.Module):
     It speaks from the start of a crop that begins where its recording does, and else goes on from as much of the crop
     as it sees at once: up to a random place without a gradient, from there on for ``steps`` more with one (by
     reparametrisation). Half of the times, where there are such, the crops that begin a recording are taken alone, and
-    the gradient goes through their first ``steps``. The spectra of these steps and of the same part of the recording are
-    compared by the logarithm of their magnitudes: phases do not count, and one clip that has run away does not outweigh
-    all others.
+    the gradient goes through their first ``steps``. The spectra of these steps and of the same part of the recording
+    are compared by the logarithm of their magnitudes: phases do not count, and one clip that has run away does not
+    outweigh all others.
 
     Args:
         model: a Gaussian teacher; for its settings, it is given anew with every batch.
