@@ -83,13 +83,19 @@ def test_every_weight_gets_a_gradient(front, steps):
     assert not without
 
 
-def test_the_past_of_a_sample_that_ran_away_is_the_recording():
+def test_the_past_of_a_sample_that_ran_away_is_turned_down():
     model = tiny_teacher(mel=None, stack=SHORT, linear_order=1)
     u = torch.randn(2, 500)
     noise = torch.randn(2, 500, 1)
     with torch.no_grad():
-        model.predictor.constant_taps.fill_(1.2)
+        model.predictor.constant_taps.fill_(1.05)
     begins = torch.tensor([True, False])
+    past = _own_past(model, u, noise, None, 1, begins)
+    last = slice(-model.receptive_field, None)
+    level, real = (x[:, last].square().mean(1).sqrt() for x in (past, u))
+    torch.testing.assert_close(level, 4.0 * real)
+    with torch.no_grad():
+        model.predictor.constant_taps.fill_(2.0)  # beyond what a number can hold
     assert torch.equal(_own_past(model, u, noise, None, 1, begins), u)
     with torch.no_grad():
         model.predictor.constant_taps.fill_(0.5)

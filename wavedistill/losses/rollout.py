@@ -26,7 +26,7 @@ from wavedistill.models.wavenet import WaveNet
 from wavedistill.numerics import full_precision
 
 RAN_AWAY = 4.0
-"""Times the recording's level (12 dB) beyond which a past of the teacher's own is no start for more."""
+"""Times the recording's level (12 dB) to which a past of the teacher's own that is louder is turned down."""
 BEFORE = 0.05
 """Seconds before a rollout that its spectrum includes."""
 
@@ -139,7 +139,8 @@ def _own_past(
     model: WaveNet, real: Tensor, noise: Tensor, features: Tensor | None, block: int, begins: Tensor | None
 ) -> Tensor:
     """Real values (batch, samples), and in their place the model's own: all of them where a crop ``begins`` with its
-    recording, elsewhere those after the first that the model sees; none where these ran away.
+    recording, elsewhere those after the first that the model sees. Where these ran away they are turned down to where
+    the way back can be learned; real ones take the place of what is no number.
     """
     own = full_precision(real).clone()
     samples = real.shape[1]
@@ -158,8 +159,9 @@ def _own_past(
             pass
         own[items] = drawn
     last = slice(samples - reach, None)
-    level, asked = (u[:, last].square().mean(1, keepdim=True) for u in (own, real))
-    return torch.where(level <= RAN_AWAY**2 * asked, own, real)  # what is no number ran away, too
+    level, asked = (u[:, last].square().mean(1, keepdim=True).sqrt() for u in (own, real))
+    turned_down = own * (RAN_AWAY * asked / level.clamp_min(1e-5)).clamp_max(1.0)
+    return torch.where(level.isfinite(), turned_down, real)
 
 
 def _reach(model: WaveNet, block: int) -> int:
