@@ -6,9 +6,7 @@ from wavedistill.evaluation.pages import ANCHORS, ReportTables
 from wavedistill.text import fill_block
 
 ROOT = Path(__file__).parents[2]
-EXCERPTS = "Quality on the teachers' excerpts"
-VOICES = {"speech-24k": "", "speech-22k": "-22k"}
-"""Student -> what the names of its reports end with."""
+VOICES = {"speech-24k": "", "speech-22k": "-22k"}  # student -> what the names of its reports end with
 METRICS = ["system", "PESQ-wb", "LSD 8-12 kHz dB", "F0 cents", "V/UV %", "DistillMOS", "x real time", "n"]
 
 
@@ -19,13 +17,12 @@ def main(root: Path = ROOT) -> None:
             tables = ReportTables(Path(__file__).parent / "results" / f"{name}{ending}.md")
             about = f"{tables.title[0].upper()}{tables.title[1:]}."
             quality = tables.rows("Quality", heard, METRICS)
-            of_student = [about, quality, tables.section("Nats per sample")] if name == "report" else [about, quality]
-            excerpts = tables.rows(EXCERPTS, [f"{student}-teacher", *heard], METRICS)
-            of_teacher = [about, excerpts, tables.section("Held-out bits per 16-bit sample")]
-            fill_block(root / "checkpoints" / student / "README.md", name, "\n\n".join(of_student))
-            fill_block(root / "checkpoints" / f"{student}-teacher" / "README.md", name, "\n\n".join(of_teacher))
-            if student == "speech-24k":
-                fill_block(root / "docs" / "results.md", f"wide-{name}", f"{about}\n\n{quality}")
+            excerpts = tables.rows("Quality on the teachers' excerpts", [f"{student}-teacher", *heard], METRICS)
+            nats = [tables.section("Nats per sample")] if name == "report" else []
+            bits = tables.section("Held-out bits per 16-bit sample")
+            fill_block(root / f"checkpoints/{student}/README.md", name, "\n\n".join([about, quality, *nats]))
+            fill_block(root / f"checkpoints/{student}-teacher/README.md", name, "\n\n".join([about, excerpts, bits]))
+            fill_block(root / "docs" / "results.md", f"wide-{name}{ending}", f"{about}\n\n{quality}")
 
 
 if __name__ == "__main__":
