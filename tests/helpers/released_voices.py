@@ -14,6 +14,7 @@ import torch
 
 from helpers.paths import ROOT
 from wavedistill import Vocoder, load_audio
+from wavedistill.notes.template import note_template
 
 REFERENCES = Path(__file__).parents[1] / "models" / "references" / "released_voices.npz"
 CLIP = ROOT / "recipes" / "quickstart" / "clips" / "audio" / "en_agent-alreadyon.flac"
@@ -29,11 +30,14 @@ def load_voice(name: str) -> Vocoder:
 
 
 def synthesize(voice: Vocoder, seconds: float) -> np.ndarray:
-    """The clip's ``seconds`` from `START` on, made again by a voice: (samples,)."""
-    audio, sample_rate = load_audio(CLIP)
-    start = round(START * sample_rate)
-    mel = voice.mel(audio[start : start + round(seconds * sample_rate)], sample_rate)
+    """The clip's ``seconds`` from `START` on, made again by a voice, or a note by one of notes: (samples,)."""
     speaker = 0 if voice.model.config.speakers else None
+    if speaker is None:
+        audio, sample_rate = load_audio(CLIP)
+        start = round(START * sample_rate)
+        mel = voice.mel(audio[start : start + round(seconds * sample_rate)], sample_rate)
+    else:
+        mel = voice.mel(note_template(60, 1.0)[: round(seconds * voice.sample_rate)])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
