@@ -86,7 +86,7 @@ def test_every_verb_has_help_and_a_function(verb, capsys):
 def test_help_names_every_bundled_checkpoint(verb, capsys):
     assert exit_code(verb, "--help") == 0
     out = capsys.readouterr().out
-    assert len(bundled_checkpoints()) == 9
+    assert len(bundled_checkpoints()) == 11
     assert [name for name in bundled_checkpoints() if not re.search(rf"[ (]{name}[,)\n]", out)] == []
 
 
