@@ -10,7 +10,6 @@ from helpers.tiny_models import FRONTS, TEACHER_KINDS, speech_batch, teacher_inp
 
 from wavedistill.data.dataset import Batch
 from wavedistill.errors import WavedistillError
-from wavedistill.flows.solvers.stepping import CausalStepper
 from wavedistill.losses import rollout as rollout_module
 from wavedistill.losses.rollout import Rollout, RolloutConfig, _own_past
 from wavedistill.models.sequential_sampling import cached_sampler
@@ -28,24 +27,6 @@ def crops(model, frames=16) -> Batch:
 
 def distance(rollout, model, batch):
     return rollout(model, batch.audio, batch.mel, batch.speaker, batch.begins)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_stepper_goes_on_after_a_past_known_at_once(kind):
-    model = tiny_teacher(**TEACHER_KINDS[kind])
-    audio, mel, speaker = teacher_inputs(model)
-    with torch.no_grad():
-        u = model.front.forward(audio, model.front.condition(mel)).value[:, 0]
-        features = model.features(mel, speaker)
-        parameters, shift = model.predict(u, mel, speaker)
-        start = u.shape[1] // 2
-        stepper = CausalStepper(model.predictor, *u.shape, features, None)
-        stepper.begin_with(u[:, :start], features)
-        for t in range(start, u.shape[1]):
-            one, shift_one = stepper.parameters(t)
-            torch.testing.assert_close(one, parameters[:, t], atol=2e-5, rtol=1e-4)
-            torch.testing.assert_close(shift_one.expand(2), shift[:, t], atol=2e-5, rtol=1e-4)
-            stepper.feed(t, u[:, t])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -15,15 +15,21 @@ from wavedistill.nn.causal_network import CausalNetwork
 from wavedistill.nn.wavenet_stack import StackConfig
 
 
+@pytest.mark.parametrize("known_at_once", [False, True])
 @pytest.mark.parametrize("kind", TEACHER_KINDS)
-def test_stepwise_pass_equals_parallel_pass(kind):
+def test_stepwise_pass_equals_parallel_pass(kind, known_at_once):
+    """From the first value on, or after half of them were made known in one pass."""
     model = tiny_teacher(**TEACHER_KINDS[kind])
     audio, mel, speaker = teacher_inputs(model)
     with torch.no_grad():
         u = model.front.forward(audio, model.front.condition(mel)).value[:, 0]
         parameters, shift = model.predict(u, mel, speaker)
-        stepper = CausalStepper(model.predictor, *u.shape, model.features(mel, speaker), None)
-        for t in range(u.shape[1]):
+        features = model.features(mel, speaker)
+        stepper = CausalStepper(model.predictor, *u.shape, features, None)
+        start = u.shape[1] // 2 if known_at_once else 0
+        if known_at_once:
+            stepper.begin_with(u[:, :start], features)
+        for t in range(start, u.shape[1]):
             one, shift_one = stepper.parameters(t)
             torch.testing.assert_close(one, parameters[:, t], atol=2e-5, rtol=1e-4)
             torch.testing.assert_close(shift_one.expand(2), shift[:, t], atol=2e-5, rtol=1e-4)
