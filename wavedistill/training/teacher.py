@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SKIP = 256
 """Samples at the start of a crop whose likelihood is not counted: their past lies outside the crop. In a crop that
-begins where its recording does they count: nothing is their past.
+begins where its recording does they count in training: nothing is their past. In validation they never do.
 """
 SAMPLE_FRAMES = 24
 """Frames of a held-out clip that the teacher speaks during training: sampling is sequential, so they are few."""
@@ -80,7 +80,9 @@ class TeacherTask(nn.Module):
         self.register_buffer("weights", torch.tensor(weights) * (bands / sum(weights)), persistent=False)
 
     def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        log_prob, counted = self._log_prob(batch, torch.default_generator, self.history_noise)
+        log_prob = self._log_prob(batch, torch.default_generator, self.history_noise)
+        counted = torch.ones_like(log_prob)
+        counted[:, : self.skip] = 0.0 if batch.begins is None else batch.begins.unsqueeze(1).to(counted)
         weighted = (log_prob.unflatten(1, (-1, len(self.weights))) * self.weights).flatten(1)
         # a number that is the same on every rank, so that the mean of their gradients is that of one rank
         loss = -(weighted * counted).sum() / (len(counted) * (counted.shape[1] - self.skip))
@@ -91,21 +93,15 @@ class TeacherTask(nn.Module):
             logged["rollout"] = distance.detach()
         return loss, logged
 
-    def _log_prob(
-        self, batch: Batch, generator: torch.Generator | None, history_noise: float = 0.0
-    ) -> tuple[Tensor, Tensor]:
-        """Log-densities (batch, samples), and 1 for those that count, 0 for others."""
+    def _log_prob(self, batch: Batch, generator: torch.Generator | None, history_noise: float = 0.0) -> Tensor:
         if batch.audio.shape[1] <= self.skip:
             raise WavedistillError(
                 f"data.segment_seconds gives crops of {batch.audio.shape[1]} samples; they must be longer than the "
                 f"{self.skip} at their start that are not counted, since their past is cut off."
             )
-        log_prob = self.model.log_prob_per_sample(
+        return self.model.log_prob_per_sample(
             batch.audio.unsqueeze(1), batch.mel, batch.speaker, generator=generator, history_noise=history_noise
         )
-        counted = torch.ones_like(log_prob)
-        counted[:, : self.skip] = 0.0 if batch.begins is None else batch.begins.unsqueeze(1).to(counted)
-        return log_prob, counted
 
     def _rollout(self, batch: Batch) -> Tensor:
         return self.rollout(self.model, batch.audio, batch.mel, batch.speaker, batch.begins)
@@ -117,9 +113,9 @@ class TeacherTask(nn.Module):
         count = 0
         distances = []
         for batch in validation_batches(dataset, num_batches, device):
-            log_prob, counted = self._log_prob(batch, None)
-            total = total + float((log_prob * counted).double().sum())
-            count = count + int(counted.sum())
+            log_prob = self._log_prob(batch, None)[:, self.skip :]
+            total = total + float(log_prob.double().sum())
+            count = count + log_prob.numel()
             if self.rollout is not None:
                 distances.append(float(self._rollout(batch)))
         found = {"bits": bits_per_sample(total / count)}
